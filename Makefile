@@ -1,0 +1,40 @@
+# Two commands for everybody: `make demo` and `make test`. Each makes all that it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := musicflamingo_cli tests
+# The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check format llama clean
+
+demo: $(VENV)/installed llama
+	$(BIN)/musicflamingo demo
+
+# With the real binary: a test marked `real` that cannot find it fails here instead of being skipped.
+test: $(VENV)/installed llama
+	MUSICFLAMINGO_REQUIRE_REAL=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/shellcheck scripts/*.sh
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+llama: $(VENV)/installed
+	PYTHON=$(BIN)/python bash scripts/build_llama_cpp.sh >/dev/null
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) musicflamingo-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

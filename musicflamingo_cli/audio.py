@@ -1,0 +1,214 @@
+"""Any audio file to the one thing that the model hears: a mono 16 kHz clip. Read in blocks, never whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
+from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
+
+if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
+
+MAX_SECONDS = 1200.0  # 20 minutes: what Music Flamingo was trained to hear
+MIN_SECONDS = 0.5
+_BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
+_SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
+_FOLDER_PREFIX = "musicflamingo-"
+
+# llama.cpp pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs one
+# more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it.
+_WINDOW_MARGIN = 400
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A decoded stream: blocks of mono float32 samples at ``rate`` Hz, and its length where declared."""
+
+    rate: int
+    blocks: Iterator[Samples]
+    seconds: float | None
+
+
+@contextlib.contextmanager
+def prepared(audio: Path, max_seconds: float = MAX_SECONDS) -> Iterator[Clip]:
+    """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder that is gone afterwards.
+
+    Channels are averaged, NaN and infinite samples are zeros, peaks beyond full scale are clipped, and at
+    most ``max_seconds`` are kept. Raises AudioError (SilentError, TooShortError) with a sentence.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield write_clip(audio, Path(folder) / "clip.wav", max_seconds)
+
+
+def sweep_temporary_folders() -> None:
+    """Remove what runs that were killed outright (SIGKILL, power) have left in the temporary folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}[0-9]*-*"):
+        pid = folder.name.removeprefix(_FOLDER_PREFIX).split("-")[0]
+        if pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_clip(audio: Path, target: Path, max_seconds: float = MAX_SECONDS) -> Clip:
+    """Write the clip that ``prepared`` yields to ``target``. The same errors."""
+    import numpy as np
+    import soundfile
+    import soxr
+
+    limit = int(max_seconds * SAMPLE_RATE)
+    low, high, written, cut = np.inf, -np.inf, 0, False
+    with _open_source(audio) as source:
+        resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, subtype="FLOAT") as clip:
+            for block in _resampled(source.blocks, resampler):
+                room = limit - written
+                cut = len(block) > room
+                block = block[:room]
+                if len(block):
+                    low, high = min(low, float(block.min())), max(high, float(block.max()))
+                    clip.write(block)
+                    written += len(block)
+                if cut:
+                    break
+    if written < MIN_SECONDS * SAMPLE_RATE:
+        raise TooShortError(
+            f"too short: {written / SAMPLE_RATE:.2f} s of audio in {audio.name}",
+            f"give at least {MIN_SECONDS} s of audio, or exclude the file",
+        )
+    if high - low <= _SILENCE:
+        raise SilentError(f"no sound in {audio.name}", "check the export or exclude the file: all of it is silence")
+    samples = _without_silent_window(target, written)
+    return Clip(target, samples, source.seconds if cut else written / SAMPLE_RATE, cut)
+
+
+def _without_silent_window(clip: Path, samples: int) -> int:
+    """Shorten the clip by at most 45 ms where its length would cost a window of silence; return its samples."""
+    import soundfile
+
+    excess = (samples + _WINDOW_MARGIN) % WINDOW_SAMPLES
+    if samples < WINDOW_SAMPLES - _WINDOW_MARGIN or excess > 2 * _WINDOW_MARGIN or excess == 0:
+        return samples
+    kept = samples - excess
+    with soundfile.SoundFile(clip, "r+") as file:
+        file.truncate(kept)
+    return kept
+
+
+def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples]:
+    """Blocks at 16 kHz, made fit: no NaN or infinity, within full scale."""
+    import numpy as np
+
+    for block in blocks:
+        fit = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
+        yield resampler.resample_chunk(fit)  # type: ignore[attr-defined]
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _open_source(audio: Path) -> Iterator[_Source]:
+    """Open with libsndfile, else with FFmpeg's libraries; what neither reads is an AudioError."""
+    if not audio.exists():
+        raise AudioError(f"no such file: {audio}", "check the path")
+    try:
+        with audio.open("rb") as probe:
+            is_empty = not probe.read(1)
+    except OSError as error:
+        raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
+    if is_empty:
+        raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(audio)
+    except soundfile.SoundFileError:
+        with _open_with_ffmpeg(audio) as source:
+            yield source
+        return
+    with file:
+        yield _Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
+
+
+def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
+    import soundfile
+
+    assert isinstance(file, soundfile.SoundFile)
+    frames = 0
+    try:
+        while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            frames += len(block)
+            yield block.mean(axis=1, dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise _damaged(audio, frames / file.samplerate) from error
+    # An MP3's length is a guess from its headers; everywhere else fewer frames than declared mean damage.
+    if file.format != "MP3" and frames < file.frames - file.samplerate // 10:
+        raise _damaged(audio, frames / file.samplerate)
+
+
+@contextlib.contextmanager
+def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its complaints would go to our terminal; the error says enough
+    try:
+        container = av.open(os.fspath(audio), metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _not_audio(audio) from error
+    with container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None or not stream.rate:
+            raise _not_audio(audio)
+        length = container.duration / av.time_base if container.duration else None
+        yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+
+
+def _ffmpeg_blocks(container: object, stream: object, audio: Path) -> Iterator[Samples]:
+    import av
+
+    assert isinstance(container, av.container.InputContainer) and isinstance(stream, av.AudioStream)
+    rate = stream.rate
+    planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
+    frames = 0
+    try:
+        for frame in container.decode(stream):
+            for piece in planes.resample(frame):
+                frames += piece.samples
+                yield piece.to_ndarray().mean(axis=0, dtype="float32")
+    except (av.FFmpegError, ValueError) as error:
+        if not frames:
+            raise _not_audio(audio) from error
+        raise _damaged(audio, frames / rate) from error
+    if not frames:
+        raise _not_audio(audio)
+
+
+def _not_audio(audio: Path) -> AudioError:
+    return AudioError(
+        f"{audio.name} is not audio that libsndfile or FFmpeg's libraries can read",
+        "convert it to FLAC or WAV, or exclude the file",
+    )
+
+
+def _damaged(audio: Path, seconds: float) -> AudioError:
+    return AudioError(
+        f"{audio.name} is damaged: it breaks off after {seconds:.1f} s", "copy it again from its source, or exclude it"
+    )

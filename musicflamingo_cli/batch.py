@@ -1,0 +1,156 @@
+"""Many tracks: the sidecars say what is missing; each track is done, counted and told, and the next begins."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli.captioner import missing_presets
+from musicflamingo_cli.dataset import find_tracks
+from musicflamingo_cli.errors import SidecarError
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.types import Failure, Outcome, Skipped, Summary, Track
+
+_LISTED_FAILURES = 1000  # a summary stays small when everything fails
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A folder (or one file) and the presets that are asked about its tracks."""
+
+    root: Path
+    presets: Sequence[Preset]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of the tracks: ``shard`` is (I, N), the I-th of N disjoint parts, from 1."""
+
+    overwrite: bool = False
+    limit: int | None = None
+    shard: tuple[int, int] = (1, 1)
+    model_is_noise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A track and what is to be asked about it; ``info`` is its sidecar's data as read just now."""
+
+    track: Track
+    presets: Sequence[Preset]
+    info: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a scan found: counts only, so that a large tree costs no memory."""
+
+    tasks: int = 0
+    prompts: int = 0
+    complete: int = 0
+    problems: int = 0
+    per_preset: dict[str, int] = field(default_factory=dict)
+
+
+def scan(datasets: Iterable[Dataset], selection: Selection) -> Iterator[Task | Outcome]:
+    """Stream what there is to do, and outcomes for what needs nothing or cannot be done, in a stable order."""
+    remaining = selection.limit
+    for dataset in datasets:
+        for item in find_tracks(dataset.root):
+            if isinstance(item, Skipped):
+                yield _skipped(item)
+                continue
+            if not _in_shard(item, dataset.root, selection.shard):
+                continue
+            result = _look_at(item, dataset.presets, selection)
+            if isinstance(result, Task):
+                if remaining == 0:
+                    return
+                remaining = remaining - 1 if remaining is not None else None
+            yield result
+
+
+def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> Task | Outcome:
+    try:
+        info = read_sidecar(track.sidecar)
+    except SidecarError as error:
+        return Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
+    wanted = list(presets) if selection.overwrite else missing_presets(info, presets, selection.model_is_noise)
+    return Task(track, wanted, info) if wanted else Outcome(track, skipped="complete")
+
+
+def _skipped(item: Skipped) -> Outcome:
+    track = Track(item.path, item.path)
+    if item.failed:
+        hint = "give yourself permission to read it, or leave it out"
+        return Outcome(track, failures=(Failure("", item.kind, item.reason, hint),))
+    return Outcome(track, skipped=item.reason)
+
+
+def _in_shard(track: Track, root: Path, shard: tuple[int, int]) -> bool:
+    """Whether a hash of the track's path puts it into the shard; files added later move none to another."""
+    index, count = shard
+    if count == 1:
+        return True
+    name = track.audio.relative_to(root).as_posix() if track.audio != root else track.audio.name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") % count == index - 1
+
+
+def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
+    """Count what a run would do; reads every sidecar, writes nothing."""
+    plan = Plan()
+    for item in scan(datasets, selection):
+        if isinstance(item, Task):
+            plan.tasks += 1
+            plan.prompts += len(item.presets)
+            for preset in item.presets:
+                plan.per_preset[preset.name] = plan.per_preset.get(preset.name, 0) + 1
+        elif item.skipped == "complete":
+            plan.complete += 1
+        elif item.failures:
+            plan.problems += 1
+    return plan
+
+
+def run_batch(
+    items: Iterable[Task | Outcome],
+    caption: Callable[[Task], Outcome],
+    starting: Callable[[Track], None],
+    done: Callable[[Outcome], None],
+    summary: Summary,
+) -> None:
+    """Work through a scan. ``starting`` is called before a track, ``done`` with every outcome.
+
+    ``summary`` is filled as it goes, so that it tells the truth after an interrupt, too.
+    """
+    for item in items:
+        if isinstance(item, Task):
+            starting(item.track)
+            outcome = caption(item)
+        else:
+            outcome = item
+        count(summary, outcome)
+        done(outcome)
+
+
+def count(summary: Summary, outcome: Outcome) -> None:
+    """Add an outcome: failed where anything of it failed, even if some presets were saved."""
+    summary.audio_seconds += outcome.audio_seconds
+    if outcome.failures:
+        summary.failed += 1
+        for failure in outcome.failures:
+            if len(summary.failures) < _LISTED_FAILURES:
+                summary.failures.append((outcome.track.audio, failure))
+            else:
+                summary.failures_unlisted += 1
+    elif outcome.skipped == "complete":
+        summary.complete += 1
+    elif outcome.skipped:
+        summary.skipped += 1
+    else:
+        summary.captioned += 1

@@ -1,0 +1,215 @@
+"""One track: what is missing, ask for it, judge the answers, save what was accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from musicflamingo_cli import __version__, sidecar, tags
+from musicflamingo_cli.audio import MAX_SECONDS, prepared, sweep_temporary_folders
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.errors import EngineError, PromptError, TrackError
+from musicflamingo_cli.models import ModelPair, resolve
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.text import judge
+from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Outcome, Prompt, Sampling, Track
+
+_RETRY_REPEAT_PENALTY = 1.1  # with another seed it cures loops, also at temperature 0 where a seed alone cannot
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How tracks are captioned. ``save``: merge into the sidecars."""
+
+    sampling: Sampling = Sampling()
+    retries: int = 2
+    max_seconds: float = MAX_SECONDS
+    save: bool = True
+
+
+def missing_presets(info: Mapping[str, Any], presets: Sequence[Preset], model_is_noise: bool = False) -> list[Preset]:
+    """The presets that a sidecar's data has no caption for. A test model's noise counts as none for a real one."""
+    provenance = info.get(sidecar.PROVENANCE_KEY)
+
+    def has(preset: Preset) -> bool:
+        caption = info.get(sidecar.caption_key(preset.name))
+        made = provenance.get(preset.name) if isinstance(provenance, dict) else None
+        is_noise = isinstance(made, dict) and bool(made.get("noise"))
+        return isinstance(caption, str) and bool(caption.strip()) and (model_is_noise or not is_noise)
+
+    return [preset for preset in presets if not has(preset)]
+
+
+@dataclass(frozen=True, slots=True)
+class Captioner:
+    """A model behind an engine, and how it is to be used. Make one with ``open_captioner``."""
+
+    engine: Engine
+    model: ModelPair
+    policy: Policy
+
+    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
+        """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.
+
+        On KeyboardInterrupt what was answered is saved before it goes on its way.
+        """
+        started = time.monotonic()
+        captions: list[Caption] = []
+        failures: list[Failure] = []
+        clip: Clip | None = None
+        saved = False
+        try:
+            with prepared(track.audio, self.policy.max_seconds) as clip:
+                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+                prompts, failures = _render(presets, values)
+                try:
+                    self._ask(clip, prompts, captions, failures)
+                except BaseException:
+                    with contextlib.suppress(TrackError):
+                        self._save(track, captions, clip)
+                    raise
+                saved = self._save(track, captions, clip)
+        except TrackError as error:
+            failures.append(Failure("", error.kind, str(error), error.hint))
+        except OSError as error:
+            failures.append(_operating_system_failure(error))
+        heard, notes = (clip.seconds, _cut_note(clip)) if clip else (0.0, ())
+        elapsed = time.monotonic() - started
+        return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)
+
+    def _ask(
+        self, clip: Clip, prompts: Sequence[Prompt], captions: list[Caption], failures: list[Failure]
+    ) -> None:
+        """Ask, judge, ask the refused again with other seeds; fills the two lists as answers come."""
+        pending = list(prompts)
+        refusals: dict[str, str] = {}
+        for attempt in range(self.policy.retries + 1):
+            if not pending:
+                return
+            refusals.clear()
+            for result in self._answers(clip, pending, _sampling_of(self.policy.sampling, attempt)):
+                if isinstance(result, Failure):
+                    failures.append(result)
+                elif deaf := _not_heard(result, clip):
+                    failures.append(deaf)
+                elif (verdict := judge(result.text, result.hit_limit, result.prompt.min_words)).refusal:
+                    refusals[result.prompt.preset] = verdict.refusal
+                else:
+                    captions.append(Caption(result.prompt.preset, verdict.text, result))
+            pending = [prompt for prompt in pending if prompt.preset in refusals]
+        failures += [self._refused(prompt, refusals[prompt.preset]) for prompt in pending]
+
+    def _answers(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+        """The engine's results; an error that ends it early is a failure of each prompt not yet answered."""
+        waiting = {prompt.preset for prompt in prompts}
+        try:
+            for result in self.engine.describe(clip, prompts, sampling):
+                waiting.discard(result.preset if isinstance(result, Failure) else result.prompt.preset)
+                yield result
+        except EngineError as error:
+            for preset in sorted(waiting):
+                yield Failure(preset, error.kind, str(error), error.hint)
+
+    def _refused(self, prompt: Prompt, reason: str) -> Failure:
+        tries = self.policy.retries + 1
+        return Failure(
+            prompt.preset,
+            "refused answer",
+            f"{reason} ({tries} tries)" if tries > 1 else reason,
+            "try another --seed, or more --retries",
+        )
+
+    def _save(self, track: Track, captions: Sequence[Caption], clip: Clip) -> bool:
+        if not captions or not self.policy.save:
+            return False
+        keys: dict[str, Any] = {sidecar.caption_key(caption.preset): caption.text for caption in captions}
+        keys[sidecar.MODEL_KEY] = self.model.label
+        keys[sidecar.PROVENANCE_KEY] = {c.preset: self._provenance(c, clip) for c in captions}
+        sidecar.merge_sidecar(track.sidecar, keys)
+        return True
+
+    def _provenance(self, caption: Caption, clip: Clip) -> dict[str, Any]:
+        """What is needed to know that a caption is stale, or to make it again."""
+        prompt, sampling = caption.answer.prompt, caption.answer.sampling
+        made: dict[str, Any] = {
+            "prompt": prompt.text,
+            "template": prompt.template_hash,
+            "max_tokens": prompt.max_tokens,
+            "model": self.model.language_model.name,
+            "mmproj": self.model.projector.name,
+            "engine": self.engine.name,
+            "llama_cpp": self.engine.version,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "repeat_penalty": sampling.repeat_penalty,
+            "seed": sampling.seed,
+            "audio_seconds": round(clip.seconds, 3),
+            "version": __version__,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if prompt.system:
+            made["system"] = prompt.system
+        if clip.was_cut and clip.source_seconds:
+            made["source_seconds"] = round(clip.source_seconds, 3)
+        if self.model.is_noise:
+            made["noise"] = True
+        return made
+
+
+@contextlib.contextmanager
+def open_captioner(settings: Settings, save: bool) -> Iterator[Captioner]:
+    """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched."""
+    sweep_temporary_folders()
+    model = resolve(settings.model, settings.models_folder, settings.mmproj)
+    sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
+    policy = Policy(sampling, settings.retries, settings.max_seconds, save)
+    with contextlib.closing(open_engine(settings, model)) as engine:
+        yield Captioner(engine, model, policy)
+
+
+def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:
+    prompts, failures = [], []
+    for preset in presets:
+        try:
+            prompts.append(preset.render(values))
+        except PromptError as error:
+            failures.append(Failure(preset.name, error.kind, str(error), error.hint))
+    return prompts, failures
+
+
+def _sampling_of(sampling: Sampling, attempt: int) -> Sampling:
+    if attempt == 0:
+        return sampling
+    penalty = max(sampling.repeat_penalty, _RETRY_REPEAT_PENALTY)
+    return replace(sampling, seed=sampling.seed + attempt, repeat_penalty=penalty)
+
+
+def _not_heard(answer: Answer, clip: Clip) -> Failure | None:
+    """A caption that the model did not hear the audio for is worse than none."""
+    if answer.audio_tokens is None or answer.audio_tokens >= clip.audio_tokens:
+        return None
+    return Failure(
+        answer.prompt.preset,
+        "not heard",
+        f"the model heard {answer.audio_tokens} of the clip's {clip.audio_tokens} audio tokens",
+        "build the tested llama.cpp with: musicflamingo build",
+    )
+
+
+def _cut_note(clip: Clip) -> tuple[str, ...]:
+    if not clip.was_cut:
+        return ()
+    whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
+    return (f"heard the first {clip.seconds:.0f} s{whole}; the rest was cut off",)
+
+
+def _operating_system_failure(error: OSError) -> Failure:
+    where = f" ({error.filename})" if error.filename else ""
+    return Failure(
+        "", "system", f"{error.strerror or error}{where}", "check the disk's space and permissions, then run it again"
+    )

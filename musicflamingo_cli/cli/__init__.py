@@ -1,0 +1,39 @@
+"""The command line. Importing this imports Typer and our own light modules, nothing heavy (tests hold that)."""
+
+from typing import Annotated
+
+import typer
+
+from musicflamingo_cli import __version__
+from musicflamingo_cli.cli import options
+
+app = typer.Typer(
+    name="musicflamingo",
+    help="Captions for music: NVIDIA's Music Flamingo under llama.cpp, written into .INFO sidecars.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"musicflamingo {__version__}")
+        raise typer.Exit
+
+
+def _main(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and exit.")
+    ] = False,
+    **common: object,
+) -> None:
+    ctx.obj = options.Common(**common)  # type: ignore[arg-type]
+
+
+options.register_callback(app, _main)
+
+from musicflamingo_cli.cli import batch, caption, demo, models, prompts  # noqa: E402  (they register themselves)
+
+__all__ = ["app", "batch", "caption", "demo", "models", "prompts"]

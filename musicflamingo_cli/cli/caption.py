@@ -1,0 +1,75 @@
+"""`musicflamingo caption`: a few files now, answers on the screen."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli.asking import announce, presets_for
+from musicflamingo_cli.cli.options import Asking, Common, Json, command, console_for
+from musicflamingo_cli.console import Console, failure_line, outcome_json
+from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError, SidecarError
+from musicflamingo_cli.types import Failure, Outcome, Track
+
+
+@command(app)
+def caption(
+    audio: Annotated[list[Path], typer.Argument(help="Audio files.", metavar="AUDIO...")],
+    asking: Asking,
+    common: Common,
+    json: Json,
+    save: Annotated[bool, typer.Option("--save", help="Merge the captions into the sidecars, too.")] = False,
+) -> None:
+    """Caption these files and print the captions."""
+    from musicflamingo_cli.captioner import open_captioner
+    from musicflamingo_cli.dataset import track_for
+
+    console = console_for(common, json.as_json)
+    settings = asking.settings(common)
+    for path in audio:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder", f"caption it with: musicflamingo batch '{path}'")
+    if save and asking.ask is not None and asking.save_as is None:
+        raise ConfigError("an --ask answer has no key to be saved under", "name one with --save-as NAME")
+    keep = save or asking.save_as is not None
+    chosen = {path.parent: presets_for(path, settings, asking.preset, asking.ask, asking.save_as) for path in audio}
+    failed = False
+    with open_captioner(settings, keep) as captioner:
+        announce(console, captioner)
+        for path in audio:
+            track = track_for(path)
+            info, problem = _read(track)
+            outcome = problem or captioner.caption(track, chosen[path.parent], info)
+            failed |= bool(outcome.failures)
+            alone = len(audio) == 1 and len(chosen[path.parent]) == 1
+            _show(console, outcome, alone)
+            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
+    if failed:
+        raise typer.Exit(EXIT_TRACK_FAILED)
+
+
+def _read(track: Track) -> tuple[dict[str, object], Outcome | None]:
+    """The sidecar's data for the prompt variables, or the outcome of a track whose sidecar is broken."""
+    from musicflamingo_cli.sidecar import read_sidecar
+
+    try:
+        return read_sidecar(track.sidecar), None
+    except SidecarError as error:
+        return {}, Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
+
+
+def _show(console: Console, outcome: Outcome, alone: bool) -> None:
+    if alone:
+        for item in outcome.captions:
+            console.data(item.text)
+    else:
+        console.data(f"{outcome.track.audio}")
+        for item in outcome.captions:
+            console.data(f"  {item.preset}: {item.text}")
+    for note in outcome.notes:
+        console.say(f"{outcome.track.audio}: {note}")
+    for failure in outcome.failures:
+        console.warn(failure_line(outcome.track.audio, failure))
+    if outcome.saved:
+        console.say(f"saved: {outcome.track.sidecar}")

@@ -1,0 +1,60 @@
+"""`musicflamingo demo`: the whole job on made or given music with the tiny model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli.options import Asking, Common, Json, command, console_for
+from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError
+
+
+@command(app)
+def demo(
+    asking: Asking,
+    common: Common,
+    json: Json,
+    audio: Annotated[
+        list[Path] | None, typer.Argument(help="Files to use (copied).  [music made on the spot]", metavar="[AUDIO...]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")] = Path("musicflamingo-demo"),
+) -> None:
+    """The whole job in a folder of its own: music in, .INFO captions out."""
+    from dataclasses import replace
+
+    from musicflamingo_cli import demo as music
+    from musicflamingo_cli.captioner import open_captioner
+    from musicflamingo_cli.cli.asking import announce, presets_for
+    from musicflamingo_cli.console import failure_line, outcome_json
+    from musicflamingo_cli.dataset import track_for
+    from musicflamingo_cli.models import TINY, pull_tiny
+
+    console = console_for(common, json.as_json)
+    settings = asking.settings(common)
+    if asking.model is None:
+        settings = replace(settings, model=TINY)
+    for path in audio or []:
+        if not path.is_file():
+            raise ConfigError(f"no such file: {path}", "check the path, or leave it out to have music made")
+    presets = presets_for(None, settings, asking.preset, asking.ask, asking.save_as)
+    if settings.model == TINY:
+        pull_tiny(settings.models_folder)
+    failed = False
+    with open_captioner(settings, save=asking.ask is None or asking.save_as is not None) as captioner:
+        files = music.copy_music(audio, out) if audio else music.make_music(out)
+        announce(console, captioner)
+        for file in files:
+            outcome = captioner.caption(track_for(file), presets, {})
+            failed |= bool(outcome.failures)
+            console.data(f"\n{file}")
+            for item in outcome.captions:
+                console.data(f"  {item.preset}: {item.text}")
+            for failure in outcome.failures:
+                console.warn(failure_line(file, failure))
+            if outcome.saved:
+                console.data(f"  -> {outcome.track.sidecar}")
+            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
+        announce(console, captioner)
+    if failed:
+        raise typer.Exit(EXIT_TRACK_FAILED)

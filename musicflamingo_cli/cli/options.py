@@ -1,0 +1,200 @@
+"""Options that several commands share, declared once, and what every command does around its work."""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from musicflamingo_cli.config import Settings, load_settings
+from musicflamingo_cli.console import Console
+from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, MusicFlamingoError
+
+_EVERYWHERE = "Everywhere"
+_ASKING = "Model and sampling"
+
+
+def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    models_dir: Annotated[
+        Path | None, _flag("--models-dir", help="Folder of GGUF files.", panel=_EVERYWHERE, metavar="DIR")
+    ] = None
+    llama_dir: Annotated[
+        Path | None, _flag("--llama-dir", help="Folder of llama.cpp's binaries.", panel=_EVERYWHERE, metavar="DIR")
+    ] = None
+    config: Annotated[
+        Path | None, _flag("--config", help="Another settings file.", panel=_EVERYWHERE, metavar="FILE")
+    ] = None
+    verbose: Annotated[bool, _flag("-v", "--verbose", help="Say more.", panel=_EVERYWHERE)] = False
+    quiet: Annotated[bool, _flag("-q", "--quiet", help="Say only what went wrong.", panel=_EVERYWHERE)] = False
+    no_color: Annotated[bool, _flag("--no-color", help="No colours.", panel=_EVERYWHERE)] = False
+
+    def merged_with(self, other: "Common") -> "Common":
+        """Options given before the command's name, overridden by those given after it."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Common(**{name: theirs[name] or mine[name] for name in mine})
+
+
+@dataclasses.dataclass(frozen=True)
+class Json:
+    """Apart from Common, since it means nothing before a command's name."""
+
+    as_json: Annotated[bool, _flag("--json", help="Data as JSON on stdout.", panel=_EVERYWHERE)] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """What `caption` and `batch` share: whom to ask, what, and how."""
+
+    model: Annotated[
+        str | None,
+        _flag("--model", help="auto, tiny, a quant (Q6_K) or a .gguf.  [auto]", panel=_ASKING, metavar="NAME"),
+    ] = None
+    mmproj: Annotated[
+        Path | None, _flag("--mmproj", help="The projector of a --model path.", panel=_ASKING, metavar="PATH")
+    ] = None
+    engine: Annotated[
+        str | None, _flag("--engine", help="auto or mtmd-cli.  [auto]", panel=_ASKING, metavar="NAME")
+    ] = None
+    preset: Annotated[
+        list[str] | None,
+        _flag("--preset", "-p", help="A preset, repeatable.  [the default ones]", panel=_ASKING, metavar="NAME"),
+    ] = None
+    ask: Annotated[
+        str | None, _flag("--ask", help="One free question instead of presets.", panel=_ASKING, metavar="TEXT")
+    ] = None
+    save_as: Annotated[
+        str | None, _flag("--save-as", help="Save --ask under this preset name.", panel=_ASKING, metavar="NAME")
+    ] = None
+    prompts: Annotated[
+        Path | None, _flag("--prompts", help="Another presets file.", panel=_ASKING, metavar="FILE")
+    ] = None
+    temperature: Annotated[float | None, _flag("--temperature", help="[0.7]", panel=_ASKING)] = None
+    top_p: Annotated[float | None, _flag("--top-p", help="[0.9]", panel=_ASKING)] = None
+    repeat_penalty: Annotated[float | None, _flag("--repeat-penalty", help="[1.05]", panel=_ASKING)] = None
+    seed: Annotated[int | None, _flag("--seed", help="[42]", panel=_ASKING)] = None
+    ctx_size: Annotated[
+        int | None, _flag("--ctx-size", help="Tokens.  [what the clip needs]", panel=_ASKING, min=256)
+    ] = None
+    gpu_layers: Annotated[
+        int | None, _flag("--gpu-layers", help="Layers on the GPU.  [as many as fit]", panel=_ASKING, min=0)
+    ] = None
+    threads: Annotated[int | None, _flag("--threads", help="CPU threads.", panel=_ASKING, min=1)] = None
+    timeout: Annotated[float | None, _flag("--timeout", help="Seconds for one prompt.  [900]", panel=_ASKING)] = None
+    retries: Annotated[
+        int | None, _flag("--retries", help="Ask a refused answer again N times.  [2]", panel=_ASKING, metavar="N")
+    ] = None
+    max_seconds: Annotated[
+        float | None, _flag("--max-seconds", help="Hear at most S seconds.  [1200]", panel=_ASKING, metavar="S")
+    ] = None
+
+    def settings(self, common: Common) -> Settings:
+        """These flags over environment, config file and defaults."""
+        names = {field.name for field in dataclasses.fields(Settings)}
+        given = {**dataclasses.asdict(common), **dataclasses.asdict(self)}
+        return load_settings({name: value for name, value in given.items() if name in names}, common.config)
+
+
+def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[[Callable[..., None]], Any]:
+    """Register a command; parameters whose type is one of the dataclasses above become their options.
+
+    Around the call: errors become a sentence and an exit code, Ctrl-C exits 130, a reader that closed its
+    pipe is no error.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        parameters = inspect.signature(function).parameters
+        groups = {key: p.annotation for key, p in parameters.items() if dataclasses.is_dataclass(p.annotation)}
+
+        @functools.wraps(function)
+        def wrapper(ctx: typer.Context, **values: Any) -> None:
+            for key, group in groups.items():
+                values[key] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            if "common" in values and isinstance(ctx.obj, Common):
+                values["common"] = ctx.obj.merged_with(values["common"])
+            with reporting(values.get("common", Common())):
+                function(**values)
+
+        _present(wrapper, _expanded(parameters, groups))
+        app.command(name, **more)(wrapper)
+        return function
+
+    return register
+
+
+def _expanded(parameters: Any, groups: dict[str, Any]) -> inspect.Signature:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    expanded = [inspect.Parameter("ctx", kind, annotation=typer.Context)]
+    expanded += [p.replace(kind=kind) for key, p in parameters.items() if key not in groups]
+    for group in groups.values():
+        expanded += [
+            inspect.Parameter(field.name, kind, default=field.default, annotation=field.type)
+            for field in dataclasses.fields(group)
+        ]
+    return inspect.Signature(expanded)
+
+
+def console_for(common: Common, as_json: bool = False) -> Console:
+    colour = not common.no_color and "NO_COLOR" not in os.environ
+    return Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)
+
+
+@contextlib.contextmanager
+def reporting(common: Common) -> Iterator[None]:
+    """One table from exception to sentence and exit code; a traceback only with -v."""
+    console = console_for(common)
+    try:
+        yield
+    except MusicFlamingoError as error:
+        if common.verbose:
+            traceback.print_exc()
+        console.fail(error)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        console.warn("interrupted; what was finished is saved, and the same command goes on from here")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    except BrokenPipeError as error:
+        sys.stderr.close()
+        raise typer.Exit(EXIT_TRACK_FAILED) from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if common.verbose:
+            traceback.print_exc()
+        console.warn(f"error: {type(error).__name__}: {error}\n  this is a fault of ours; run it again with -v and report it")
+        raise typer.Exit(EXIT_TRACK_FAILED) from error
+
+
+def register_callback(app: typer.Typer, function: Callable[..., None]) -> None:
+    """The options of Common before a command's name, too (``musicflamingo -q batch …``)."""
+    parameters = dict(inspect.signature(function).parameters)
+    own = {name: p for name, p in parameters.items() if name != "ctx" and p.kind is not p.VAR_KEYWORD}
+
+    @functools.wraps(function)
+    def wrapper(**values: Any) -> None:
+        function(**values)
+
+    _present(wrapper, _expanded(own, {"common": Common}))
+    app.callback()(wrapper)
+
+
+def _present(wrapper: Any, signature: inspect.Signature) -> None:
+    """Make Typer read ``signature`` instead of the one behind functools.wraps."""
+    del wrapper.__wrapped__
+    wrapper.__signature__ = signature
+    wrapper.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}

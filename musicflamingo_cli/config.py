@@ -1,0 +1,166 @@
+"""Every setting with its one default, and where its value comes from: flag, environment, config file, default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli.errors import ConfigError
+
+APP = "musicflamingo"
+ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a person can set. A field's name is its name in the config file, too."""
+
+    models_dir: Path | None = None  # None: see default_models_dir
+    llama_dir: Path | None = None  # None: the bootstrap script's build, then PATH
+    model: str = "auto"
+    mmproj: Path | None = None
+    engine: str = "auto"
+    prompts: Path | None = None
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repeat_penalty: float = 1.05
+    seed: int = 42
+    ctx_size: int | None = None  # None: what the clip and the longest answer need
+    gpu_layers: int | None = None  # None: as many as fit, by llama.cpp's own judgement
+    threads: int | None = None
+    timeout: float = 900.0  # seconds for one prompt
+    retries: int = 2
+    max_seconds: float = 1200.0
+
+    @property
+    def models_folder(self) -> Path:
+        return self.models_dir or default_models_dir()
+
+
+def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
+    """Settings from defaults, the config file, the environment and ``flags`` (None: not given), in that order.
+
+    Raises ConfigError for an unknown key or a value of the wrong kind.
+    """
+    file = config_file or _environment_path("CONFIG") or user_config_dir() / "config.yaml"
+    values = _read_file(file, required=config_file is not None)
+    for name in ("models_dir", "llama_dir"):
+        if (path := _environment_path(name.upper())) is not None:
+            values[name] = path
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return _checked(replace(Settings(), **values))
+
+
+def _checked(settings: Settings) -> Settings:
+    limits = {
+        "temperature": (0, 5),
+        "top_p": (0.01, 1),
+        "retries": (0, 100),
+        "max_seconds": (0.5, 1200),
+        "timeout": (1, 1e6),
+        "seed": (0, 2**32 - 2),
+        "repeat_penalty": (0.5, 2),
+    }
+    for name, (low, high) in limits.items():
+        if not low <= getattr(settings, name) <= high:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} must be between {low:g} and {high:g}", f"for example: {option} {high:g}")
+    return settings
+
+
+def _read_file(file: Path, required: bool) -> dict[str, Any]:
+    from musicflamingo_cli.prompts import nearest
+
+    if not file.exists() and not required:
+        return {}
+    import yaml
+
+    hint = f"edit {file}, or name another one with --config"
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file} must hold `name: value` lines", hint)
+    kinds = {field.name: str(field.type) for field in fields(Settings)}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in kinds:
+            raise ConfigError(f"{file}: no setting {key!r}{nearest(str(key), kinds)}", hint)
+        if value is not None:
+            values[key] = _converted(key, value, kinds[key], file, hint)
+    return values
+
+
+def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
+    """A YAML value as the field's type; a relative path is meant from the config file's folder."""
+    if "Path" in kind and isinstance(value, str):
+        return file.parent / Path(value).expanduser()
+    if "float" in kind and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if "int" in kind and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "str" and isinstance(value, str):
+        return value
+    raise ConfigError(f"{file}: {key} cannot be {value!r}", hint)
+
+
+def _environment_path(name: str) -> Path | None:
+    value = os.environ.get(ENVIRONMENT_PREFIX + name)
+    return Path(value).expanduser() if value else None
+
+
+# -- places -------------------------------------------------------------------------------------------
+
+
+def data_file(*parts: str) -> Path:
+    """A file of `configs/` or `scripts/`: beside the package in a checkout, inside it when installed."""
+    installed = _PACKAGE.joinpath("_data", *parts)
+    return installed if installed.exists() else _CHECKOUT.joinpath(*parts)
+
+
+def default_models_dir() -> Path:
+    """A checkout's own `models/`, else a folder of the user's."""
+    if (_CHECKOUT / "pyproject.toml").exists() and (_CHECKOUT / "models").is_dir():
+        return _CHECKOUT / "models"
+    import platformdirs
+
+    return platformdirs.user_data_path(APP) / "models"
+
+
+def user_config_dir() -> Path:
+    import platformdirs
+
+    return platformdirs.user_config_path(APP)
+
+
+def user_log_dir() -> Path:
+    import platformdirs
+
+    return platformdirs.user_log_path(APP)
+
+
+def llama_cache_dir() -> Path:
+    """Where scripts/build_llama_cpp.sh installs its builds; its link `current` is the newest."""
+    import platformdirs
+
+    return platformdirs.user_cache_path(APP) / "llama.cpp"
+
+
+def built_in_prompts() -> Path:
+    return data_file("configs", "prompts.yaml")
+
+
+def prompts_files(dataset: Path | None, explicit: Path | None) -> list[Path]:
+    """The prompts files in force, the weakest first: built in, the user's, the dataset's, the named one."""
+    from musicflamingo_cli.prompts import DATASET_FILE
+
+    optional = [user_config_dir() / "prompts.yaml"]
+    if dataset is not None:
+        optional.append((dataset if dataset.is_dir() else dataset.parent) / DATASET_FILE)
+    found = [built_in_prompts(), *(file for file in optional if file.is_file())]
+    return [*found, explicit] if explicit else found

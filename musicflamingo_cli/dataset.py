@@ -1,0 +1,75 @@
+"""Which files of a folder are tracks, and which sidecar each belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from musicflamingo_cli.sidecar import SUFFIX
+from musicflamingo_cli.types import Skipped, Track
+
+# In the order of preference where two files would share a sidecar: lossless first.
+LOSSLESS = (".flac", ".wav", ".aiff", ".aif", ".aifc", ".alac", ".w64", ".caf", ".au", ".tta", ".wv", ".ape")
+LOSSY = (".mp3", ".m4a", ".ogg", ".opus", ".aac", ".oga", ".mka", ".mp4", ".wma", ".webm", ".mp2", ".ac3")
+EXTENSIONS = LOSSLESS + LOSSY
+_RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
+
+FULL_MIX = "full_mix"
+STEMS = frozenset("drums bass other vocals kick snare cymbals toms percussion".split())
+
+
+def track_for(audio: Path) -> Track:
+    """The track that an audio file is: `Song/full_mix.flac` owns `Song/Song.INFO`, any other its `name.INFO`."""
+    if audio.stem == FULL_MIX:
+        return Track(audio, audio.parent / f"{audio.absolute().parent.name}{SUFFIX}")
+    return Track(audio, audio.with_name(f"{audio.stem}{SUFFIX}"))
+
+
+def find_tracks(root: Path) -> Iterator[Track | Skipped]:
+    """All tracks under ``root`` in a stable, sorted order, and what was skipped or could not be looked into.
+
+    Hidden files and folders, and the stems beside a full mix, are passed over in silence. A folder that is
+    reachable twice (symlinks) is visited once. A file as ``root`` is a track by itself.
+    """
+    if root.is_file():
+        yield track_for(root)
+        return
+    yield from _walk(root, set())
+
+
+def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipped]:
+    try:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            return
+        visited.add(identity)
+        with os.scandir(folder) as entries:
+            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        yield Skipped(folder, f"cannot look into the folder: {error.strerror}", failed=True, kind="no permission")
+        return
+    names = [e.name for e in shown if os.path.splitext(e.name)[1].lower() in _RANK and not e.is_dir()]
+    yield from _tracks_in(folder, names)
+    for entry in shown:
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, visited)
+
+
+def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:
+    is_organised = any(os.path.splitext(name)[0] == FULL_MIX for name in names)
+    by_sidecar: dict[Path, list[Track]] = {}
+    for name in names:
+        if not (is_organised and os.path.splitext(name)[0].lower() in STEMS):
+            track = track_for(folder / name)
+            by_sidecar.setdefault(track.sidecar, []).append(track)
+    for rivals in by_sidecar.values():
+        best, *others = sorted(rivals, key=_preference)
+        yield best
+        for other in others:
+            yield Skipped(other.audio, f"{best.audio.name} has the same sidecar, {best.sidecar.name}")
+
+
+def _preference(track: Track) -> tuple[bool, int, str]:
+    return track.audio.stem != FULL_MIX, _RANK[track.audio.suffix.lower()], track.audio.name

@@ -1,0 +1,152 @@
+"""Engine `mtmd-cli`: one llama-mtmd-cli process a prompt. Slow for many, but with nothing that can go stale."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from musicflamingo_cli import llama_cpp, process
+from musicflamingo_cli.config import Settings, user_log_dir
+from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError, TooLongError
+from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+
+# Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
+_TEMPLATE_TOKENS = 128
+_KEPT_LOGS = 50
+
+# With -lv 4 --perf, b11434 logs each audio batch, and at the end how many tokens it decoded.
+_AUDIO_BATCH = re.compile(r"decoding audio batch \d+/\d+, n_tokens_batch = (\d+)")
+_PROMPT_TOKENS = re.compile(r"prompt eval time = .*?/\s*(\d+) tokens")
+_RUNS = re.compile(r"\beval time = .*?/\s*(\d+) runs")
+
+
+class MtmdCliEngine:
+    """Raises ToolMissingError when llama-mtmd-cli is not there."""
+
+    name = "mtmd-cli"
+    lanes = 1
+
+    def __init__(self, settings: Settings, model: ModelPair) -> None:
+        self._settings = settings
+        self._model = model
+        self._binary = llama_cpp.find(llama_cpp.MTMD_CLI, settings.llama_dir)
+        self.version = llama_cpp.version(self._binary)
+
+    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+        for prompt in prompts:
+            try:
+                yield self._ask(clip, prompt, sampling)
+            except EngineError as error:
+                yield Failure(prompt.preset, error.kind, str(error), error.hint)
+
+    def close(self) -> None:
+        """Nothing outlives a prompt."""
+
+    def _ask(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
+        command = self._command(clip, prompt, sampling)
+        with tempfile.NamedTemporaryFile(prefix="log-", dir=clip.path.parent) as log:
+            try:
+                done = process.run(
+                    command, Path(log.name), self._settings.timeout, env=llama_cpp.child_environment()
+                )
+            except process.ChildTimeout as error:
+                kept = _keep_log(error.log, command)
+                raise TimedOutError(
+                    f"no answer within {self._settings.timeout:g} s (log: {kept})",
+                    "allow more with --timeout, or hear less: --max-seconds 300",
+                ) from error
+            except OSError as error:
+                raise ToolMissingError(
+                    f"{self._binary} cannot be started: {error.strerror}", "build it with: musicflamingo build"
+                ) from error
+        if done.returncode != 0:
+            raise _failed(done, command)
+        return _answer(done, clip, prompt, sampling)
+
+    def _command(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> list[str]:
+        settings = self._settings
+        command = [str(self._binary), "-m", str(self._model.language_model), "--mmproj", str(self._model.projector)]
+        command += ["--audio", str(clip.path), "-p", prompt.text, "--no-escape", "--jinja"]
+        command += ["-n", str(prompt.max_tokens), "-c", str(self._context_size(clip, prompt))]
+        command += ["--temp", str(sampling.temperature), "--top-p", str(sampling.top_p)]
+        command += ["--repeat-penalty", str(sampling.repeat_penalty), "-s", str(sampling.seed)]
+        command += ["--offline", "--no-warmup", "-lv", "4", "--perf", "--log-colors", "off"]
+        if prompt.system:
+            command += ["-sys", prompt.system]
+        if settings.gpu_layers is not None:
+            command += ["-ngl", str(settings.gpu_layers)]
+        if settings.threads is not None:
+            command += ["-t", str(settings.threads)]
+        return command
+
+    def _context_size(self, clip: Clip, prompt: Prompt) -> int:
+        """Tokens for the audio, the prompt (a byte is at least a token's worth) and the answer; never `-c 0`.
+
+        Raises TooLongError where the model's own context is smaller.
+        """
+        text = len(prompt.text.encode()) + len(prompt.system.encode())
+        needed = clip.audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS
+        limit = self._settings.ctx_size or self._model.context_length
+        if needed > limit:
+            raise TooLongError(
+                f"{clip.seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
+                "hear less with --max-seconds 600" + (", or raise --ctx-size" if self._settings.ctx_size else ""),
+            )
+        return self._settings.ctx_size or min(limit, -(-needed // 256) * 256)
+
+
+def _answer(done: process.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
+    runs = _RUNS.search(done.log)
+    return Answer(
+        prompt=prompt,
+        text=done.stdout.decode("utf-8", errors="replace"),
+        # The first decoded token counts as prompt, so an answer that used up its N tokens shows N - 1 runs.
+        # A log without the line (another release): take every answer for one that may have been cut.
+        hit_limit=runs is None or int(runs[1]) + 1 >= prompt.max_tokens,
+        audio_tokens=_tokens_heard(done.log, clip),
+        seconds=done.seconds,
+        sampling=sampling,
+    )
+
+
+def _tokens_heard(log: str, clip: Clip) -> int | None:
+    """The audio tokens that the log says were decoded; None where it cannot be told.
+
+    A release that does not log batches still logs the whole prompt's length: too short means deaf.
+    """
+    if batches := _AUDIO_BATCH.findall(log):
+        return sum(map(int, batches))
+    prompt_tokens = _PROMPT_TOKENS.search(log)
+    return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.audio_tokens else None
+
+
+def _failed(done: process.Finished, command: list[str]) -> EngineError:
+    kept = _keep_log(done.log, command)
+    if done.signal_name == "SIGILL":
+        return EngineError(
+            "llama-mtmd-cli met an instruction that this processor lacks",
+            "build it again for this machine: musicflamingo build --force",
+        )
+    how = f"died of {done.signal_name}" if done.signal_name else f"ended with exit code {done.returncode}"
+    if known := llama_cpp.diagnose(done.log):
+        return EngineError(f"{known.reason} (llama-mtmd-cli {how}; log: {kept})", known.hint)
+    last = llama_cpp.tail(done.log) or "(its log is empty)"
+    return EngineError(f"llama-mtmd-cli {how} (log: {kept}):\n{last}", "see its log, or run: musicflamingo models check")
+
+
+def _keep_log(log: str, command: list[str]) -> Path | str:
+    """Save a failed run's log with its command in the user's log folder; the oldest beyond 50 go."""
+    folder = user_log_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"mtmd-cli-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
+        path.write_text(f"{command}\n{log}", encoding="utf-8")
+        for old in sorted(folder.glob("mtmd-cli-*.log"))[:-_KEPT_LOGS]:
+            old.unlink(missing_ok=True)
+        return path
+    except OSError as error:
+        return f"not kept, {error.strerror}"

@@ -1,0 +1,85 @@
+"""What can go wrong, as types. Every error is one sentence for a person, and a hint: what to type next."""
+
+from __future__ import annotations
+
+EXIT_TRACK_FAILED = 1
+EXIT_USAGE = 2
+EXIT_TOOL_MISSING = 3
+EXIT_MODEL = 4
+EXIT_INTERRUPTED = 130
+
+
+class MusicFlamingoError(Exception):
+    """Base of all errors of ours: ``str(error)`` is the sentence, ``hint`` ends with a command or an action."""
+
+    exit_code = EXIT_TRACK_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(MusicFlamingoError):
+    """The command line, a settings file or a prompts file is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class ToolMissingError(MusicFlamingoError):
+    """A binary that the work needs is not installed or does not run."""
+
+    exit_code = EXIT_TOOL_MISSING
+
+
+class ModelError(MusicFlamingoError):
+    """The model or its projector is missing or unusable."""
+
+    exit_code = EXIT_MODEL
+
+
+class TrackError(MusicFlamingoError):
+    """One track cannot be captioned; the others can. ``kind`` is the word that failures are counted by."""
+
+    kind = "error"
+
+
+class AudioError(TrackError):
+    """The audio cannot be read, or there is nothing in it to hear."""
+
+    kind = "unreadable audio"
+
+
+class SilentError(AudioError):
+    kind = "silent"
+
+
+class TooShortError(AudioError):
+    kind = "too short"
+
+
+class SidecarError(TrackError):
+    """The sidecar cannot be read or written; it was not touched."""
+
+    kind = "sidecar"
+
+
+class EngineError(TrackError):
+    """The engine gave no answer: it crashed, hung, or refused the input."""
+
+    kind = "engine"
+
+
+class TimedOutError(EngineError):
+    kind = "timeout"
+
+
+class TooLongError(EngineError):
+    """The clip does not fit into the model's context."""
+
+    kind = "too long"
+
+
+class PromptError(TrackError):
+    """Nothing is left of a prompt once the variables that this track lacks are taken out."""
+
+    kind = "prompt"

@@ -1,0 +1,113 @@
+"""The llama.cpp binaries: where they are, what version they are, what their logs mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from musicflamingo_cli.config import llama_cache_dir
+from musicflamingo_cli.errors import ToolMissingError
+
+MTMD_CLI = "llama-mtmd-cli"
+
+
+def find(name: str, llama_dir: Path | None = None) -> Path:
+    """The path of a llama.cpp binary. Raises ToolMissingError, which says how to get one.
+
+    Looked for in ``llama_dir`` (itself, its `bin`, its `build/bin`) and nowhere else when that is given; else in
+    the newest build of the bootstrap script, then on PATH.
+    """
+    if llama_dir is not None:
+        for folder in (llama_dir, llama_dir / "bin", llama_dir / "build" / "bin"):
+            if os.access(folder / name, os.X_OK):
+                return folder / name
+        raise ToolMissingError(
+            f"no {name} in {llama_dir}", "name another folder with --llama-dir, or run: musicflamingo build"
+        )
+    built = llama_cache_dir() / "current" / "bin" / name
+    if os.access(built, os.X_OK):
+        return built
+    if on_path := shutil.which(name):
+        return Path(on_path)
+    raise ToolMissingError(f"{name} is not installed", "build it with: musicflamingo build")
+
+
+@lru_cache
+def version(binary: Path) -> str:
+    """What the bootstrap script noted (`b11434-cpu`), else what the binary says of itself, on one line."""
+    note = binary.resolve().parent.parent / "VERSION"
+    if note.is_file():
+        return note.read_text(encoding="utf-8").strip()
+    try:
+        done = subprocess.run(
+            [binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolMissingError(f"{binary} does not run: {error}", "build it with: musicflamingo build") from error
+    said = (done.stdout + done.stderr).decode("utf-8", errors="replace")
+    match = re.search(r"version:\s*(.+)", said)
+    return match[1].strip() if match else "unknown"
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment without LLAMA_ARG_*, which would set what we set (context, seed, …) behind our back."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_ARG_", "LLAMA_LOG_"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    reason: str
+    hint: str
+
+
+# What a line of llama.cpp's log means; the first that matches is told.
+_KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
+    (
+        r"CLIP cannot be used as main model",
+        Diagnosis("the model given is a projector", "swap --model and --mmproj"),
+    ),
+    (
+        r"wrong mmproj|mismatch between text model .* and mmproj|n_embd.*mismatch",
+        Diagnosis("the projector does not belong to this model", "name the one made for it with --mmproj"),
+    ),
+    (
+        r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",
+        Diagnosis("there is not enough memory", "use a smaller quant (--model IQ3_M) or hear less: --max-seconds 300"),
+    ),
+    (
+        r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot|exceeds.*context",
+        Diagnosis("the clip does not fit into the context", "give more with --ctx-size, or hear less: --max-seconds 300"),
+    ),
+    (
+        r"failed to load model|error loading model|Failed to load vision model|tensor .* data is not within the file",
+        Diagnosis("llama.cpp cannot load the model", "see what is wrong with: musicflamingo models check"),
+    ),
+    (
+        r"does not have chat template",
+        Diagnosis("the model has no chat template", "use a GGUF of an instruction-tuned model: musicflamingo models list"),
+    ),
+    (
+        r"invalid argument|unknown argument",
+        Diagnosis("this llama.cpp does not know a flag that we use", "build the tested one with: musicflamingo build"),
+    ),
+)
+_COSMETIC = re.compile(
+    r"audio input is in experimental stage|discussions/13759|POOL_1D|experimental CLI|standard llama-cli|"
+    r"^\s*$|llama_perf|^(?:<\|im_start\|>|You are a|Hello|Hi there|How are you)"
+)
+
+
+def diagnose(log: str) -> Diagnosis | None:
+    """What a failed run's log says in plain words, where it says something known."""
+    return next((fault for pattern, fault in _KNOWN_FAULTS if re.search(pattern, log)), None)
+
+
+def tail(log: str, lines: int = 5) -> str:
+    """The last lines of a log that mean something."""
+    shown = [line.rstrip() for line in log.splitlines() if not _COSMETIC.search(line)]
+    return "\n".join(shown[-lines:])

@@ -1,0 +1,94 @@
+"""One way to run a child: own process group, closed stdin, a time limit, its log in a file, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_GRACE_SECONDS = 2.0  # between asking a child to end and making it
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A child that ended. ``returncode`` is negative for a signal, as in subprocess."""
+
+    returncode: int
+    stdout: bytes
+    log: str
+    seconds: float
+
+    @property
+    def signal_name(self) -> str:
+        """SIGILL and the like where a signal ended it, also as a shell tells it (128 + number), else empty."""
+        number = -self.returncode if self.returncode < 0 else self.returncode - 128
+        try:
+            return signal.Signals(number).name
+        except ValueError:
+            return ""
+
+
+class ChildTimeout(Exception):
+    """The child was still running at the limit and was killed with its whole group; ``log`` is what it wrote."""
+
+    def __init__(self, seconds: float, log: str) -> None:
+        super().__init__(f"no end after {seconds:g} s")
+        self.log = log
+
+
+def run(command: list[str], log_file: Path, timeout: float, env: dict[str, str] | None = None) -> Finished:
+    """Run ``command`` to its end; stderr goes to ``log_file``, stdout is returned.
+
+    The child gets a process group of its own and no stdin (llama.cpp's tools read the terminal), so Ctrl-C
+    reaches us alone; whatever ends this call early (time-out, interrupt) kills the whole group first.
+
+    Raises OSError when the command cannot be started, ChildTimeout at the limit.
+    """
+    started = time.monotonic()
+    with log_file.open("wb") as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=env,
+            start_new_session=True,
+        )
+        try:
+            stdout, _ = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill_group(child)
+            raise ChildTimeout(timeout, read_log(log_file)) from None
+        except BaseException:
+            kill_group(child)
+            raise
+    return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child and all that it started: politely first, then not; wait until it is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_SECONDS)
+            break
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived a polite child
+    if child.stdout:
+        child.stdout.close()
+
+
+def read_log(path: Path, limit: int = 1_000_000) -> str:
+    """The last ``limit`` bytes of a log, decoded tolerantly; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - limit))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""

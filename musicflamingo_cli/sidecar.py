@@ -1,0 +1,222 @@
+"""The `.INFO` sidecar: other tools' data, into which we merge keys of our own without touching a byte of theirs.
+
+Values of other tools are never decoded and written again: the file's text is kept and only the spans of our
+own keys are replaced. So NaN, 1e400, 0.10, duplicate keys and lone surrogates survive as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli.errors import SidecarError
+from musicflamingo_cli.types import KEY_PREFIX
+
+SUFFIX = ".INFO"
+MODEL_KEY = f"{KEY_PREFIX}model"
+PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
+LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools that share these files
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_decoder = json.JSONDecoder()
+
+
+def caption_key(preset: str) -> str:
+    return f"{KEY_PREFIX}{preset}"
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """All keys of a sidecar; an empty dict where there is none. Raises SidecarError for anything else."""
+    text = _read_text(path)
+    return _parse(text, path) if text is not None else {}
+
+
+def merge_sidecar(path: Path, ours: Mapping[str, Any]) -> bool:
+    """Set our keys in a sidecar, under its lock, durably; return whether anything changed.
+
+    ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values; the provenance object is merged
+    preset by preset. Raises SidecarError, and then the file is as it was.
+    """
+    foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
+    if foreign:
+        raise ValueError(f"not our keys: {foreign}")
+
+    def change(text: str | None) -> str:
+        values = dict(ours)
+        if text is not None and PROVENANCE_KEY in values:
+            before = _parse(text, path).get(PROVENANCE_KEY)
+            if isinstance(before, dict):
+                values[PROVENANCE_KEY] = {**before, **values[PROVENANCE_KEY]}
+        return splice(text, values, path)
+
+    return _rewrite(path, change)
+
+
+def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
+    """The JSON text with ``values`` set at its top level; every other byte stays as and where it is."""
+    if text is None or not text.strip():
+        return json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n"
+    _parse(text, path)
+    members = list(_members(text))
+    known = {member.key for member in members}
+    pieces, position = [], 0
+    for member in members:
+        if member.key in values:
+            pieces += [text[position : member.start], _dump(values[member.key], text)]
+            position = member.end
+    end = members[-1].end if members else text.index("{") + 1
+    pieces.append(text[position:end])
+    indent = _indent(text, members)
+    for key, value in values.items():
+        if key not in known:
+            pieces.append(f"{',' if members or len(known) else ''}{indent}{_dump(key, text)}: {_dump(value, text)}")
+            known.add(key)
+    rest = text[end:]
+    if not members:  # `{}`: give the first key lines of its own
+        rest = "\n" + rest.lstrip(" \t\r\n")
+    return "".join([*pieces, rest])
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A top-level key, and the span of its value in the text."""
+
+    key: str
+    start: int
+    end: int
+
+
+def _members(text: str) -> Iterator[_Member]:
+    """The members of a text that is known to be one JSON object (RFC 8259, and Python's NaN)."""
+    position = _skip_space(text, text.index("{") + 1)
+    while text[position] == '"':
+        key, position = _decoder.raw_decode(text, position)
+        start = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
+        _, end = _decoder.raw_decode(text, start)
+        yield _Member(key, start, end)
+        position = _skip_space(text, end)
+        if text[position] == ",":
+            position = _skip_space(text, position + 1)
+
+
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match
+    return match.end()
+
+
+def _indent(text: str, members: list[_Member]) -> str:
+    """The white space before a new member: what stands before the first one, so that the style is kept."""
+    if not members:
+        return "\n  "
+    start = text.index("{") + 1
+    return text[start : _skip_space(text, start)] or " "
+
+
+def _dump(value: Any, text: str) -> str:
+    """A value as indented JSON for the top level of ``text``: on one line where the file is one line."""
+    if "\n" not in text.strip():
+        return json.dumps(value, ensure_ascii=False)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"{newline}  ")
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+    try:
+        data = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise _refused(path, f"it is not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise _refused(path, "it holds no JSON object")
+    return data
+
+
+def _refused(path: Path, why: str) -> SidecarError:
+    return SidecarError(
+        f"{path.name} was left untouched: {why}", f"mend it, or move it away: mv '{path}' '{path}.broken'"
+    )
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise _refused(path, "it is not UTF-8 text") from error
+    except OSError as error:
+        raise SidecarError(f"cannot read {path.name}: {error.strerror}", "check its permissions") from error
+
+
+def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
+    from filelock import FileLock, Timeout
+
+    lock_file = path.with_name(path.name + ".lock")
+    try:
+        with FileLock(lock_file, timeout=LOCK_TIMEOUT):
+            try:
+                before = _read_text(path)
+                after = change(before)
+                if after == before:
+                    return False
+                _write_durably(path, after)
+                return True
+            finally:
+                # Safe while we hold it: whoever waits opens the path anew, and filelock checks after
+                # locking that the file it locked is still the one at the path.
+                with contextlib.suppress(OSError):
+                    lock_file.unlink()
+    except Timeout as error:
+        raise SidecarError(
+            f"another program held the lock of {path.name} for {LOCK_TIMEOUT:g} s", "run the same command again later"
+        ) from error
+    except OSError as error:
+        raise SidecarError(
+            f"cannot write {path.name}: {error.strerror or error}", "check the disk's space and the folder's permissions"
+        ) from error
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
+    target = Path(os.path.realpath(path))  # a symlink stays one
+    descriptor, name = tempfile.mkstemp(prefix=".mf-", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode(target))
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(target.parent)
+
+
+def _mode(path: Path) -> int:
+    """The file's permissions, or those that a new file gets (mkstemp's are private)."""
+    try:
+        return path.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot; the replace itself is done
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,110 @@
+"""What is known of a track besides its sound: its tags (mutagen) and the keys of its own sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The first key that has a value wins; the sidecar's curated values come before the file's own tags.
+_SIDECAR_KEYS = {
+    "title": ("title", "track_metadata_title"),
+    "artist": ("artists", "artist", "track_metadata_artist"),
+    "album": ("album", "track_metadata_album"),
+    "year": ("release_year", "track_metadata_year", "year"),
+    "genre": ("genres", "genre", "track_metadata_genre"),
+    "bpm": ("bpm", "tempo"),
+    "key": ("key", "musical_key"),
+    "label": ("label", "track_metadata_label"),
+}
+# mutagen's "easy" names (EasyID3, Vorbis comments, EasyMP4); `organization` is where they keep the label.
+_TAG_KEYS = {
+    "title": ("title",),
+    "artist": ("artist", "albumartist"),
+    "album": ("album",),
+    "year": ("date", "year", "originaldate"),
+    "genre": ("genre",),
+    "bpm": ("bpm",),
+    "key": ("initialkey", "key"),
+    "label": ("label", "organization", "publisher"),
+}
+
+
+def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[str, str]:
+    """Prompt variables of a track as text, without those that are not known. ``seconds`` is its length."""
+    tags = _read_tags(audio)
+    values: dict[str, str] = {}
+    for name in _SIDECAR_KEYS:
+        text = _first(sidecar, _SIDECAR_KEYS[name]) or _first(tags, _TAG_KEYS[name])
+        if text:
+            values[name] = _tidy(name, text)
+    values["duration"] = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    if sentence := _metadata_sentence(values):
+        values["metadata"] = sentence
+    return {name: value for name, value in values.items() if value}
+
+
+def _metadata_sentence(values: Mapping[str, str]) -> str:
+    parts = []
+    if "year" in values:
+        parts.append(f"released in {values['year']}")
+    if "label" in values:
+        parts.append(f"on the label {values['label']}")
+    if "genre" in values:
+        parts.append(f"filed under {values['genre']}")
+    return f"This track was {', '.join(parts)}." if parts else ""
+
+
+def _read_tags(audio: Path) -> Mapping[str, Any]:
+    """The file's tags by mutagen's easy names; an empty mapping where there are none or they are broken."""
+    import mutagen
+    from mutagen.easyid3 import EasyID3
+
+    EasyID3.RegisterTextKey("initialkey", "TKEY")
+    try:
+        file = mutagen.File(audio, easy=True)  # type: ignore[attr-defined]
+    except Exception:  # mutagen lets struct and index errors of broken tags through; captions do not need tags
+        return {}
+    return file.tags if file is not None and isinstance(file.tags, Mapping) else _plain_id3(file)
+
+
+def _plain_id3(file: Any) -> Mapping[str, Any]:
+    """WAV and AIFF carry ID3 frames without mutagen's easy names."""
+    frames = getattr(file, "tags", None)
+    if not hasattr(frames, "getall"):
+        return {}
+    names = {"TIT2": "title", "TPE1": "artist", "TALB": "album", "TDRC": "date", "TCON": "genre", "TBPM": "bpm"}
+    names |= {"TKEY": "initialkey", "TPUB": "publisher"}
+    return {name: [str(frames[frame])] for frame, name in names.items() if frame in frames}
+
+
+def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    for key in keys:
+        try:
+            value = values.get(key)
+        except (KeyError, ValueError):  # mutagen's easy mappings raise for names that the format lacks
+            continue
+        if text := _as_text(value):
+            return text
+    return ""
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(filter(None, map(_as_text, value)))
+    if isinstance(value, bool) or value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e12 else ""  # NaN and infinity compare false: nothing to say
+    return str(value).strip() if isinstance(value, (str, int)) else ""
+
+
+def _tidy(name: str, text: str) -> str:
+    if name == "year":
+        return text[:4] if text[:4].isdigit() else ""
+    if name == "bpm":
+        try:
+            return f"{round(float(text))}" if float(text) > 0 else ""
+        except (ValueError, OverflowError):
+            return ""
+    return text

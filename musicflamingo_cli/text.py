@@ -1,0 +1,183 @@
+"""Answers made safe for a T5 text encoder, and the judgement whether an answer is one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# T5's sentencepiece vocabulary lacks { } ~ ^ < \ ` and newline; they would become <unk>.
+_REPLACED = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "‚": "'",
+        "‛": "'",
+        "′": "'",
+        "´": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "‟": '"',
+        "″": '"',
+        "«": '"',
+        "»": '"',
+        "‹": "'",
+        "›": "'",
+        "♯": "#",
+        "♭": "b",
+        "♮": "",
+        "×": "x",
+        "⁄": "/",
+        "∕": "/",
+        "−": "-",
+        "→": "->",
+        "≈": "about ",
+        "≥": "at least ",
+        "≤": "at most ",
+        "{": "(",
+        "}": ")",
+        "^": "",
+        "\\": "/",
+    }
+)
+# Words that models of this family leak from their chat templates.
+TEMPLATE_TOKEN = re.compile(r"<\|[^|<>]*\|>|<sound>|</?s>|<unk>|<pad>|<__media__>|\[/?INST\]|<</?SYS>>")
+_END_OF_ANSWER = re.compile(r"<\|(?:im_end|endoftext|eot_id)\|>|</s>")
+_ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*:?\s*\n", re.IGNORECASE)
+
+_LINE_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•·◦▪●○‣⁃]\s+|>\s+|\d{1,2}[.)]\s+)")
+_RULE_LINE = re.compile(r"^\s*(?:[-*_=]\s*){3,}$|^\s*\|?(?:\s*:?-{3,}:?\s*\|)+\s*:?-*:?\s*$|^\s*```\w*\s*$")
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|mailto:|/|#)[^()\s]*\)")
+_UNDERSCORE_EMPHASIS = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
+_KEPT_SYMBOLS = frozenset("+=|>$£€¥¢¦§©®±÷")
+
+
+def normalize_text(text: str) -> str:
+    """Return ``text`` as one line that T5 reads without unknown punctuation; letters keep their accents.
+
+    Idempotent: ``normalize_text(normalize_text(x)) == normalize_text(x)``.
+
+    >>> normalize_text("**Tempo**: ~120 BPM — F♯ minor\\n- “warm” synths")
+    'Tempo: about 120 BPM - F# minor "warm" synths'
+    """
+    while (cleaned := _normalize_once(text)) != text:  # taking off one layer can lay bare the next
+        text = cleaned
+    return text
+
+
+def _normalize_once(text: str) -> str:
+    text = TEMPLATE_TOKEN.sub(" ", text)
+    text = text.translate(_REPLACED)  # before NFKC, which turns ″ into two primes
+    text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
+    text = re.sub(r"(?<=[A-G])°", "dim", text).replace("°", " degrees")
+    text = re.sub(r"\r\n?|[\u2028\u2029\x0b\x0c\x85]", "\n", text)
+    text = " ".join(_strip_line(line) for line in text.split("\n"))
+    text = _LINK.sub(r"\1", text)
+    text = _UNDERSCORE_EMPHASIS.sub(r"\2", text.replace("*", ""))
+    text = re.sub(r"(?<=\w)`(?=\w)", "'", text).replace("`", "")
+    text = re.sub(r"~(?=\s?\d)", "about ", text).replace("~", " ")
+    text = re.sub(r"<\s*(?=\d)", "less than ", text).replace("<", " ")
+    text = re.sub(r"(?<=\w)\s*[—―]\s*(?=\w)", " - ", text)
+    text = "".join(_shown(character) for character in text)
+    text = re.sub(r"\s+([,.;!?])(?=\s|$)", r"\1", " ".join(text.split()))
+    return text.strip()
+
+
+def _strip_line(line: str) -> str:
+    return "" if _RULE_LINE.match(line) else _LINE_MARKUP.sub("", line)
+
+
+def _shown(character: str) -> str:
+    """The character, or what stands for it: dashes one kind, spaces one kind, invisible and symbol ones gone."""
+    if character.isascii():
+        return character if character.isprintable() else " "
+    category = unicodedata.category(character)
+    if category == "Pd":
+        return "-"
+    if category[0] == "Z":
+        return " "
+    if category[0] == "C" or (category[0] == "S" and character not in _KEPT_SYMBOLS):
+        return "" if category in ("Cf", "Sk") else " "
+    return character
+
+
+# -- the judgement of an answer ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``text`` is the cleaned caption, empty where ``refusal`` says why there is none."""
+
+    text: str
+    refusal: str = ""
+    trimmed: bool = False
+
+
+def judge(raw: str, hit_limit: bool, min_words: int = 3) -> Verdict:
+    """Clean a raw answer and decide whether it may be saved.
+
+    Refused: an empty one, one of fewer than ``min_words`` words, one that loops, one with a chat
+    template's remains in its middle, one that the token limit (``hit_limit``) cut before its first sentence
+    was whole. A later cut is trimmed to the last whole sentence.
+    """
+    raw = _END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0]
+    if TEMPLATE_TOKEN.search(raw) or _ROLE_LINE.search(raw):
+        return Verdict("", "the answer holds remains of the chat template")
+    text = normalize_text(raw)
+    if not any(character.isalnum() for character in text):
+        return Verdict("", "the answer is empty")
+    if loops(text):
+        return Verdict("", "the answer repeats itself")
+    trimmed = False
+    if hit_limit and not text.endswith((".", "!", "?", '."', ".)", "!)", '!"')):
+        text, trimmed = whole_sentences(text), True
+        if not text:
+            return Verdict("", "the token limit cut the answer before its first sentence ended")
+    if len(text.split()) < min_words:
+        return Verdict("", f"the answer is too short (under {min_words} words)")
+    return Verdict(text, trimmed=trimmed)
+
+
+_ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "ca.", "approx.", "feat.", "ft.", "no.", "st.", "mr.", "dr.")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to the end of its last whole sentence, or an empty string.
+
+    >>> whole_sentences("Warm pads, e.g. strings. Then the dru")
+    'Warm pads, e.g. strings.'
+    """
+    for match in reversed(list(_SENTENCE_END.finditer(text))):
+        head = text[: match.end()]
+        last = head.split()[-1].lower()
+        is_list_number = re.fullmatch(r"\d{1,2}\.", last) and re.search(r"(?:^|[.:!?])\s*\d{1,2}\.$", head)
+        if last not in _ABBREVIATIONS and not is_list_number:
+            return head
+    return ""
+
+
+def loops(text: str) -> bool:
+    """Whether the text says the same again and again.
+
+    A block of up to 40 words that follows itself at least four times over at least 24 words, or a long text
+    in which hardly any three words in a row are new. A chord progression named twice is neither.
+    """
+    words = re.findall(r"\w+", text.lower())
+    return _repeats_a_block(words) or _has_little_new(words)
+
+
+def _repeats_a_block(words: list[str]) -> bool:
+    for size in range(1, min(40, len(words) // 4) + 1):
+        run = 0  # how many words in a row equal the word one block before
+        for index in range(size, len(words)):
+            run = run + 1 if words[index] == words[index - size] else 0
+            if run >= max(3 * size, 24 - size):
+                return True
+    return False
+
+
+def _has_little_new(words: list[str]) -> bool:
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return len(triples) >= 60 and len(set(triples)) / len(triples) < 0.4

