@@ -25,6 +25,9 @@ MIN_SECONDS = 0.5
 _BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _FOLDER_PREFIX = "musicflamingo-"
+_TOLERATED_PACKETS = 3
+# libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
+_NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
 # llama.cpp pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs one
 # more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it.
@@ -138,9 +141,11 @@ def _open_source(audio: Path) -> Iterator[_Source]:
         raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
     import soundfile
 
-    try:
-        file = soundfile.SoundFile(audio)
-    except soundfile.SoundFileError:
+    file = None
+    if audio.suffix.lower() not in _NOISY_IN_SNDFILE:
+        with contextlib.suppress(soundfile.SoundFileError):
+            file = soundfile.SoundFile(audio)
+    if file is None:
         with _open_with_ffmpeg(audio) as source:
             yield source
         return
@@ -159,8 +164,7 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
             yield block.mean(axis=1, dtype="float32")
     except soundfile.SoundFileError as error:
         raise _damaged(audio, frames / file.samplerate) from error
-    # An MP3's length is a guess from its headers; everywhere else fewer frames than declared mean damage.
-    if file.format != "MP3" and frames < file.frames - file.samplerate // 10:
+    if frames < file.frames - file.samplerate // 10:  # fewer than its header declares
         raise _damaged(audio, frames / file.samplerate)
 
 
@@ -187,10 +191,18 @@ def _ffmpeg_blocks(container: object, stream: object, audio: Path) -> Iterator[S
     assert isinstance(container, av.container.InputContainer) and isinstance(stream, av.AudioStream)
     rate = stream.rate
     planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
-    frames = 0
+    frames = packets = broken = 0
     try:
-        for frame in container.decode(stream):
-            for piece in planes.resample(frame):
+        for packet in container.demux(stream):
+            packets += 1
+            try:
+                decoded = packet.decode()
+            except av.InvalidDataError:  # a junk packet or two: players step over it, so do we
+                broken += 1
+                if broken > _TOLERATED_PACKETS + packets // 50:
+                    raise
+                continue
+            for piece in (p for frame in decoded for p in planes.resample(frame)):
                 frames += piece.samples
                 yield piece.to_ndarray().mean(axis=0, dtype="float32")
     except (av.FFmpegError, ValueError) as error:

@@ -82,9 +82,7 @@ class Captioner:
         elapsed = time.monotonic() - started
         return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)
 
-    def _ask(
-        self, clip: Clip, prompts: Sequence[Prompt], captions: list[Caption], failures: list[Failure]
-    ) -> None:
+    def _ask(self, clip: Clip, prompts: Sequence[Prompt], captions: list[Caption], failures: list[Failure]) -> None:
         """Ask, judge, ask the refused again with other seeds; fills the two lists as answers come."""
         pending = list(prompts)
         refusals: dict[str, str] = {}

@@ -102,7 +102,13 @@ class BatchBar:
             rate, failed = TextColumn("{task.fields[rate]}"), TextColumn("[red]{task.fields[failed]}")
             track = TextColumn("{task.fields[track]}", markup=False)
             self._progress = Progress(
-                BarColumn(20), MofNCompleteColumn(), rate, TimeRemainingColumn(), failed, track, console=_rich(self._colour)
+                BarColumn(20),
+                MofNCompleteColumn(),
+                rate,
+                TimeRemainingColumn(),
+                failed,
+                track,
+                console=_rich(self._colour),
             )
             self._task = self._progress.add_task("", total=self._total, rate="", failed="", track="")
             self._progress.start()

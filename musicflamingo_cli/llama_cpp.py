@@ -81,7 +81,9 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot|exceeds.*context",
-        Diagnosis("the clip does not fit into the context", "give more with --ctx-size, or hear less: --max-seconds 300"),
+        Diagnosis(
+            "the clip does not fit into the context", "give more with --ctx-size, or hear less: --max-seconds 300"
+        ),
     ),
     (
         r"failed to load model|error loading model|Failed to load vision model|tensor .* data is not within the file",
@@ -89,7 +91,9 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"does not have chat template",
-        Diagnosis("the model has no chat template", "use a GGUF of an instruction-tuned model: musicflamingo models list"),
+        Diagnosis(
+            "the model has no chat template", "use a GGUF of an instruction-tuned model: musicflamingo models list"
+        ),
     ),
     (
         r"invalid argument|unknown argument",

@@ -113,7 +113,9 @@ def _find_projector(language_model: Path) -> Path:
 
 
 def _common_prefix(first: str, second: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def check_pair(language_model: Path, projector: Path) -> ModelPair:
@@ -145,4 +147,6 @@ def pull_tiny(folder: Path) -> tuple[Path, Path]:
     try:
         return tiny_model.write_tiny_pair(folder)
     except OSError as error:
-        raise ModelError(f"cannot write to {folder}: {error.strerror}", "name another folder with --models-dir") from error
+        raise ModelError(
+            f"cannot write to {folder}: {error.strerror}", "name another folder with --models-dir"
+        ) from error

@@ -189,7 +189,9 @@ def choose(presets: Mapping[str, Preset], names: Sequence[str]) -> list[Preset]:
     """The named presets in the order given, or the default ones. Raises ConfigError for an unknown name."""
     if not names:
         if not (chosen := [preset for preset in presets.values() if preset.default]):
-            raise ConfigError("no preset has `default: true`", "name one with --preset; see: musicflamingo prompts list")
+            raise ConfigError(
+                "no preset has `default: true`", "name one with --preset; see: musicflamingo prompts list"
+            )
         return chosen
     for name in names:
         if name not in presets:

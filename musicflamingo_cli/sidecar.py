@@ -65,23 +65,25 @@ def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidec
         return json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n"
     _parse(text, path)
     members = list(_members(text))
+    if not members:  # `{}`: lines of its own for the first keys, and what stood around the braces
+        return (
+            text[: text.index("{")]
+            + json.dumps(dict(values), indent=2, ensure_ascii=False)
+            + text[text.rindex("}") + 1 :]
+        )
     known = {member.key for member in members}
     pieces, position = [], 0
     for member in members:
         if member.key in values:
             pieces += [text[position : member.start], _dump(values[member.key], text)]
             position = member.end
-    end = members[-1].end if members else text.index("{") + 1
+    end = members[-1].end
     pieces.append(text[position:end])
-    indent = _indent(text, members)
-    for key, value in values.items():
-        if key not in known:
-            pieces.append(f"{',' if members or len(known) else ''}{indent}{_dump(key, text)}: {_dump(value, text)}")
-            known.add(key)
-    rest = text[end:]
-    if not members:  # `{}`: give the first key lines of its own
-        rest = "\n" + rest.lstrip(" \t\r\n")
-    return "".join([*pieces, rest])
+    indent = _indent(text)
+    pieces += [
+        f",{indent}{_dump(key, text)}: {_dump(value, text)}" for key, value in values.items() if key not in known
+    ]
+    return "".join([*pieces, text[end:]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,8 @@ def _skip_space(text: str, position: int) -> int:
     return match.end()
 
 
-def _indent(text: str, members: list[_Member]) -> str:
+def _indent(text: str) -> str:
     """The white space before a new member: what stands before the first one, so that the style is kept."""
-    if not members:
-        return "\n  "
     start = text.index("{") + 1
     return text[start : _skip_space(text, start)] or " "
 
@@ -181,7 +181,8 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
         ) from error
     except OSError as error:
         raise SidecarError(
-            f"cannot write {path.name}: {error.strerror or error}", "check the disk's space and the folder's permissions"
+            f"cannot write {path.name}: {error.strerror or error}",
+            "check the disk's space and the folder's permissions",
         ) from error
 
 

@@ -152,10 +152,17 @@ def whole_sentences(text: str) -> str:
     for match in reversed(list(_SENTENCE_END.finditer(text))):
         head = text[: match.end()]
         last = head.split()[-1].lower()
-        is_list_number = re.fullmatch(r"\d{1,2}\.", last) and re.search(r"(?:^|[.:!?])\s*\d{1,2}\.$", head)
-        if last not in _ABBREVIATIONS and not is_list_number:
+        if last not in _ABBREVIATIONS and not _is_list_number(last, head[: -len(last)]):
             return head
     return ""
+
+
+def _is_list_number(word: str, before: str) -> bool:
+    """Whether `2.` numbers an item of a list rather than ending a sentence: it is 1., or its forerunner is there."""
+    if not re.fullmatch(r"\d{1,2}\.", word):
+        return False
+    number = int(word[:-1])
+    return number == 1 or f" {number - 1}. " in f" {before}"
 
 
 def loops(text: str) -> bool:

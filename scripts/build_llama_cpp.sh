@@ -229,6 +229,18 @@ fetch_source() {
   esac
 }
 
+# llama-mtmd-cli prints its answer through a logging thread and, unlike llama-server, ends without waiting for it:
+# seen on b11434, a loaded machine loses the answer's last words, with exit code 0 (upstream issue 22142). One line
+# makes it wait. A source folder of the user's own is left as it is; the product then asks again what was cut.
+flush_before_exit() {
+  local file=$work/llama.cpp/tools/mtmd/mtmd-cli.cpp
+  case $source_kind in auto | git | sdist) ;; *) return 0 ;; esac
+  if grep -q common_log_flush "$file"; then return 0; fi
+  sed 's/^    common_init();$/&\n    atexit([]() { common_log_flush(common_log_main()); });/' "$file" >"$file.new"
+  mv "$file.new" "$file"
+  grep -q common_log_flush "$file" || say "note: this release's llama-mtmd-cli is built without our fix for lost output"
+}
+
 # -- build -----------------------------------------------------------------------------------------------------
 
 compile() {
@@ -263,12 +275,13 @@ prepare_check() { # writes a tiny model and a clip into $work/check
   for tiny in "$(dirname "$0")/../musicflamingo_cli/tiny_model.py" "$(dirname "$0")/../../tiny_model.py"; do
     [ ! -f "$tiny" ] || break
   done
-  if ! "$python" -c 'import gguf, numpy' 2>/dev/null; then
+  # -I: not with the package's folder on the path, where `types` is ours and not Python's.
+  if ! "$python" -I -c 'import gguf, numpy' 2>/dev/null; then
     { "$python" -m venv "$work/venv" && "$work/venv/bin/python" -m pip install --quiet numpy gguf; } >>"$log" 2>&1 ||
       die "the check needs Python's numpy and gguf" "pip install numpy gguf; or leave it out: --no-check"
     python=$work/venv/bin/python
   fi
-  "$python" "$tiny" "$work/check" >>"$log"
+  "$python" -I "$tiny" "$work/check" >>"$log"
   "$python" - "$work/check/clip.wav" <<'PYTHON'
 import math, struct, sys, wave
 
@@ -345,6 +358,7 @@ if have flock; then # two builds at once would share the work folder
 fi
 : >"$log"
 fetch_source
+flush_before_exit
 compile
 check_build
 install_build

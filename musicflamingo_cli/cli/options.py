@@ -81,9 +81,9 @@ class Asking:
     save_as: Annotated[
         str | None, _flag("--save-as", help="Save --ask under this preset name.", panel=_ASKING, metavar="NAME")
     ] = None
-    prompts: Annotated[
-        Path | None, _flag("--prompts", help="Another presets file.", panel=_ASKING, metavar="FILE")
-    ] = None
+    prompts: Annotated[Path | None, _flag("--prompts", help="Another presets file.", panel=_ASKING, metavar="FILE")] = (
+        None
+    )
     temperature: Annotated[float | None, _flag("--temperature", help="[0.7]", panel=_ASKING)] = None
     top_p: Annotated[float | None, _flag("--top-p", help="[0.9]", panel=_ASKING)] = None
     repeat_penalty: Annotated[float | None, _flag("--repeat-penalty", help="[1.05]", panel=_ASKING)] = None
@@ -176,7 +176,9 @@ def reporting(common: Common) -> Iterator[None]:
     except Exception as error:
         if common.verbose:
             traceback.print_exc()
-        console.warn(f"error: {type(error).__name__}: {error}\n  this is a fault of ours; run it again with -v and report it")
+        console.warn(
+            f"error: {type(error).__name__}: {error}\n  this is a fault of ours; run it again with -v and report it"
+        )
         raise typer.Exit(EXIT_TRACK_FAILED) from error
 
 

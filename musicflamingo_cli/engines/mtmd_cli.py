@@ -17,6 +17,7 @@ from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 # Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
 _TEMPLATE_TOKENS = 128
 _KEPT_LOGS = 50
+_TRIES = 4  # for output whose end was lost
 
 # With -lv 4 --perf, b11434 logs each audio batch, and at the end how many tokens it decoded.
 _AUDIO_BATCH = re.compile(r"decoding audio batch \d+/\d+, n_tokens_batch = (\d+)")
@@ -47,25 +48,33 @@ class MtmdCliEngine:
         """Nothing outlives a prompt."""
 
     def _ask(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
+        """One answer, whole. The binary can lose the end of its output when it exits (see _is_whole): ask again."""
         command = self._command(clip, prompt, sampling)
+        for _ in range(_TRIES):
+            done = self._run(command, clip)
+            if done.returncode != 0:
+                raise _failed(done, command)
+            if _is_whole(done):
+                return _answer(done, clip, prompt, sampling)
+        raise EngineError(
+            f"llama-mtmd-cli lost the end of its output {_TRIES} times (log: {_keep_log(done.log, command)})",
+            "build one without that fault: musicflamingo build",
+        )
+
+    def _run(self, command: list[str], clip: Clip) -> process.Finished:
+        limit = self._settings.timeout
         with tempfile.NamedTemporaryFile(prefix="log-", dir=clip.path.parent) as log:
             try:
-                done = process.run(
-                    command, Path(log.name), self._settings.timeout, env=llama_cpp.child_environment()
-                )
+                return process.run(command, Path(log.name), limit, env=llama_cpp.child_environment())
             except process.ChildTimeout as error:
-                kept = _keep_log(error.log, command)
                 raise TimedOutError(
-                    f"no answer within {self._settings.timeout:g} s (log: {kept})",
+                    f"no answer within {limit:g} s (log: {_keep_log(error.log, command)})",
                     "allow more with --timeout, or hear less: --max-seconds 300",
                 ) from error
             except OSError as error:
                 raise ToolMissingError(
                     f"{self._binary} cannot be started: {error.strerror}", "build it with: musicflamingo build"
                 ) from error
-        if done.returncode != 0:
-            raise _failed(done, command)
-        return _answer(done, clip, prompt, sampling)
 
     def _command(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> list[str]:
         settings = self._settings
@@ -100,17 +109,35 @@ class MtmdCliEngine:
 
 
 def _answer(done: process.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
-    runs = _RUNS.search(done.log)
     return Answer(
         prompt=prompt,
         text=done.stdout.decode("utf-8", errors="replace"),
-        # The first decoded token counts as prompt, so an answer that used up its N tokens shows N - 1 runs.
-        # A log without the line (another release): take every answer for one that may have been cut.
-        hit_limit=runs is None or int(runs[1]) + 1 >= prompt.max_tokens,
+        hit_limit=_hit_limit(done, prompt),
         audio_tokens=_tokens_heard(done.log, clip),
         seconds=done.seconds,
         sampling=sampling,
     )
+
+
+def _is_whole(done: process.Finished) -> bool:
+    """Whether all of the output arrived.
+
+    Answer and log go through one queue that a thread of its own writes out, and main() does not wait for it: on a
+    loaded machine the last words are lost with exit code 0 (seen on b11434; upstream issue 22142; the bootstrap
+    script's build is mended). The timings come last in that queue, so where they are, everything is.
+    """
+    return _RUNS.search(done.log) is not None
+
+
+def _hit_limit(done: process.Finished, prompt: Prompt) -> bool:
+    """Whether the token limit ended the answer; the binary does not say, but leaves two traces.
+
+    Its log counts N - 1 runs for an answer that used up its N tokens, and no fewer for one whose last token was
+    the end itself; then stdout ends with one more newline (mtmd-cli.cpp, generate_response).
+    """
+    runs = _RUNS.search(done.log)
+    assert runs
+    return int(runs[1]) + 1 >= prompt.max_tokens and not done.stdout.endswith(b"\n\n\n")
 
 
 def _tokens_heard(log: str, clip: Clip) -> int | None:
@@ -135,7 +162,9 @@ def _failed(done: process.Finished, command: list[str]) -> EngineError:
     if known := llama_cpp.diagnose(done.log):
         return EngineError(f"{known.reason} (llama-mtmd-cli {how}; log: {kept})", known.hint)
     last = llama_cpp.tail(done.log) or "(its log is empty)"
-    return EngineError(f"llama-mtmd-cli {how} (log: {kept}):\n{last}", "see its log, or run: musicflamingo models check")
+    return EngineError(
+        f"llama-mtmd-cli {how} (log: {kept}):\n{last}", "see its log, or run: musicflamingo models check"
+    )
 
 
 def _keep_log(log: str, command: list[str]) -> Path | str:

@@ -1,0 +1,90 @@
+"""What all tests share: a home of their own, sound made on the spot, the real binary and the tiny model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from musicflamingo_cli import llama_cpp, models
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.errors import ToolMissingError
+
+RATE = 16_000
+MakeWav = Callable[..., Path]
+
+
+def _find_real_binary() -> Path | str:
+    given = os.environ.get("MUSICFLAMINGO_LLAMA_DIR")
+    try:
+        return llama_cpp.find(llama_cpp.MTMD_CLI, Path(given) if given else None)
+    except ToolMissingError as error:
+        return f"{error}; {error.hint}"
+
+
+# Looked up before any test gets a home of its own.
+_REAL_BINARY = _find_real_binary()
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test can touch the user's home, settings or models."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    for name in ("MODELS_DIR", "LLAMA_DIR", "CONFIG"):
+        monkeypatch.delenv(f"MUSICFLAMINGO_{name}", raising=False)
+
+
+@pytest.fixture
+def llama_dir() -> Path:
+    """The folder of the real binaries. With MUSICFLAMINGO_REQUIRE_REAL (as `make test` sets) it must be there."""
+    if isinstance(_REAL_BINARY, Path):
+        return _REAL_BINARY.parent
+    if os.environ.get("MUSICFLAMINGO_REQUIRE_REAL"):
+        pytest.fail(f"the real binary is required: {_REAL_BINARY}")
+    pytest.skip(f"NOT RUN on the real binary: {_REAL_BINARY}")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder that holds the tiny pair."""
+    folder = tmp_path_factory.mktemp("models")
+    models.pull_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_settings(llama_dir: Path, tiny_models: Path) -> Settings:
+    """The tiny model behind the real binary, at temperature 0."""
+    # One thread: ggml's threads spin while they wait, so that tests side by side would slow one another a lot.
+    return Settings(
+        model="tiny", models_dir=tiny_models, llama_dir=llama_dir, temperature=0.0, timeout=120, threads=1
+    )
+
+
+def tone(seconds: float, hertz: float = 440.0, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    """A pulsed tone, shape (frames, channels), float64 within ±0.5."""
+    time = np.arange(round(seconds * rate)) / rate
+    wave = 0.5 * np.sin(2 * np.pi * hertz * time) * (0.6 + 0.4 * np.sign(np.sin(2 * np.pi * 2 * time)))
+    return np.repeat(wave[:, None], channels, axis=1)
+
+
+@pytest.fixture
+def make_wav(tmp_path: Path) -> MakeWav:
+    """``make_wav(name, seconds=1, hertz=440, rate=16000, channels=1)`` writes a tone and returns its path."""
+
+    def make(
+        name: str = "tone.wav", seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE, channels: int = 1
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone(seconds, hertz, rate, channels), rate)
+        return path
+
+    return make

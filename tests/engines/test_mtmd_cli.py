@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.audio import prepared
+from musicflamingo_cli.config import Settings, user_log_dir
+from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.models import resolve
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+from tests.conftest import MakeWav
+from tests.fakes.mtmd_cli import write_fake
+
+PROMPT = Prompt("full", "Describe \\n it, -v.", 40)
+CLIP = Clip(Path("/nowhere/clip.wav"), 16_000, 1.0, False)
+GREEDY = Sampling(temperature=0.0, seed=7)
+
+
+@pytest.fixture
+def ask(tmp_path: Path, tiny_models: Path):  # type: ignore[no-untyped-def]
+    """``ask(behaviour, **settings)``: one prompt to a fake binary."""
+
+    def call(behaviour: str, prompt: Prompt = PROMPT, clip: Clip | None = None, **settings: object) -> Answer | Failure:
+        folder = write_fake(tmp_path / "llama", behaviour)
+        model = resolve("tiny", tiny_models)
+        engine = MtmdCliEngine(Settings(llama_dir=folder, **settings), model)  # type: ignore[arg-type]
+        (result,) = engine.describe(clip or Clip(tmp_path / "clip.wav", 16_000, 1.0, False), [prompt], GREEDY)
+        return result
+
+    return call
+
+
+def test_an_answer(ask) -> None:  # type: ignore[no-untyped-def]
+    result = ask("answer")
+    assert isinstance(result, Answer)
+    assert result.text.strip() == "A warm track with drums."
+    assert not result.hit_limit
+    assert result.audio_tokens == 750
+
+
+def test_the_command_line(ask, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = json.loads(ask("echo", gpu_layers=3, threads=2).text)
+    pairs = dict(zip(arguments, arguments[1:], strict=False))
+    assert {"--jinja", "--no-escape", "--offline", "--no-warmup"} <= set(arguments)
+    assert pairs["-p"] == PROMPT.text
+    assert pairs["--audio"] == str(tmp_path / "clip.wav")
+    assert pairs["-n"] == "40"
+    assert pairs["--temp"] == "0.0"
+    assert pairs["-s"] == "7"
+    assert pairs["-ngl"] == "3"
+    assert pairs["-t"] == "2"
+    assert 750 + 40 + len(PROMPT.text) < int(pairs["-c"]) <= 2048
+    assert "-sys" not in arguments
+
+
+def test_a_system_prompt_is_passed_on(ask) -> None:  # type: ignore[no-untyped-def]
+    arguments = json.loads(ask("echo", prompt=Prompt("x", "y", 10, system="Be brief.")).text)
+    assert arguments[arguments.index("-sys") + 1] == "Be brief."
+
+
+def test_settings_in_the_environment_do_not_reach_the_binary(ask, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "64")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    environment = json.loads(ask("environment").text)
+    assert "LLAMA_ARG_CTX_SIZE" not in environment
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_the_context_never_passes_the_models_own(ask) -> None:  # type: ignore[no-untyped-def]
+    long = Clip(Path("/nowhere/clip.wav"), 16_000 * 1200 - 400, 1200.0, False)
+    assert isinstance(ask("answer", prompt=Prompt("x", "y", 500), ctx_size=32768), Answer)
+    too_long = ask("answer", clip=long, prompt=Prompt("x", "y", 4000))
+    assert isinstance(too_long, Failure)
+    assert too_long.kind == "too long"
+    assert "--max-seconds" in too_long.hint
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "reason", "hint"),
+    [
+        ("crash", "engine", "SIGSEGV", "log"),
+        ("illegal", "engine", "instruction", "musicflamingo build --force"),
+        ("memory", "engine", "not enough memory", "smaller quant"),
+        ("overflow", "engine", "does not fit into the context", "--ctx-size"),
+    ],
+)
+def test_a_failure_says_why_and_what_next(ask, behaviour: str, kind: str, reason: str, hint: str) -> None:  # type: ignore[no-untyped-def]
+    result = ask(behaviour)
+    assert isinstance(result, Failure)
+    assert result.kind == kind
+    assert reason in result.reason
+    assert hint in result.hint
+
+
+def test_a_failed_runs_log_is_kept_and_its_tail_shown(ask) -> None:  # type: ignore[no-untyped-def]
+    result = ask("crash")
+    (log,) = user_log_dir().glob("*.log")
+    assert str(log) in result.reason
+    assert "something odd" in result.reason
+    assert "something odd" in log.read_text()
+
+
+def test_a_hanging_binary_is_killed_at_the_limit(ask) -> None:  # type: ignore[no-untyped-def]
+    started = time.monotonic()
+    result = ask("hang", timeout=1.0)
+    assert isinstance(result, Failure)
+    assert result.kind == "timeout"
+    assert time.monotonic() - started < 10
+
+
+def test_the_whole_process_group_dies(ask, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ask("grandchild", timeout=1.5)
+    pid = int((tmp_path / "llama" / "llama-mtmd-cli.pid").read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the grandchild lives on"
+        time.sleep(0.05)
+
+
+def test_stdin_is_closed(ask) -> None:  # type: ignore[no-untyped-def]
+    assert ask("stdin").text == "stdin held: ''"
+
+
+def test_bad_utf8_is_decoded_tolerantly(ask) -> None:  # type: ignore[no-untyped-def]
+    assert ask("bad_utf8").text == "A warm \ufffd\ufffd track with drums."
+
+
+def test_a_log_that_shows_no_audio_says_so(ask) -> None:  # type: ignore[no-untyped-def]
+    assert ask("deaf").audio_tokens == 0
+
+
+def test_output_whose_end_was_lost_is_asked_for_again(ask, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Its exit code is 0 and its words look right: only the missing timings show that some may lack."""
+    assert ask("loses_twice").text.strip() == "A warm track with drums."
+    assert (tmp_path / "llama" / "llama-mtmd-cli.count").read_text() == "xxx"
+
+
+def test_output_that_is_never_whole_is_a_failure(ask) -> None:  # type: ignore[no-untyped-def]
+    result = ask("loses")
+    assert isinstance(result, Failure)
+    assert "lost the end of its output" in result.reason
+
+
+def test_one_failing_prompt_leaves_the_others(tmp_path: Path, tiny_models: Path) -> None:
+    engine = MtmdCliEngine(Settings(llama_dir=write_fake(tmp_path, "answer")), resolve("tiny", tiny_models))
+    clip = Clip(tmp_path / "clip.wav", 16_000 * 1190, 1190.0, False)
+    results = list(engine.describe(clip, [Prompt("a", "x", 4096), Prompt("b", "x", 10)], GREEDY))
+    assert [type(result).__name__ for result in results] == ["Failure", "Answer"]
+
+
+def test_without_the_binary_it_says_how_to_get_one(tmp_path: Path, tiny_models: Path) -> None:
+    with pytest.raises(ToolMissingError) as caught:
+        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models))
+    assert "musicflamingo build" in caught.value.hint
+
+
+# -- the real binary ---------------------------------------------------------------------------------
+
+
+def real_answer(settings: Settings, audio: Path, prompt: Prompt = PROMPT, sampling: Sampling = GREEDY) -> Answer:
+    engine = MtmdCliEngine(settings, resolve("tiny", settings.models_folder))
+    with prepared(audio) as clip:
+        (result,) = engine.describe(clip, [prompt], sampling)
+    assert isinstance(result, Answer), result
+    return result
+
+
+@pytest.mark.real
+def test_the_audio_reaches_the_model(make_wav: MakeWav, tiny_settings: Settings) -> None:
+    """At temperature 0: another clip, another answer; the same clip, the same answer."""
+    low, high = make_wav("low.wav", 4, 220), make_wav("high.wav", 4, 3000)
+    first, again, other = (real_answer(tiny_settings, audio) for audio in (low, low, high))
+    assert first.text == again.text
+    assert first.text != other.text
+    assert len(first.text.split()) >= 3
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("seconds", "tokens"), [(0.6, 750), (29.9, 750), (30.0, 750), (30.1, 1500), (60.0, 1500), (95, 3000)]
+)
+def test_as_many_audio_tokens_as_the_length_predicts(
+    make_wav: MakeWav, tiny_settings: Settings, seconds: float, tokens: int
+) -> None:
+    audio = make_wav(seconds=seconds)
+    assert real_answer(tiny_settings, audio, Prompt("x", "Hi", 4)).audio_tokens == tokens
+    with prepared(audio) as clip:
+        assert clip.audio_tokens == tokens
+
+
+@pytest.mark.real
+def test_twenty_minutes_fit(make_wav: MakeWav, tiny_settings: Settings) -> None:
+    answer = real_answer(tiny_settings, make_wav(seconds=1200), Prompt("x", "Hi", 4))
+    assert answer.audio_tokens == 40 * 750
+
+
+@pytest.mark.real
+def test_a_full_stop_by_the_model_and_one_by_the_limit_are_told_apart(
+    make_wav: MakeWav, tiny_settings: Settings
+) -> None:
+    """Around the length at which the model stops by itself, only a shorter limit counts as cut."""
+    audio = make_wav(seconds=3)
+    whole = next(
+        answer
+        for seed in range(20)
+        if not (answer := real_answer(tiny_settings, audio, Prompt("x", "Hi", 400), Sampling(seed=seed))).hit_limit
+    )
+    tokens = len(whole.text.split())  # the tiny model's tokens are words
+    just_enough = real_answer(tiny_settings, audio, Prompt("x", "Hi", tokens + 1), whole.sampling)
+    too_few = real_answer(tiny_settings, audio, Prompt("x", "Hi", tokens), whole.sampling)
+    assert just_enough.text == whole.text
+    assert not just_enough.hit_limit
+    assert too_few.hit_limit
+
+
+@pytest.mark.real
+def test_no_word_is_lost_on_a_loaded_machine(make_wav: MakeWav, tiny_settings: Settings) -> None:
+    """Eight at once on few cores: the plain binary loses the end of most answers here, silently."""
+    audio = make_wav(seconds=1)
+    prompt = Prompt("x", "Hi", 300)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: real_answer(tiny_settings, audio, prompt), range(24)))
+    assert len({answer.text for answer in answers}) == 1
+
+
+@pytest.mark.real
+def test_the_chat_template_of_the_model_is_used(make_wav: MakeWav, tiny_settings: Settings) -> None:
+    """A system prompt changes the answer, so the template is applied and the flag is understood."""
+    audio = make_wav(seconds=2)
+    plain = real_answer(tiny_settings, audio)
+    steered = real_answer(tiny_settings, audio, Prompt("full", PROMPT.text, 40, system="Be brief."))
+    assert plain.text != steered.text
+
+
+@pytest.mark.real
+def test_a_wrong_model_is_told_in_words(make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
+    """A model cut in half passes the header check and fails in llama.cpp; its log becomes a sentence."""
+    source = tiny_settings.models_folder / "musicflamingo-tiny.F32.gguf"
+    (tmp_path / "half.gguf").write_bytes(source.read_bytes()[: os.path.getsize(source) // 2])
+    pair = resolve(str(tmp_path / "half.gguf"), tmp_path, next(tiny_settings.models_folder.glob("*mmproj*")))
+    with prepared(make_wav()) as clip:
+        (result,) = MtmdCliEngine(tiny_settings, pair).describe(clip, [PROMPT], GREEDY)
+    assert isinstance(result, Failure)
+    assert "cannot load the model" in result.reason

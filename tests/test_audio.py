@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from musicflamingo_cli import audio
+from musicflamingo_cli.audio import prepared, sweep_temporary_folders, write_clip
+from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
+from tests.conftest import MakeWav, tone
+
+SNDFILE = [
+    ("a.wav", {"subtype": "PCM_24"}),
+    ("a.wav", {"subtype": "FLOAT"}),
+    ("a.flac", {}),
+    ("a.ogg", {}),
+    ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+    ("a.mp3", {}),
+    ("a.aiff", {}),
+    ("a.au", {}),
+]
+FFMPEG = [("a.m4a", "aac"), ("alac.m4a", "alac"), ("a.wma", "wmav2"), ("a.mka", "libopus"), ("a.webm", "libopus")]
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, rate: int) -> None:
+    """Write (frames, channels) samples with FFmpeg's encoders."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="stereo", bit_rate=128_000)
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=rate)
+        frame = av.AudioFrame.from_ndarray(samples.T.astype(np.float32).copy(), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for piece in [*resampler.resample(frame), None]:
+            container.mux(stream.encode(piece))
+
+
+def loudest_hertz(samples: np.ndarray, rate: int = 16_000) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()])
+
+
+@pytest.mark.parametrize(("name", "options"), SNDFILE)
+def test_what_libsndfile_reads_becomes_a_clip(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    source = tmp_path / name
+    soundfile.write(source, tone(2, 1000, 48_000, 2), 48_000, **options)
+    check_clip(source)
+
+
+@pytest.mark.parametrize(("name", "codec"), FFMPEG)
+def test_what_ffmpeg_reads_becomes_a_clip(tmp_path: Path, name: str, codec: str) -> None:
+    source = tmp_path / name
+    encode(source, codec, tone(2, 1000, 48_000, 2), 48_000)
+    check_clip(source)
+
+
+def check_clip(source: Path) -> None:
+    with prepared(source) as clip:
+        samples, rate = soundfile.read(clip.path)
+        assert rate == 16_000
+        assert samples.ndim == 1
+        assert len(samples) == clip.samples
+        assert clip.seconds == pytest.approx(2, abs=0.1)
+        assert not clip.was_cut
+        assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.08)
+        folder = clip.path.parent
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000, 192_000])
+def test_pitch_and_length_survive_every_rate(make_wav: MakeWav, tmp_path: Path, rate: int) -> None:
+    clip = write_clip(make_wav(seconds=3, hertz=1500, rate=rate), tmp_path / "clip.wav")
+    assert clip.samples == pytest.approx(48_000, abs=2)
+    assert loudest_hertz(soundfile.read(clip.path)[0]) == pytest.approx(1500, abs=2)
+
+
+def test_what_the_model_cannot_hear_does_not_fold_back(make_wav: MakeWav, tmp_path: Path) -> None:
+    """A 10 kHz tone lies above the clip's 8 kHz: it must vanish, not turn up at 6 kHz."""
+    soundfile.write(tmp_path / "high.wav", tone(2, 10_000, 44_100) + 0.01 * tone(2, 500, 44_100), 44_100)
+    samples, _ = soundfile.read(write_clip(tmp_path / "high.wav", tmp_path / "clip.wav").path)
+    middle = samples[8000:-8000]
+    assert loudest_hertz(middle) == pytest.approx(500, abs=3)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(1, 500), tone(1, 2000)
+    soundfile.write(tmp_path / "wide.wav", np.hstack([left, right, 0 * left, 0 * left, 0 * left, right]), 16_000)
+    samples, _ = soundfile.read(write_clip(tmp_path / "wide.wav", tmp_path / "clip.wav").path)
+    np.testing.assert_allclose(samples, ((left + 2 * right) / 6)[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "samples"),
+    [
+        (29.9, 478_400),
+        (29.99, 479_600),
+        (30.0, 479_600),
+        (30.02, 479_600),
+        (30.1, 481_600),
+        (60.0, 959_600),
+        (0.6, 9_600),
+    ],
+)
+def test_no_silent_window_for_a_multiple_of_30_seconds(
+    make_wav: MakeWav, tmp_path: Path, seconds: float, samples: int
+) -> None:
+    clip = write_clip(make_wav(seconds=seconds), tmp_path / "clip.wav")
+    assert clip.samples == samples
+    assert soundfile.info(clip.path).frames == samples
+
+
+def test_what_is_beyond_the_limit_is_cut_and_told(make_wav: MakeWav, tmp_path: Path) -> None:
+    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", max_seconds=2)
+    assert clip.was_cut
+    assert clip.seconds == 2
+    assert clip.source_seconds == 5
+    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", max_seconds=2).was_cut
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -7.0])
+def test_samples_that_are_no_sound_do_not_crash_it(tmp_path: Path, bad: float) -> None:
+    samples = tone(1)
+    samples[1000:1200] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, 16_000, subtype="DOUBLE")
+    heard, _ = soundfile.read(write_clip(tmp_path / "bad.wav", tmp_path / "clip.wav").path)
+    assert np.isfinite(heard).all()
+    assert np.abs(heard).max() < 1.5
+
+
+@pytest.mark.parametrize("level", [0.0, 0.7, -1.0])
+def test_silence_and_a_constant_are_refused(tmp_path: Path, level: float) -> None:
+    soundfile.write(tmp_path / "quiet.wav", np.full(32_000, level), 16_000)
+    with pytest.raises(SilentError, match=r"no sound in quiet\.wav"):
+        write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav")
+
+
+def test_a_quiet_track_is_heard_at_full_resolution(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "quiet.wav", 0.001 * tone(2, 1000), 16_000, subtype="PCM_24")
+    samples, _ = soundfile.read(write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav").path)
+    np.testing.assert_allclose(samples, 0.001 * tone(2, 1000)[:, 0], atol=2e-7)
+
+
+def test_under_half_a_second_is_refused(make_wav: MakeWav, tmp_path: Path) -> None:
+    with pytest.raises(TooShortError, match="too short"):
+        write_clip(make_wav(seconds=0.4), tmp_path / "clip.wav")
+
+
+def damaged_flac(path: Path) -> None:
+    soundfile.write(path, np.random.RandomState(0).uniform(-0.5, 0.5, 160_000), 16_000, format="FLAC")
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+BAD_FILES = {
+    "empty.wav": lambda path: path.touch(),
+    "text.mp3": lambda path: path.write_text("this is not music\n" * 500),
+    "noise.flac": lambda path: path.write_bytes(np.random.RandomState(1).bytes(50_000)),
+    "cut.flac": damaged_flac,
+    "header.wav": lambda path: path.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt "),
+    "gone.wav": lambda path: None,
+    "picture.m4a": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_is_no_audio_is_one_sentence(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    BAD_FILES[name](tmp_path / name)
+    with pytest.raises(AudioError) as caught:
+        write_clip(tmp_path / name, tmp_path / "clip.wav")
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    assert capfd.readouterr() == ("", "")  # the decoders' own complaints stay off our terminal
+
+
+def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> None:
+    folder = None
+    with pytest.raises(KeyboardInterrupt), prepared(make_wav()) as clip:  # noqa: PT012
+        folder = clip.path.parent
+        raise KeyboardInterrupt
+    assert folder
+    assert not folder.exists()
+
+
+def test_folders_of_killed_runs_are_swept_and_those_of_living_ones_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / "musicflamingo-999999999-x"
+    alive = tmp_path / f"musicflamingo-{os.getpid()}-x"
+    foreign = tmp_path / "musicflamingo-notes-x"
+    for folder in (dead, alive, foreign):
+        folder.mkdir()
+    sweep_temporary_folders()
+    assert sorted(tmp_path.iterdir()) == sorted([alive, foreign])
+
+
+def test_memory_does_not_grow_with_the_track(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder is asked for blocks, never for the file."""
+    largest = 0
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int = -1, *args: object, **more: object) -> np.ndarray:
+        nonlocal largest
+        result: np.ndarray = read(self, frames, *args, **more)
+        largest = max(largest, len(result))
+        return result
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    write_clip(make_wav(seconds=60), tmp_path / "clip.wav")
+    assert 0 < largest <= audio._BLOCK_FRAMES
