@@ -68,6 +68,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     'A song by Nina. Describe it.'
     """
     known = {name: _one_line(value) for name, value in values.items() if value and value.strip()}
+    known.setdefault("metadata", "")  # a sentence by itself: without it nothing around it is lost
 
     def missing(part: str) -> bool:
         return any(name not in known for name in _VARIABLE.findall(part))

@@ -63,16 +63,14 @@ def _read_tags(audio: Path) -> Mapping[str, Any]:
     EasyID3.RegisterTextKey("initialkey", "TKEY")
     try:
         file = mutagen.File(audio, easy=True)  # type: ignore[attr-defined]
+        tags = file.tags if file is not None else None
+        return _plain_id3(tags) if hasattr(tags, "getall") else dict(tags or {})
     except Exception:  # mutagen lets struct and index errors of broken tags through; captions do not need tags
         return {}
-    return file.tags if file is not None and isinstance(file.tags, Mapping) else _plain_id3(file)
 
 
-def _plain_id3(file: Any) -> Mapping[str, Any]:
+def _plain_id3(frames: Any) -> Mapping[str, Any]:
     """WAV and AIFF carry ID3 frames without mutagen's easy names."""
-    frames = getattr(file, "tags", None)
-    if not hasattr(frames, "getall"):
-        return {}
     names = {"TIT2": "title", "TPE1": "artist", "TALB": "album", "TDRC": "date", "TCON": "genre", "TBPM": "bpm"}
     names |= {"TKEY": "initialkey", "TPUB": "publisher"}
     return {name: [str(frames[frame])] for frame, name in names.items() if frame in frames}
@@ -80,11 +78,7 @@ def _plain_id3(file: Any) -> Mapping[str, Any]:
 
 def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     for key in keys:
-        try:
-            value = values.get(key)
-        except (KeyError, ValueError):  # mutagen's easy mappings raise for names that the format lacks
-            continue
-        if text := _as_text(value):
+        if text := _as_text(values.get(key)):
             return text
     return ""
 

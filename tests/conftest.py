@@ -63,9 +63,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_settings(llama_dir: Path, tiny_models: Path) -> Settings:
     """The tiny model behind the real binary, at temperature 0."""
     # One thread: ggml's threads spin while they wait, so that tests side by side would slow one another a lot.
-    return Settings(
-        model="tiny", models_dir=tiny_models, llama_dir=llama_dir, temperature=0.0, timeout=120, threads=1
-    )
+    return Settings(model="tiny", models_dir=tiny_models, llama_dir=llama_dir, temperature=0.0, timeout=120, threads=1)
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = RATE, channels: int = 1) -> np.ndarray:

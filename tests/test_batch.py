@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicflamingo_cli.batch import Dataset, Selection, Task, _in_shard, make_plan, run_batch, scan
+from musicflamingo_cli.dataset import track_for
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.types import Caption, Failure, Outcome, Summary, Track
+
+PRESETS = (Preset("full", "x"), Preset("brief", "y"))
+
+
+def tree(root: Path) -> Dataset:
+    for name in ("a.wav", "b.wav", "c.wav", "d.wav", "a.mp3"):
+        (root / name).touch()
+    (root / "b.INFO").write_text('{"music_flamingo_full": "x", "music_flamingo_brief": "y"}')
+    (root / "c.INFO").write_text('{"music_flamingo_full": ""}')
+    (root / "d.INFO").write_text("broken")
+    return Dataset(root, PRESETS)
+
+
+def names(items: list[Task | Outcome]) -> list[tuple[str, list[str]]]:
+    return [(item.track.audio.name, [p.name for p in item.presets]) for item in items if isinstance(item, Task)]
+
+
+def test_the_sidecars_say_what_there_is_to_do(tmp_path: Path) -> None:
+    items = list(scan([tree(tmp_path)], Selection()))
+    assert names(items) == [("a.wav", ["full", "brief"]), ("c.wav", ["full", "brief"])]
+    rest = {item.track.audio.name: item for item in items if isinstance(item, Outcome)}
+    assert rest["b.wav"].skipped == "complete"
+    assert "same sidecar" in rest["a.mp3"].skipped
+    assert [failure.kind for failure in rest["d.wav"].failures] == ["sidecar"]
+
+
+def test_overwrite_and_limit(tmp_path: Path) -> None:
+    dataset = tree(tmp_path)
+    assert [name for name, _ in names(list(scan([dataset], Selection(overwrite=True))))] == ["a.wav", "b.wav", "c.wav"]
+    assert names(list(scan([dataset], Selection(limit=1)))) == [("a.wav", ["full", "brief"])]
+
+
+def test_the_plan_counts(tmp_path: Path) -> None:
+    plan = make_plan([tree(tmp_path)], Selection())
+    assert (plan.tasks, plan.prompts, plan.complete, plan.problems) == (2, 4, 1, 1)
+    assert plan.per_preset == {"full": 2, "brief": 2}
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), unique=True),
+    st.integers(1, 7),
+)
+def test_every_track_is_in_exactly_one_shard(stems: list[str], count: int) -> None:
+    root = Path("/data")
+    for stem in stems:
+        track = Track(root / f"{stem}.wav", root / "x.INFO")
+        assert sum(_in_shard(track, root, (index, count)) for index in range(1, count + 1)) == 1
+
+
+def test_running_counts_every_outcome(tmp_path: Path) -> None:
+    summary, told = Summary(), []
+
+    def caption(task: Task) -> Outcome:
+        if task.track.audio.name == "c.wav":
+            return Outcome(task.track, failures=(Failure("full", "engine", "died"),), audio_seconds=2)
+        return Outcome(task.track, (Caption("full", "x", None),), audio_seconds=3)  # type: ignore[arg-type]
+
+    run_batch(scan([tree(tmp_path)], Selection()), caption, lambda track: None, told.append, summary)
+    assert (summary.captioned, summary.complete, summary.failed, summary.skipped) == (1, 1, 2, 1)
+    assert summary.audio_seconds == 5
+    assert [audio.name for audio, _ in summary.failures] == ["c.wav", "d.wav"]
+    assert len(told) == 5
+
+
+def test_a_single_file_is_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (task,) = scan([Dataset(tmp_path / "a.wav", PRESETS)], Selection())
+    assert task.track == track_for(tmp_path / "a.wav")

@@ -1,0 +1,224 @@
+"""The commands as a person or a script meets them: arguments in, stdout, stderr and exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.sidecar import read_sidecar
+from tests.conftest import MakeWav
+from tests.fakes.mtmd_cli import write_fake
+
+Result = subprocess.CompletedProcess[str]
+
+
+def musicflamingo(*arguments: object, cwd: Path | None = None) -> Result:
+    command = [sys.executable, "-m", "musicflamingo_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, tiny_models: Path) -> list[str]:
+    """Options that answer every prompt with a fake binary."""
+    folder = write_fake(tmp_path / "llama", "answer")
+    return ["--llama-dir", str(folder), "--models-dir", str(tiny_models), "--model", "tiny"]
+
+
+def test_caption_prints_data_on_stdout_and_words_on_stderr(make_wav: MakeWav, fake: list[str]) -> None:
+    done = musicflamingo("caption", make_wav(), "--preset", "full", *fake)
+    assert done.returncode == 0
+    assert done.stdout == "A warm track with drums.\n"
+    assert "NOISE" in done.stderr
+
+
+def test_caption_json_has_the_documented_shape(make_wav: MakeWav, fake: list[str]) -> None:
+    audio = make_wav()
+    done = musicflamingo("caption", audio, "--preset", "full", "--preset", "brief", "--json", "--save", *fake)
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert told.pop("seconds") > 0
+    assert told == {
+        "track": str(audio),
+        "sidecar": str(audio.with_suffix(".INFO")),
+        "captions": {"full": "A warm track with drums.", "brief": "A warm track with drums."},
+        "failures": [],
+        "skipped": None,
+        "engine": "mtmd-cli",
+        "model": "musicflamingo-tiny.F32.gguf",
+        "audio_seconds": 1.0,
+    }
+    assert read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_full"] == "A warm track with drums."
+
+
+def test_caption_without_save_leaves_no_file(make_wav: MakeWav, fake: list[str]) -> None:
+    audio = make_wav()
+    musicflamingo("caption", audio, *fake)
+    assert not audio.with_suffix(".INFO").exists()
+
+
+def test_ask_is_printed_and_saved_only_under_a_name(make_wav: MakeWav, fake: list[str]) -> None:
+    audio = make_wav()
+    assert "A warm track" in musicflamingo("caption", audio, "--ask", "What is it?", *fake).stdout
+    assert not audio.with_suffix(".INFO").exists()
+    assert musicflamingo("caption", audio, "--ask", "What?", "--save-as", "what", *fake).returncode == 0
+    assert read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_what"] == "A warm track with drums."
+
+
+def test_batch_saves_resumes_and_counts(tmp_path: Path, make_wav: MakeWav, fake: list[str]) -> None:
+    data = make_wav("data/a.wav").parent
+    make_wav("data/b.wav")
+    (data / "bad.mp3").write_text("no music")
+    first = musicflamingo("batch", data, *fake)
+    assert first.returncode == 1
+    assert "2 captioned" in first.stderr
+    assert "bad.mp3 is not audio" in first.stderr
+    before = (data / "a.INFO").stat().st_mtime_ns
+    (data / "bad.mp3").unlink()
+    again = musicflamingo("batch", data, *fake)
+    assert again.returncode == 0
+    assert "0 tracks to caption" in again.stderr
+    assert (data / "a.INFO").stat().st_mtime_ns == before
+    assert sorted(path.name for path in data.iterdir()) == ["a.INFO", "a.wav", "b.INFO", "b.wav"]
+    assert "2 captioned" in musicflamingo("batch", data, "--overwrite", *fake).stderr
+
+
+def test_batch_dry_run_writes_nothing_and_needs_no_model(make_wav: MakeWav, tmp_path: Path) -> None:
+    audio = make_wav("data/a.wav")
+    done = musicflamingo("batch", audio.parent, "--dry-run", "--json", "--preset", "full", "--models-dir", tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {
+        "track": str(audio),
+        "sidecar": str(audio.with_suffix(".INFO")),
+        "would_ask": ["full"],
+    }
+    assert list(audio.parent.iterdir()) == [audio]
+
+
+def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
+    data = make_wav("data/0.wav").parent
+    for index in range(1, 12):
+        (data / f"{index}.wav").touch()
+    parts = [musicflamingo("batch", data, "--dry-run", "--shard", f"{i}/3").stdout.splitlines() for i in (1, 2, 3)]
+    assert sorted(line for part in parts for line in part) == sorted(
+        musicflamingo("batch", data, "--dry-run").stdout.splitlines()
+    )
+    assert len(sum(parts, [])) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["caption", "{folder}"], 2, "musicflamingo batch"),
+        (["caption", "{folder}/gone.wav", "--model", "tiny"], 1, "no such file"),
+        (["batch", "/no/such/folder"], 2, "no such folder"),
+        (["batch", "{folder}", "--shard", "5/4"], 2, "--shard 1/4"),
+        (["batch", "{folder}", "--preset", "ful"], 2, "did you mean full?"),
+        (["batch", "{folder}", "--ask", "x", "--preset", "full"], 2, "exclude each other"),
+        (["batch", "{folder}", "--save-as", "x"], 2, "--ask"),
+        (["batch", "{folder}", "--temperature", "9"], 2, "between 0 and 5"),
+        (["caption", "{wav}", "--model", "Q6_K"], 4, "hf download"),
+        (["caption", "{wav}", "--model", "tiny", "--engine", "magic"], 2, "use one of"),
+        (["caption", "{wav}", "--model", "tiny", "--llama-dir", "/nowhere"], 3, "musicflamingo build"),
+        (["caption", "{wav}", "--config", "/no/config.yaml"], 2, "cannot be read"),
+        (["caption", "{wav}", "--ask", "x", "--save", "--model", "tiny"], 2, "--save-as"),
+        (["prompts", "check", "/no/file.yaml"], 2, "prompts init"),
+        (["prompts", "show", "nope"], 2, "prompts list"),
+        (["models", "pull", "Q6_K"], 4, "hf download"),
+        (["models", "check", "tiny", "--models-dir", "{folder}"], 4, "models pull tiny"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_its_exit_code(
+    make_wav: MakeWav, fake: list[str], arguments: list[str], code: int, said: str
+) -> None:
+    wav = make_wav("empty/a.wav")
+    filled = [part.format(folder=wav.parent, wav=wav) for part in arguments]
+    options = [o for o in fake[:4] if o not in filled] if "--llama-dir" not in filled else fake[2:4]
+    if filled[0] not in ("caption",) or "--models-dir" in filled:
+        options = []
+    done = musicflamingo(*filled, *options)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_settings_file_and_the_environment(make_wav: MakeWav, fake: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"llama_dir: {fake[1]}\nmodels_dir: {fake[3]}\nmodel: tiny\n")
+    assert musicflamingo("caption", make_wav(), "--preset", "full", "--config", config).returncode == 0
+    config.write_text("modle: tiny\n")
+    done = musicflamingo("caption", make_wav(), "--config", config)
+    assert done.returncode == 2
+    assert "did you mean model?" in done.stderr
+
+
+def test_options_for_everything_stand_on_either_side_of_the_command(make_wav: MakeWav, fake: list[str]) -> None:
+    data = make_wav("data/a.wav").parent
+    assert musicflamingo("-q", "batch", data, *fake).stderr.startswith("NOISE")
+    assert musicflamingo("batch", data, "-q", *fake).stderr == ""
+    assert musicflamingo("--models-dir", fake[3], "models", "path", "tiny").returncode == 0
+
+
+def test_names_that_are_not_utf8_come_through_json(make_wav: MakeWav, fake: list[str]) -> None:
+    data = make_wav("data/a.wav").parent
+    odd = Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.wav"))
+    (data / "a.wav").rename(odd)
+    done = musicflamingo("batch", data, "--json", *fake)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["track"] == str(odd)
+    assert odd.with_suffix(".INFO").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(make_wav: MakeWav, fake: list[str]) -> None:
+    audio = make_wav()
+    command = f"{sys.executable} -m musicflamingo_cli caption '{audio}' '{audio}' {' '.join(fake)} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_prompts_commands(tmp_path: Path) -> None:
+    listed = musicflamingo("prompts", "list")
+    assert [line.split()[0] for line in listed.stdout.splitlines()][:2] == ["full", "technical"]
+    assert musicflamingo("prompts", "show", "full").stdout.startswith("Describe this track in full detail")
+    made = Path(musicflamingo("prompts", "init").stdout.strip())
+    assert made.is_file()
+    assert musicflamingo("prompts", "init").returncode == 2
+    assert str(made) in musicflamingo("prompts", "path").stdout
+    made.write_text("presets: {full: {prompt: 'Mine.', default: true}}")
+    assert musicflamingo("prompts", "show", "full").stdout == "Mine.\n"
+    assert musicflamingo("prompts", "check").returncode == 0
+    assert Path(musicflamingo("prompts", "init", "--dataset", tmp_path).stdout.strip()).parent == tmp_path
+
+
+def test_prompts_edit_opens_the_editor_and_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\necho 'presets: {full: {promt: x}}' > \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    done = musicflamingo("prompts", "edit")
+    assert done.returncode == 2
+    assert "did you mean prompt?" in done.stderr
+
+
+def test_models_commands(tmp_path: Path) -> None:
+    options = ["--models-dir", str(tmp_path)]
+    assert "hf download" in musicflamingo("models", "list", *options).stderr
+    assert musicflamingo("models", "check", *options).returncode == 4
+    pulled = musicflamingo("models", "pull", "tiny", "--json", *options)
+    assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
+    assert "good" in musicflamingo("models", "check", *options).stdout
+    assert "F32" in musicflamingo("models", "list", *options).stdout
+
+
+def test_help_of_every_command() -> None:
+    for command in ([], ["caption"], ["batch"], ["demo"], ["build"], ["prompts"], ["models"], ["models", "check"]):
+        done = musicflamingo(*command, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout

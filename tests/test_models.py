@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import doctest
+import shutil
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from musicflamingo_cli import models, tiny_model
+from musicflamingo_cli.config import default_models_dir
+from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.gguf_header import read_header
+from musicflamingo_cli.models import quant_of, resolve
+
+MODEL, PROJECTOR = tiny_model.LANGUAGE_MODEL_NAME, tiny_model.PROJECTOR_NAME
+
+
+def put_real(folder: Path, tiny: Path, *quants: str) -> None:
+    """Stand-ins under the real names: the tiny files, whose headers are whole."""
+    for quant in quants:
+        shutil.copy(tiny / MODEL, folder / f"music-flamingo-hf.{quant}.gguf")
+    shutil.copy(tiny / PROJECTOR, folder / "music-flamingo-hf.mmproj-f16.gguf")
+
+
+def test_the_header_is_what_the_gguf_package_reads(tiny_models: Path) -> None:
+    for name in (MODEL, PROJECTOR):
+        ours = read_header(tiny_models / name).values
+        theirs = gguf.GGUFReader(tiny_models / name).fields
+        scalars = {key: field.contents() for key, field in theirs.items() if field.types[0] != gguf.GGUFValueType.ARRAY}
+        assert ours == pytest.approx({key: value for key, value in scalars.items() if not key.startswith("GGUF.")})
+
+
+def test_the_tiny_pair_has_the_same_bytes_every_time(tiny_models: Path, tmp_path: Path) -> None:
+    models.pull_tiny(tmp_path)
+    for name in (MODEL, PROJECTOR):
+        assert (tmp_path / name).read_bytes() == (tiny_models / name).read_bytes()
+        assert (tmp_path / name).stat().st_size < 1_500_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MODEL, PROJECTOR])
+
+
+def test_the_tiny_pair_says_that_it_is_noise(tiny_models: Path) -> None:
+    pair = resolve("tiny", tiny_models)
+    assert pair.is_noise
+    assert pair.label == "gguf_tiny_noise"
+    assert pair.context_length == 32768
+
+
+def test_auto_prefers_the_recommended_quant_and_never_the_tiny_one(tiny_models: Path, tmp_path: Path) -> None:
+    models.pull_tiny(tmp_path)
+    with pytest.raises(ModelError, match="no model in") as caught:
+        resolve("auto", tmp_path)
+    assert "hf download" in caught.value.hint
+    put_real(tmp_path, tiny_models, "Q8_0", "IQ3_M", "Q6_K")
+    pair = resolve("auto", tmp_path)
+    assert pair.language_model.name == "music-flamingo-hf.Q6_K.gguf"
+    assert pair.projector.name == "music-flamingo-hf.mmproj-f16.gguf"
+    assert resolve("iq3_m", tmp_path).language_model.name == "music-flamingo-hf.IQ3_M.gguf"
+    assert resolve("tiny", tmp_path).projector.name == PROJECTOR
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said", "hint"),
+    [
+        ("Q4_K_M", ModelError, "no Q4_K_M model", "hf download"),
+        ("tiny", ModelError, "not here", "models pull tiny"),
+        ("nonsense", ConfigError, "neither a quant nor a path", "Q6_K"),
+        ("/gone/x.gguf", ModelError, "no model file", "models list"),
+    ],
+)
+def test_what_is_not_there(tmp_path: Path, name: str, error: type[Exception], said: str, hint: str) -> None:
+    with pytest.raises(error, match=said) as caught:
+        resolve(name, tmp_path)
+    assert hint in caught.value.hint  # type: ignore[attr-defined]
+
+
+def test_a_missing_half_and_swapped_halves(tiny_models: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_models / MODEL, tmp_path / "x.Q6_K.gguf")
+    with pytest.raises(ModelError, match="no projector"):
+        resolve("Q6_K", tmp_path)
+    with pytest.raises(ModelError, match="is a projector, not a language model"):
+        resolve(str(tiny_models / PROJECTOR), tmp_path, tiny_models / MODEL)
+    with pytest.raises(ModelError, match="is not a projector"):
+        resolve("Q6_K", tmp_path, tiny_models / MODEL)
+
+
+def test_a_projector_of_another_width(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_model, "WIDTH", 32)
+    monkeypatch.setattr(tiny_model, "HEADS", 2)
+    models.pull_tiny(tmp_path)
+    with pytest.raises(ModelError, match="32 wide.* takes 64"):
+        resolve(str(tiny_models / MODEL), tmp_path, tmp_path / PROJECTOR)
+
+
+def test_a_model_without_a_template(tmp_path: Path, tiny_models: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "plain.gguf", "qwen2")
+    writer.add_embedding_length(64)
+    writer.add_tensor("x", np.zeros(32, np.float32))
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(ModelError, match="no chat template"):
+        resolve(str(tmp_path / "plain.gguf"), tmp_path, tiny_models / PROJECTOR)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"GGUF",
+        b"not a model at all",
+        b"GGUF" + struct.pack("<IQQ", 3, 1, 1),
+        b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60),
+        b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**62),
+        b"GGUF" + struct.pack("<IQQ", 99, 1, 1),
+        b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 1) + b"k" + struct.pack("<I", 77),
+    ],
+)
+def test_a_broken_header_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        read_header(tmp_path / "x.gguf")
+    assert "x.gguf" in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        ("music-flamingo-hf.Q6_K.gguf", "Q6_K"),
+        ("music-flamingo-hf.i1-Q6_K.gguf", "Q6_K"),
+        ("music-flamingo-hf.i1-IQ3_M.gguf", "IQ3_M"),
+        ("model-q4_k_m.gguf", "Q4_K_M"),
+        ("musicflamingo-tiny.F32.gguf", "F32"),
+        ("BF16.gguf", "BF16"),
+        ("model.gguf", ""),
+    ],
+)
+def test_the_quant_in_a_name(name: str, quant: str) -> None:
+    assert quant_of(Path(name)) == quant
+
+
+def test_the_models_folder_of_a_checkout_is_its_own() -> None:
+    assert default_models_dir() == Path(__file__).parent.parent / "models"
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(models).failed == 0

@@ -1,0 +1,53 @@
+"""Starting costs little: nothing heavy is imported before it is needed, and the time stays near bare Typer's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("numpy", "soundfile", "soxr", "av", "gguf", "huggingface_hub", "mutagen", "yaml", "filelock", "tqdm")
+BARE = """
+import typer
+app = typer.Typer()
+@app.callback(invoke_without_command=True)
+def main(version: bool = False, name: str = typer.Option("x", help="A name.", rich_help_panel="Panel")) -> None:
+    "A bare program."
+    if version: print("1"); raise typer.Exit
+@app.command()
+def one(): "First."
+@app.command()
+def two(): "Second."
+app()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["batch", "--help"], ["prompts", "path"]])
+def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom musicflamingo_cli.__main__ import main\n"
+        f"sys.argv = ['musicflamingo', *{arguments!r}]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize(("argument", "ratio"), [("--version", 1.5), ("--help", 1.3)])
+def test_starting_costs_little_more_than_bare_typer(tmp_path: Path, argument: str, ratio: float) -> None:
+    """The best of many runs each, taken in turns: what is noise on this machine hits both."""
+    bare = tmp_path / "bare.py"
+    bare.write_text(BARE)
+    ours, theirs = [sys.executable, "-m", "musicflamingo_cli", argument], [sys.executable, str(bare), argument]
+    best = {"ours": 9.0, "bare": 9.0}
+    for _ in range(12):
+        for name, command in (("ours", ours), ("bare", theirs)):
+            started = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            best[name] = min(best[name], time.perf_counter() - started)
+    print(f"{argument}: {best['ours']:.3f} s, bare Typer {best['bare']:.3f} s, ratio {best['ours'] / best['bare']:.2f}")
+    assert best["ours"] <= ratio * best["bare"]
