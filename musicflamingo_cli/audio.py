@@ -144,7 +144,7 @@ def _open_source(audio: Path) -> Iterator[_Source]:
     file = None
     if audio.suffix.lower() not in _NOISY_IN_SNDFILE:
         with contextlib.suppress(soundfile.SoundFileError):
-            file = soundfile.SoundFile(audio)
+            file = soundfile.SoundFile(os.fsencode(audio))  # as bytes: a name need not be UTF-8
     if file is None:
         with _open_with_ffmpeg(audio) as source:
             yield source
@@ -173,22 +173,24 @@ def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its complaints would go to our terminal; the error says enough
-    try:
-        container = av.open(os.fspath(audio), metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _not_audio(audio) from error
-    with container:
-        stream = next(iter(container.streams.audio), None)
-        if stream is None or not stream.rate:
-            raise _not_audio(audio)
-        length = container.duration / av.time_base if container.duration else None
-        yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+    with audio.open("rb") as file:  # not by its name, which need not be UTF-8
+        try:
+            container = av.open(file, "r", metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise _not_audio(audio) from error
+        with container:
+            stream = next(iter(container.streams.audio), None)
+            if stream is None or not stream.rate:
+                raise _not_audio(audio)
+            length = container.duration / av.time_base if container.duration else None
+            yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
 
 
 def _ffmpeg_blocks(container: object, stream: object, audio: Path) -> Iterator[Samples]:
     import av
 
-    assert isinstance(container, av.container.InputContainer) and isinstance(stream, av.AudioStream)
+    assert isinstance(container, av.container.InputContainer)
+    assert isinstance(stream, av.AudioStream)
     rate = stream.rate
     planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
     frames = packets = broken = 0

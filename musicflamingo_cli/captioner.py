@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ _RETRY_REPEAT_PENALTY = 1.1  # with another seed it cures loops, also at tempera
 class Policy:
     """How tracks are captioned. ``save``: merge into the sidecars."""
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     retries: int = 2
     max_seconds: float = MAX_SECONDS
     save: bool = True
@@ -78,6 +78,8 @@ class Captioner:
             failures.append(Failure("", error.kind, str(error), error.hint))
         except OSError as error:
             failures.append(_operating_system_failure(error))
+        except Exception as error:  # a fault of ours or of a decoder: one poisoned file must not end the night
+            failures.append(Failure("", "fault", f"{type(error).__name__}: {error}", "report it with this file"))
         heard, notes = (clip.seconds, _cut_note(clip)) if clip else (0.0, ())
         elapsed = time.monotonic() - started
         return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)

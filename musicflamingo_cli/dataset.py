@@ -16,7 +16,7 @@ EXTENSIONS = LOSSLESS + LOSSY
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 
 FULL_MIX = "full_mix"
-STEMS = frozenset("drums bass other vocals kick snare cymbals toms percussion".split())
+STEMS = frozenset(["drums", "bass", "other", "vocals", "kick", "snare", "cymbals", "toms", "percussion"])
 
 
 def track_for(audio: Path) -> Track:
@@ -50,7 +50,7 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipp
     except OSError as error:
         yield Skipped(folder, f"cannot look into the folder: {error.strerror}", failed=True, kind="no permission")
         return
-    names = [e.name for e in shown if os.path.splitext(e.name)[1].lower() in _RANK and not e.is_dir()]
+    names = [e.name for e in shown if Path(e.name).suffix.lower() in _RANK and not e.is_dir()]
     yield from _tracks_in(folder, names)
     for entry in shown:
         if entry.is_dir():
@@ -58,10 +58,10 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipp
 
 
 def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:
-    is_organised = any(os.path.splitext(name)[0] == FULL_MIX for name in names)
+    is_organised = any(Path(name).stem == FULL_MIX for name in names)
     by_sidecar: dict[Path, list[Track]] = {}
     for name in names:
-        if not (is_organised and os.path.splitext(name)[0].lower() in STEMS):
+        if not (is_organised and Path(name).stem.lower() in STEMS):
             track = track_for(folder / name)
             by_sidecar.setdefault(track.sidecar, []).append(track)
     for rivals in by_sidecar.values():

@@ -70,7 +70,7 @@ def _render(piece: Piece, random: np.random.RandomState) -> Samples:
         for index in range(int(len(music) / RATE / beat)):
             _add(music, _kick() if index % 2 == 0 else _snare(random), index * beat)
             _add(music, _hat(random), (index + 0.5) * beat)
-    return 0.8 * music / np.abs(music).max()
+    return np.asarray(0.8 * music / np.abs(music).max())
 
 
 def _chord(semitones: tuple[int, ...], seconds: float, harmonics: int) -> Samples:

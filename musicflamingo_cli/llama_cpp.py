@@ -80,7 +80,7 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("there is not enough memory", "use a smaller quant (--model IQ3_M) or hear less: --max-seconds 300"),
     ),
     (
-        r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot|exceeds.*context",
+        r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot",
         Diagnosis(
             "the clip does not fit into the context", "give more with --ctx-size, or hear less: --max-seconds 300"
         ),

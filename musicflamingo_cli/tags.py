@@ -62,7 +62,7 @@ def _read_tags(audio: Path) -> Mapping[str, Any]:
 
     EasyID3.RegisterTextKey("initialkey", "TKEY")
     try:
-        file = mutagen.File(audio, easy=True)  # type: ignore[attr-defined]
+        file = mutagen.File(audio, easy=True)
         tags = file.tags if file is not None else None
         return _plain_id3(tags) if hasattr(tags, "getall") else dict(tags or {})
     except Exception:  # mutagen lets struct and index errors of broken tags through; captions do not need tags

@@ -43,8 +43,16 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_SYLLABLES_FIRST = "ba be bo da de do fa fi fo ga gi ka ki ko la le li lo ma mi mo na ne no".split()
-_SYLLABLES_LAST = "ran rel rin rol sam sen sil son tal tem tin tor van vel vin vor zan zel".split()
+# fmt: off
+_SYLLABLES_FIRST = (
+    "ba", "be", "bo", "da", "de", "do", "fa", "fi", "fo", "ga", "gi", "ka",
+    "ki", "ko", "la", "le", "li", "lo", "ma", "mi", "mo", "na", "ne", "no",
+)
+_SYLLABLES_LAST = (
+    "ran", "rel", "rin", "rol", "sam", "sen", "sil", "son", "tal",
+    "tem", "tin", "tor", "van", "vel", "vin", "vor", "zan", "zel",
+)
+# fmt: on
 
 
 def _byte_alphabet() -> list[str]:
@@ -56,7 +64,7 @@ def _byte_alphabet() -> list[str]:
 
 def vocabulary() -> tuple[list[str], range, range]:
     """All tokens in order, and the index ranges of the words and of the sentence ends among them."""
-    tokens = _byte_alphabet() + ["ab"]  # llama.cpp wants at least one merge, and its result
+    tokens = [*_byte_alphabet(), "ab"]  # llama.cpp wants at least one merge, and its result
     words = [f"Ġ{a}{b}" for a in _SYLLABLES_FIRST for b in _SYLLABLES_LAST]
     first = len(tokens)
     ends = [f"{word}." for word in words[::9]]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -31,6 +32,7 @@ def encode(path: Path, codec: str, samples: np.ndarray, rate: int) -> None:
     """Write (frames, channels) samples with FFmpeg's encoders."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout="stereo", bit_rate=128_000)
+        assert isinstance(stream, av.AudioStream)
         resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=rate)
         frame = av.AudioFrame.from_ndarray(samples.T.astype(np.float32).copy(), format="fltp", layout="stereo")
         frame.sample_rate = rate
@@ -154,7 +156,7 @@ def damaged_flac(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100_000])
 
 
-BAD_FILES = {
+BAD_FILES: dict[str, Callable[[Path], object]] = {
     "empty.wav": lambda path: path.touch(),
     "text.mp3": lambda path: path.write_text("this is not music\n" * 500),
     "noise.flac": lambda path: path.write_bytes(np.random.RandomState(1).bytes(50_000)),

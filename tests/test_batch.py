@@ -59,7 +59,8 @@ def test_every_track_is_in_exactly_one_shard(stems: list[str], count: int) -> No
 
 
 def test_running_counts_every_outcome(tmp_path: Path) -> None:
-    summary, told = Summary(), []
+    summary = Summary()
+    told: list[Outcome] = []
 
     def caption(task: Task) -> Outcome:
         if task.track.audio.name == "c.wav":

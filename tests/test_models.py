@@ -90,7 +90,7 @@ def test_a_projector_of_another_width(tiny_models: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(tiny_model, "WIDTH", 32)
     monkeypatch.setattr(tiny_model, "HEADS", 2)
     models.pull_tiny(tmp_path)
-    with pytest.raises(ModelError, match="32 wide.* takes 64"):
+    with pytest.raises(ModelError, match=r"32 wide.* takes 64"):
         resolve(str(tiny_models / MODEL), tmp_path, tmp_path / PROJECTOR)
 
 

@@ -12,7 +12,7 @@ from musicflamingo_cli.tags import describe
 
 def tagged(path: Path, **tags: str) -> Path:
     soundfile.write(path, np.zeros((8000, 1)), 8000)
-    file = mutagen.File(path, easy=True)  # type: ignore[attr-defined]
+    file = mutagen.File(path, easy=True)
     if file.tags is None:
         file.add_tags()
     for name, value in tags.items():
@@ -44,7 +44,7 @@ def test_id3_in_wav(tmp_path: Path) -> None:
 
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(8000), 8000)
-    file = mutagen.File(path)  # type: ignore[attr-defined]
+    file = mutagen.File(path)
     file.add_tags()
     file.tags.add(TIT2(encoding=3, text="Blue"))
     file.tags.add(TPE1(encoding=3, text="Nina"))

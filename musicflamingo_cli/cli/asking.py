@@ -1,7 +1,9 @@
 """What `caption`, `batch` and `demo` share beyond their options: which presets, and the warning about noise."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from musicflamingo_cli.batch import Dataset
 from musicflamingo_cli.captioner import Captioner
 from musicflamingo_cli.config import Settings, prompts_files
 from musicflamingo_cli.console import Console
@@ -26,6 +28,16 @@ def presets_for(
     if names:
         raise ConfigError("--ask and --preset exclude each other", "leave one of them out")
     return [validate(Preset(save_as or _FREE_QUESTION, question, min_words=1), Path("--ask"))]
+
+
+def datasets_for(
+    folders: Sequence[Path], settings: Settings, names: list[str] | None, question: str | None, save_as: str | None
+) -> list[Dataset]:
+    """The folders with their presets; a folder may bring presets of its own. Raises ConfigError."""
+    for folder in folders:
+        if not folder.exists():
+            raise ConfigError(f"no such folder: {folder}", "check the path")
+    return [Dataset(folder, presets_for(folder, settings, names, question, save_as)) for folder in folders]
 
 
 def announce(console: Console, captioner: Captioner) -> None:

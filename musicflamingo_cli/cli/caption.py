@@ -1,16 +1,17 @@
 """`musicflamingo caption`: a few files now, answers on the screen."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.asking import announce, presets_for
 from musicflamingo_cli.cli.options import Asking, Common, Json, command, console_for
-from musicflamingo_cli.console import Console, failure_line, outcome_json
 from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError, SidecarError
-from musicflamingo_cli.types import Failure, Outcome, Track
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.console import Console
+    from musicflamingo_cli.types import Outcome, Track
 
 
 @command(app)
@@ -23,6 +24,8 @@ def caption(
 ) -> None:
     """Caption these files and print the captions."""
     from musicflamingo_cli.captioner import open_captioner
+    from musicflamingo_cli.cli.asking import announce, presets_for
+    from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
 
     console = console_for(common, json.as_json)
@@ -49,9 +52,10 @@ def caption(
         raise typer.Exit(EXIT_TRACK_FAILED)
 
 
-def _read(track: Track) -> tuple[dict[str, object], Outcome | None]:
+def _read(track: "Track") -> "tuple[dict[str, object], Outcome | None]":
     """The sidecar's data for the prompt variables, or the outcome of a track whose sidecar is broken."""
     from musicflamingo_cli.sidecar import read_sidecar
+    from musicflamingo_cli.types import Failure, Outcome
 
     try:
         return read_sidecar(track.sidecar), None
@@ -59,11 +63,13 @@ def _read(track: Track) -> tuple[dict[str, object], Outcome | None]:
         return {}, Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
 
 
-def _show(console: Console, outcome: Outcome, alone: bool) -> None:
+def _show(console: "Console", outcome: "Outcome", alone: bool) -> None:
+    from musicflamingo_cli.console import failure_line
+
     if alone:
         for item in outcome.captions:
             console.data(item.text)
-    else:
+    elif outcome.captions:
         console.data(f"{outcome.track.audio}")
         for item in outcome.captions:
             console.data(f"  {item.preset}: {item.text}")

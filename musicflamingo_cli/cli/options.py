@@ -8,16 +8,17 @@ import functools
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musicflamingo_cli.config import Settings, load_settings
-from musicflamingo_cli.console import Console
 from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, MusicFlamingoError
+
+if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
+    from musicflamingo_cli.config import Settings
+    from musicflamingo_cli.console import Console
 
 _EVERYWHERE = "Everywhere"
 _ASKING = "Model and sampling"
@@ -103,8 +104,10 @@ class Asking:
         float | None, _flag("--max-seconds", help="Hear at most S seconds.  [1200]", panel=_ASKING, metavar="S")
     ] = None
 
-    def settings(self, common: Common) -> Settings:
+    def settings(self, common: Common) -> "Settings":
         """These flags over environment, config file and defaults."""
+        from musicflamingo_cli.config import Settings, load_settings
+
         names = {field.name for field in dataclasses.fields(Settings)}
         given = {**dataclasses.asdict(common), **dataclasses.asdict(self)}
         return load_settings({name: value for name, value in given.items() if name in names}, common.config)
@@ -119,7 +122,9 @@ def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         parameters = inspect.signature(function).parameters
-        groups = {key: p.annotation for key, p in parameters.items() if dataclasses.is_dataclass(p.annotation)}
+        groups: dict[str, Any] = {
+            key: p.annotation for key, p in parameters.items() if dataclasses.is_dataclass(p.annotation)
+        }
 
         @functools.wraps(function)
         def wrapper(ctx: typer.Context, **values: Any) -> None:
@@ -149,7 +154,9 @@ def _expanded(parameters: Any, groups: dict[str, Any]) -> inspect.Signature:
     return inspect.Signature(expanded)
 
 
-def console_for(common: Common, as_json: bool = False) -> Console:
+def console_for(common: Common, as_json: bool = False) -> "Console":
+    from musicflamingo_cli.console import Console
+
     colour = not common.no_color and "NO_COLOR" not in os.environ
     return Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)
 
@@ -157,16 +164,14 @@ def console_for(common: Common, as_json: bool = False) -> Console:
 @contextlib.contextmanager
 def reporting(common: Common) -> Iterator[None]:
     """One table from exception to sentence and exit code; a traceback only with -v."""
-    console = console_for(common)
     try:
         yield
     except MusicFlamingoError as error:
-        if common.verbose:
-            traceback.print_exc()
-        console.fail(error)
+        _show_traceback(common)
+        console_for(common).fail(error)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        console.warn("interrupted; what was finished is saved, and the same command goes on from here")
+        console_for(common).warn("interrupted; what was finished is saved, and the same command goes on from here")
         raise typer.Exit(EXIT_INTERRUPTED) from error
     except BrokenPipeError as error:
         sys.stderr.close()
@@ -174,12 +179,17 @@ def reporting(common: Common) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if common.verbose:
-            traceback.print_exc()
-        console.warn(
-            f"error: {type(error).__name__}: {error}\n  this is a fault of ours; run it again with -v and report it"
-        )
+        _show_traceback(common)
+        told = f"error: {type(error).__name__}: {error}"
+        console_for(common).warn(f"{told}\n  this is a fault of ours; run it again with -v and report it")
         raise typer.Exit(EXIT_TRACK_FAILED) from error
+
+
+def _show_traceback(common: Common) -> None:
+    if common.verbose:
+        import traceback
+
+        traceback.print_exc()
 
 
 def register_callback(app: typer.Typer, function: Callable[..., None]) -> None:

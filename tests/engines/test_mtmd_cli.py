@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def test_an_answer(ask) -> None:  # type: ignore[no-untyped-def]
 
 def test_the_command_line(ask, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     arguments = json.loads(ask("echo", gpu_layers=3, threads=2).text)
-    pairs = dict(zip(arguments, arguments[1:], strict=False))
+    pairs = dict(pairwise(arguments))
     assert {"--jinja", "--no-escape", "--offline", "--no-warmup"} <= set(arguments)
     assert pairs["-p"] == PROMPT.text
     assert pairs["--audio"] == str(tmp_path / "clip.wav")
@@ -242,7 +242,7 @@ def test_the_chat_template_of_the_model_is_used(make_wav: MakeWav, tiny_settings
 def test_a_wrong_model_is_told_in_words(make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
     """A model cut in half passes the header check and fails in llama.cpp; its log becomes a sentence."""
     source = tiny_settings.models_folder / "musicflamingo-tiny.F32.gguf"
-    (tmp_path / "half.gguf").write_bytes(source.read_bytes()[: os.path.getsize(source) // 2])
+    (tmp_path / "half.gguf").write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     pair = resolve(str(tmp_path / "half.gguf"), tmp_path, next(tiny_settings.models_folder.glob("*mmproj*")))
     with prepared(make_wav()) as clip:
         (result,) = MtmdCliEngine(tiny_settings, pair).describe(clip, [PROMPT], GREEDY)

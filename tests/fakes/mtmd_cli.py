@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_LOG = "0.00 I decoding audio batch 1/1, n_tokens_batch = 750\\n0.00 I llama_perf_context_print: eval time = 1 ms / 9 runs\\n"
+_LOG = "I decoding audio batch 1/1, n_tokens_batch = 750\\nI llama_perf_context_print: eval time = 1 ms / 9 runs\\n"
 BEHAVIOURS = {
     "answer": f"log({_LOG!r}); out(b'\\n\\n A warm track with drums.\\n\\n')",
     "echo": f"log({_LOG!r}); import json; out(json.dumps(sys.argv[1:]).encode())",
