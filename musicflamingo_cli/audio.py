@@ -130,15 +130,7 @@ def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples
 @contextlib.contextmanager
 def _open_source(audio: Path) -> Iterator[_Source]:
     """Open with libsndfile, else with FFmpeg's libraries; what neither reads is an AudioError."""
-    if not audio.exists():
-        raise AudioError(f"no such file: {audio}", "check the path")
-    try:
-        with audio.open("rb") as probe:
-            is_empty = not probe.read(1)
-    except OSError as error:
-        raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
-    if is_empty:
-        raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
+    _require_readable(audio)
     import soundfile
 
     file = None
@@ -151,6 +143,20 @@ def _open_source(audio: Path) -> Iterator[_Source]:
         return
     with file:
         yield _Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
+
+
+def _require_readable(audio: Path) -> None:
+    if audio.exists() and not audio.is_file():  # a pipe would keep us waiting for ever
+        raise AudioError(f"{audio.name} is not a regular file", "give a file, or exclude it")
+    try:
+        with audio.open("rb") as probe:
+            is_empty = not probe.read(1)
+    except FileNotFoundError as error:
+        raise AudioError(f"no such file: {audio}", "check the path") from error
+    except OSError as error:
+        raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
+    if is_empty:
+        raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
 
 
 def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:

@@ -50,11 +50,18 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipp
     except OSError as error:
         yield Skipped(folder, f"cannot look into the folder: {error.strerror}", failed=True, kind="no permission")
         return
-    names = [e.name for e in shown if Path(e.name).suffix.lower() in _RANK and not e.is_dir()]
+    names = [e.name for e in shown if Path(e.name).suffix.lower() in _RANK and not _is_folder(e)]
     yield from _tracks_in(folder, names)
     for entry in shown:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(folder / entry.name, visited)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symlink to itself: told when it is read
+        return False
 
 
 def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:

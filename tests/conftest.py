@@ -41,8 +41,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.delenv(f"MUSICFLAMINGO_{name}", raising=False)
 
 
-@pytest.fixture
-def llama_dir() -> Path:
+@pytest.fixture(scope="session")
+def real_llama_dir() -> Path:
     """The folder of the real binaries. With MUSICFLAMINGO_REQUIRE_REAL (as `make test` sets) it must be there."""
     if isinstance(_REAL_BINARY, Path):
         return _REAL_BINARY.parent
@@ -60,10 +60,12 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_settings(llama_dir: Path, tiny_models: Path) -> Settings:
+def tiny_settings(real_llama_dir: Path, tiny_models: Path) -> Settings:
     """The tiny model behind the real binary, at temperature 0."""
     # One thread: ggml's threads spin while they wait, so that tests side by side would slow one another a lot.
-    return Settings(model="tiny", models_dir=tiny_models, llama_dir=llama_dir, temperature=0.0, timeout=120, threads=1)
+    return Settings(
+        model="tiny", models_dir=tiny_models, llama_dir=real_llama_dir, temperature=0.0, timeout=120, threads=1
+    )
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = RATE, channels: int = 1) -> np.ndarray:

@@ -163,6 +163,9 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
     "cut.flac": damaged_flac,
     "header.wav": lambda path: path.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt "),
     "gone.wav": lambda path: None,
+    "pipe.wav": lambda path: os.mkfifo(path),
+    "folder.wav": lambda path: path.mkdir(),
+    "loop.wav": lambda path: path.symlink_to(path),
     "picture.m4a": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000)),
 }
 

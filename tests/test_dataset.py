@@ -69,7 +69,8 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.wav")
     (tmp_path / "x" / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "dangling.wav").symlink_to(tmp_path / "gone.wav")
-    assert found(tmp_path) == ["dangling.wav", "x/a.wav"]  # the dangling one is told when it is read
+    (tmp_path / "itself.wav").symlink_to(tmp_path / "itself.wav")
+    assert found(tmp_path) == ["dangling.wav", "itself.wav", "x/a.wav"]  # what cannot be read is told when it is
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
