@@ -1,0 +1,163 @@
+"""scripts/build_llama_cpp.sh: its command lines, and its whole course on a source small enough to build in a second."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli import llama_cpp
+from musicflamingo_cli.config import data_file, llama_cache_dir
+
+SCRIPT = data_file("scripts", "build_llama_cpp.sh")
+CMAKE = """
+cmake_minimum_required(VERSION 3.14)
+project(small C)
+option(GGML_NATIVE "" ON)
+foreach(name llama-mtmd-cli llama-server llama-quantize)
+  add_executable(${name} ${name}.c)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  if (GGML_NATIVE)
+    target_compile_definitions(${name} PRIVATE NATIVE)
+  endif()
+endforeach()
+"""
+ANSWER = '#include <stdio.h>\nint main(void) { puts("baran belor"); return 0; }\n'
+DIES_NATIVE = (
+    "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGILL);\n#endif\n"
+    'puts("baran belor"); return 0; }\n'
+)
+
+
+def build(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A stand-in for llama.cpp's source: three programs of one line."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "CMakeLists.txt").write_text(CMAKE)
+    (folder / "LICENSE").write_text("MIT")
+    for name in ("llama-mtmd-cli", "llama-server", "llama-quantize"):
+        (folder / f"{name}.c").write_text(ANSWER)
+    return folder
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck
+    done = subprocess.run([shellcheck, str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "more", "expected"),
+    [
+        ("cpu", [], ["-DBUILD_SHARED_LIBS=OFF", "--target llama-mtmd-cli llama-server llama-quantize"]),
+        ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
+        ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
+        ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),
+        ("vulkan", [], ["-DGGML_VULKAN=ON"]),
+        ("metal", ["--jobs", "3"], ["--parallel 3", "b11434-metal"]),
+        ("cpu", ["--ref", "b12000", "--prefix", "/x/y"], ["-DLLAMA_BUILD_NUMBER=12000", "install into /x/y"]),
+    ],
+)
+def test_a_dry_run_prints_the_cmake_lines(backend: str, more: list[str], expected: list[str]) -> None:
+    done = build("--dry-run", "--backend", backend, *more)
+    assert done.returncode == 0
+    for part in expected:
+        assert part in done.stdout
+    assert not llama_cache_dir().exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "tpu"], "no backend tpu"),
+        (["--jobs", "many"], "not a number"),
+        (["--source", "/nowhere"], "no llama.cpp source in"),
+        (["--ref", "a b"], "no ref"),
+        (["--ref"], "needs a value"),
+        (["--frobnicate"], "unknown option"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], said: str) -> None:
+    done = build(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_missing_tool_is_named_with_its_package(tmp_path: Path) -> None:
+    done = build("--backend", "vulkan", PATH=f"{tmp_path}:/bin:/usr/bin")
+    if shutil.which("glslc", path="/bin:/usr/bin"):
+        pytest.skip("Vulkan's compiler is there")
+    assert done.returncode == 1
+    assert "apt install glslc" in done.stderr
+
+
+def test_it_builds_checks_installs_and_the_second_run_takes_a_second(source: Path) -> None:
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "checked: it hears a clip and answers" in done.stderr
+    binary = llama_cpp.find("llama-server")
+    assert binary.is_relative_to(llama_cache_dir() / "current")
+    assert llama_cpp.version(binary) == "local-cpu"
+    assert {path.name for path in binary.parent.iterdir()} == {"llama-mtmd-cli", "llama-server", "llama-quantize"}
+    started = time.monotonic()
+    again = build("--source", source, "--backend", "cpu")
+    assert time.monotonic() - started < 1
+    assert again.returncode == 0
+    assert "compiling" not in again.stderr
+    assert "compiling" in build("--source", source, "--backend", "cpu", "--force").stderr
+    assert not list(llama_cache_dir().glob("work-*"))
+
+
+def test_a_native_build_that_dies_of_sigill_is_built_again_portable(source: Path) -> None:
+    (source / "llama-mtmd-cli.c").write_text(DIES_NATIVE)
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "died of SIGILL" in done.stderr
+    assert "building portable" in done.stderr
+    assert llama_cpp.version(llama_cpp.find("llama-mtmd-cli")) == "local-cpu-portable"
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "said"),
+    [
+        ("llama-mtmd-cli", "int main(void) { return 0; }", "does not run"),
+        ("llama-quantize", "int main(void) { return 3; }", "exit code 3"),
+        ("llama-server", "this is not C", "the compiler failed"),
+    ],
+)
+def test_what_does_not_work_is_not_installed(source: Path, program: str, text: str, said: str) -> None:
+    (source / f"{program}.c").write_text(text)
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (llama_cache_dir() / "current").exists()
+
+
+def test_the_users_own_source_is_not_changed(source: Path) -> None:
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    build("--source", source, "--backend", "cpu")
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
+
+
+def test_the_command_passes_its_options_on() -> None:
+    command = [sys.executable, "-m", "musicflamingo_cli", "build", "--", "--dry-run", "--backend", "hip"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "-DGGML_HIP=ON" in done.stdout

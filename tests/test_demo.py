@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from musicflamingo_cli.demo import make_music
+from tests.conftest import MakeWav
+
+
+def test_the_music_is_the_same_every_time(tmp_path: Path) -> None:
+    first, second = make_music(tmp_path / "a"), make_music(tmp_path / "b")
+    for one, other in zip(first, second, strict=True):
+        samples, rate = soundfile.read(one)
+        assert rate == 44_100
+        assert len(samples) > 5 * rate
+        assert 0.5 < abs(samples).max() <= 1
+        assert (samples == soundfile.read(other)[0]).all()
+
+
+@pytest.mark.real
+def test_the_demo_ends_with_captions_on_the_screen_and_on_disk(
+    tmp_path: Path, tiny_models: Path, real_llama_dir: Path
+) -> None:
+    command = [sys.executable, "-m", "musicflamingo_cli", "demo", "--threads", "1"]
+    command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "NOISE" in done.stderr
+    sidecars = sorted((tmp_path / "musicflamingo-demo").rglob("*.INFO"))
+    assert len(sidecars) == 3
+    for sidecar in sidecars:
+        info = json.loads(sidecar.read_text())
+        assert info["music_flamingo_full"] in done.stdout
+        assert len([key for key in info if key.startswith("music_flamingo_")]) == 7
+
+
+@pytest.mark.real
+def test_a_file_of_ones_own_is_copied_and_left_alone(
+    make_wav: MakeWav, tmp_path: Path, tiny_models: Path, real_llama_dir: Path
+) -> None:
+    audio = make_wav("mine/song.wav")
+    command = [sys.executable, "-m", "musicflamingo_cli", "demo", str(audio), "--preset", "brief", "--out", "out"]
+    command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["song.INFO", "song.wav"]
+    assert list(audio.parent.iterdir()) == [audio]
