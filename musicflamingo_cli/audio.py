@@ -56,7 +56,8 @@ def prepared(audio: Path, max_seconds: float = MAX_SECONDS) -> Iterator[Clip]:
 
 def sweep_temporary_folders() -> None:
     """Remove what runs that were killed outright (SIGKILL, power) have left in the temporary folder."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}[0-9]*-*"):
+    parents = {Path(tempfile.gettempdir()), Path("/tmp")}  # the server's socket cannot stand below a long TMPDIR
+    for folder in (folder for parent in parents for folder in parent.glob(f"{_FOLDER_PREFIX}[0-9]*-*")):
         pid = folder.name.removeprefix(_FOLDER_PREFIX).split("-")[0]
         if pid.isdigit() and not _is_running(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -162,13 +162,18 @@ class Captioner:
 
 
 @contextlib.contextmanager
-def open_captioner(settings: Settings, save: bool) -> Iterator[Captioner]:
-    """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched."""
+def open_captioner(
+    settings: Settings, save: bool, warn: Callable[[str], None], single: bool = False
+) -> Iterator[Captioner]:
+    """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
+
+    ``single``: one prompt about one file is all that will be asked. ``warn`` gets the engine's remarks.
+    """
     sweep_temporary_folders()
     model = resolve(settings.model, settings.models_folder, settings.mmproj)
     sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
     policy = Policy(sampling, settings.retries, settings.max_seconds, save)
-    with contextlib.closing(open_engine(settings, model)) as engine:
+    with contextlib.closing(open_engine(settings, model, single, warn)) as engine:
         yield Captioner(engine, model, policy)
 
 

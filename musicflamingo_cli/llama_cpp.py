@@ -14,6 +14,7 @@ from musicflamingo_cli.config import llama_cache_dir
 from musicflamingo_cli.errors import ToolMissingError
 
 MTMD_CLI = "llama-mtmd-cli"
+SERVER = "llama-server"
 
 
 def find(name: str, llama_dir: Path | None = None) -> Path:

@@ -69,6 +69,41 @@ def run(command: list[str], log_file: Path, timeout: float, env: dict[str, str] 
     return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
 
 
+class Guarded:
+    """A child that runs beside us and dies with us, however we die.
+
+    A watchdog in a group of its own reads from a pipe that only we hold open: when we are gone (SIGKILL included)
+    the read ends and it kills the child's group. That works on every POSIX system and from any thread, which
+    Linux's parent-death signal does not.
+    """
+
+    def __init__(self, command: list[str], log_file: Path, env: dict[str, str] | None = None) -> None:
+        """Raises OSError when the command cannot be started."""
+        with log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
+            )
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{self.process.pid}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """End the child, then the watchdog, so that it can hit no later process of the same number."""
+        with contextlib.suppress(ProcessLookupError):
+            kill_group(self.process)
+        kill_group(self._watchdog)
+        if self._watchdog.stdin:
+            self._watchdog.stdin.close()
+
+
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """End the child and all that it started: politely first, then not; wait until it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -46,7 +46,7 @@ class BatchRun:
             for item in scan(self._datasets, selection):
                 self._tell_only(item)
         else:
-            with open_captioner(self._settings, self._save) as captioner:
+            with open_captioner(self._settings, self._save, self._console.warn) as captioner:
                 announce(self._console, captioner)
                 self._work(captioner, selection, plan)
         if not dry_run:

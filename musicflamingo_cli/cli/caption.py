@@ -38,15 +38,15 @@ def caption(
     keep = save or asking.save_as is not None
     chosen = {path.parent: presets_for(path, settings, asking.preset, asking.ask, asking.save_as) for path in audio}
     failed = False
-    with open_captioner(settings, keep) as captioner:
+    single = len(audio) == 1 and len(chosen[audio[0].parent]) == 1
+    with open_captioner(settings, keep, console.warn, single) as captioner:
         announce(console, captioner)
         for path in audio:
             track = track_for(path)
             info, problem = _read(track)
             outcome = problem or captioner.caption(track, chosen[path.parent], info)
             failed |= bool(outcome.failures)
-            alone = len(audio) == 1 and len(chosen[path.parent]) == 1
-            _show(console, outcome, alone)
+            _show(console, outcome, single)
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
     if failed:
         raise typer.Exit(EXIT_TRACK_FAILED)

@@ -41,7 +41,8 @@ def demo(
     if settings.model == TINY:
         pull_tiny(settings.models_folder)
     failed = False
-    with open_captioner(settings, save=asking.ask is None or asking.save_as is not None) as captioner:
+    save = asking.ask is None or asking.save_as is not None
+    with open_captioner(settings, save, console.warn) as captioner:
         files = music.copy_music(audio, out) if audio else music.make_music(out)
         announce(console, captioner)
         for file in files:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.errors import ConfigError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
-ENGINES = ("auto", "mtmd-cli")
+ENGINES = ("auto", "mtmd-cli", "server")
 
 
 class Engine(Protocol):
@@ -30,12 +31,24 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def open_engine(settings: Settings, model: ModelPair) -> Engine:
-    """The engine that the settings name. Raises ToolMissingError when its binary is not there."""
-    match settings.engine:
-        case "auto" | "mtmd-cli":
-            from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+def open_engine(settings: Settings, model: ModelPair, single: bool, warn: Callable[[str], None]) -> Engine:
+    """The engine that the settings name; ``warn`` gets sentences for a person while it works.
 
+    `auto` is `mtmd-cli` for a ``single`` prompt about a single file, where nothing can be shared, else `server` where
+    its binary is there. Raises ToolMissingError when a binary is not there.
+    """
+    from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+    from musicflamingo_cli.engines.server import ServerEngine
+
+    match settings.engine:
+        case "mtmd-cli":
+            return MtmdCliEngine(settings, model)
+        case "server":
+            return ServerEngine(settings, model, warn)
+        case "auto":
+            if not single:
+                with contextlib.suppress(ToolMissingError):
+                    return ServerEngine(settings, model, warn)
             return MtmdCliEngine(settings, model)
         case other:
             raise ConfigError(f"no engine {other!r}", f"use one of: {', '.join(ENGINES)}")

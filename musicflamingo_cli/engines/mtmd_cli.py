@@ -10,12 +10,11 @@ from pathlib import Path
 
 from musicflamingo_cli import llama_cpp, process
 from musicflamingo_cli.config import Settings, user_log_dir
-from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError, TooLongError
+from musicflamingo_cli.engines.context import tokens_needed
+from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
-# Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
-_TEMPLATE_TOKENS = 128
 _KEPT_LOGS = 50
 _TRIES = 4  # for output whose end was lost
 
@@ -93,19 +92,9 @@ class MtmdCliEngine:
         return command
 
     def _context_size(self, clip: Clip, prompt: Prompt) -> int:
-        """Tokens for the audio, the prompt (a byte is at least a token's worth) and the answer; never `-c 0`.
-
-        Raises TooLongError where the model's own context is smaller.
-        """
-        text = len(prompt.text.encode()) + len(prompt.system.encode())
-        needed = clip.audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS
-        limit = self._settings.ctx_size or self._model.context_length
-        if needed > limit:
-            raise TooLongError(
-                f"{clip.seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
-                "hear less with --max-seconds 600" + (", or raise --ctx-size" if self._settings.ctx_size else ""),
-            )
-        return self._settings.ctx_size or min(limit, -(-needed // 256) * 256)
+        """Never `-c 0`, which would take the model's whole context and its memory. Raises TooLongError."""
+        needed = tokens_needed(clip, prompt, self._settings, self._model)
+        return self._settings.ctx_size or min(self._model.context_length, -(-needed // 256) * 256)
 
 
 def _answer(done: process.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:

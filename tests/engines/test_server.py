@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.audio import prepared
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines import open_engine
+from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+from musicflamingo_cli.engines.server import ServerEngine, _Server
+from musicflamingo_cli.errors import EngineError, ToolMissingError
+from musicflamingo_cli.models import resolve
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+from tests.conftest import MakeWav
+from tests.fakes.mtmd_cli import write_fake
+
+GREEDY = Sampling(temperature=0.0, seed=7)
+PROMPTS = [Prompt(f"p{i}", text, 40) for i, text in enumerate(["Describe it.", "Which key?", "How fast, and why?"])]
+
+
+def ignore(text: str) -> None:
+    """For tests in which the engine's remarks do not matter."""
+
+
+@pytest.fixture
+def remarks() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def engine(tiny_settings: Settings, remarks: list[str]) -> Iterator[ServerEngine]:
+    engine = ServerEngine(tiny_settings, resolve("tiny", tiny_settings.models_folder), remarks.append)
+    yield engine
+    engine.close()
+
+
+def process_of(engine: ServerEngine) -> subprocess.Popen[bytes]:
+    assert engine._server
+    return engine._server._child.process
+
+
+def server_of(batch: subprocess.Popen[str]) -> int:
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    (pid,) = [int(row[0]) for row in rows if row[1] == str(batch.pid) and "llama-server" in row[2].split()[0]]
+    return pid
+
+
+def folders_of(batch: subprocess.Popen[str], tmp_path: Path) -> list[Path]:
+    return [path for parent in (tmp_path, Path("/tmp")) for path in parent.glob(f"musicflamingo-{batch.pid}-*")]
+
+
+def is_gone(pid: int, seconds: float = 10) -> bool:
+    """Whether the process ends (or is a zombie nobody reaps) within the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.real
+def test_the_same_words_as_mtmd_cli(make_wav: MakeWav, engine: ServerEngine, tiny_settings: Settings) -> None:
+    """One contract, one truth: greedy answers of both engines are equal, whichever prompt came first."""
+    cli = MtmdCliEngine(tiny_settings, resolve("tiny", tiny_settings.models_folder))
+    for hertz in (300, 2000):
+        with prepared(make_wav(f"{hertz}.wav", 3, hertz)) as clip:
+            ours = {a.prompt.preset: a for a in engine.describe(clip, PROMPTS, GREEDY) if isinstance(a, Answer)}
+            theirs = {a.prompt.preset: a for a in cli.describe(clip, PROMPTS, GREEDY) if isinstance(a, Answer)}
+        assert {k: a.text.strip() for k, a in ours.items()} == {k: a.text.strip() for k, a in theirs.items()}
+        assert {k: a.hit_limit for k, a in ours.items()} == {k: a.hit_limit for k, a in theirs.items()}
+        assert {a.audio_tokens for a in ours.values()} == {750}
+        assert len({a.text for a in ours.values()}) == len(PROMPTS)
+
+
+@pytest.mark.real
+def test_the_audio_is_heard_once_for_all_prompts(
+    make_wav: MakeWav, engine: ServerEngine, remarks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+    ask = _Server.ask
+
+    def noted(self: _Server, prompt: Prompt, sampling: Sampling):  # type: ignore[no-untyped-def]
+        reply, seconds = ask(self, prompt, sampling)
+        evaluated.append(reply["timings"]["prompt_n"])
+        return reply, seconds
+
+    monkeypatch.setattr(_Server, "ask", noted)
+    with prepared(make_wav(seconds=59)) as clip:
+        list(engine.describe(clip, PROMPTS, GREEDY))
+    assert clip.audio_tokens == 1500
+    assert sorted(count > 1500 for count in evaluated) == [False, False, True]
+    assert sum(evaluated) < 1500 + 200
+    assert remarks == []
+
+
+@pytest.mark.real
+def test_another_clip_is_not_answered_from_memory(make_wav: MakeWav, engine: ServerEngine) -> None:
+    texts = []
+    for hertz in (300, 2000, 300):
+        with prepared(make_wav(f"{hertz}.wav", 3, hertz)) as clip:
+            (answer,) = engine.describe(clip, PROMPTS[:1], GREEDY)
+        assert isinstance(answer, Answer)
+        texts.append(answer.text)
+    assert texts[0] == texts[2] != texts[1]
+
+
+@pytest.mark.real
+def test_a_longer_clip_gets_a_larger_context(make_wav: MakeWav, engine: ServerEngine) -> None:
+    for seconds in (2, 200, 2):
+        with prepared(make_wav(f"{seconds}.wav", seconds)) as clip:
+            assert all(isinstance(result, Answer) for result in engine.describe(clip, PROMPTS[:2], GREEDY))
+    assert engine._server
+    assert engine._server.context == 8192
+
+
+@pytest.mark.real
+def test_a_killed_server_is_started_again_and_nothing_is_lost(
+    make_wav: MakeWav, engine: ServerEngine, remarks: list[str]
+) -> None:
+    with prepared(make_wav(seconds=3)) as clip:
+        results = engine.describe(clip, PROMPTS, GREEDY)
+        first = next(results)
+        process_of(engine).kill()
+        rest = list(results)
+        again = list(engine.describe(clip, PROMPTS, GREEDY))
+    answers = [first, *rest]
+    assert all(isinstance(answer, Answer) for answer in answers)
+    assert sorted(a.prompt.preset for a in answers if isinstance(a, Answer)) == ["p0", "p1", "p2"]
+    assert len(again) == 3
+    assert len([remark for remark in remarks if "started again" in remark]) <= 1
+
+
+@pytest.mark.real
+def test_a_batch_of_twenty_survives_the_servers_death(
+    make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+) -> None:
+    for index in range(20):
+        make_wav(f"data/{index:02}.wav", 2, 300 + 50 * index)
+    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(tmp_path / "data"), "--engine", "server"]
+    command += [
+        "--model",
+        "tiny",
+        "--models-dir",
+        str(tiny_settings.models_folder),
+        "--threads",
+        "1",
+        "--timeout",
+        "60",
+    ]
+    command += ["--llama-dir", str(tiny_settings.llama_dir), "--preset", "brief", "--preset", "technical"]
+    batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert batch.stderr
+    lines = []
+    for line in batch.stderr:
+        lines.append(line)
+        if line.startswith("[5/20]"):
+            os.kill(server_of(batch), signal.SIGKILL)
+    assert batch.wait(60) == 0, lines
+    assert "started again" in "".join(lines)
+    assert len(list((tmp_path / "data").glob("*.INFO"))) == 20
+    assert not folders_of(batch, tmp_path)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_server_outlives_us(number: int, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
+    for index in range(10):
+        make_wav(f"data/{index}.wav", 20)
+    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(tmp_path / "data"), "--engine", "server"]
+    command += ["--model", "tiny", "--models-dir", str(tiny_settings.models_folder), "--threads", "1"]
+    command += ["--llama-dir", str(tiny_settings.llama_dir)]
+    batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert batch.stderr
+    for line in batch.stderr:
+        if line.startswith("[1/10]"):
+            break
+    server = server_of(batch)
+    batch.send_signal(number)
+    batch.stderr.read()
+    assert batch.wait(20) == (-9 if number == signal.SIGKILL else 130)
+    assert is_gone(server)
+    if number != signal.SIGKILL:
+        assert not folders_of(batch, tmp_path)
+
+
+@pytest.mark.real
+def test_only_its_owner_can_reach_it(make_wav: MakeWav, engine: ServerEngine) -> None:
+    with prepared(make_wav()) as clip:
+        list(engine.describe(clip, PROMPTS[:1], GREEDY))
+    assert engine._server
+    pid, path = process_of(engine).pid, engine._server._socket
+    assert path.parent.stat().st_mode & 0o077 == 0
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        rows = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        assert not inodes & {row.split()[9] for row in rows}, "it listens on a port"
+    if os.geteuid() == 0:
+        become_nobody = "import os, socket; os.setgid(65534); os.setuid(65534)"
+        code = f"{become_nobody}; socket.socket(socket.AF_UNIX).connect({str(path)!r})"
+        done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+        assert "PermissionError" in done.stderr
+    socket.socket(socket.AF_UNIX).connect(str(path))  # we can
+
+
+# -- doubles for what the real one will not do on command --------------------------------------------
+
+_DIES = "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'version: 1'; exit; fi\n"
+
+
+def fake_server(folder: Path, script: str) -> Settings:
+    folder.mkdir(exist_ok=True)
+    binary = folder / "llama-server"
+    binary.write_text(_DIES + script)
+    binary.chmod(0o755)
+    return Settings(llama_dir=folder, timeout=2)
+
+
+CLIP = Clip(Path("/dev/null"), 16_000, 1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "hint"),
+    [
+        ("echo 'failed to load model' >&2; exit 1", "cannot load the model", "models check"),
+        ("echo 'cudaMalloc failed: out of memory'; exit 1", "not enough memory", "smaller quant"),
+        ("echo strange words; kill -SEGV $$", "strange words", "--engine mtmd-cli"),
+    ],
+)
+def test_a_server_that_cannot_start_is_told_in_words(
+    tmp_path: Path, tiny_models: Path, script: str, reason: str, hint: str
+) -> None:
+    engine = ServerEngine(fake_server(tmp_path / "llama", script), resolve("tiny", tiny_models), ignore)
+    with pytest.raises(EngineError) as caught:
+        list(engine.describe(CLIP, PROMPTS, GREEDY))
+    assert reason in str(caught.value)
+    assert hint in caught.value.hint
+
+
+_ANSWERS = f"""exec {sys.executable} -c '
+import http.server, json, os, socketserver, sys, time
+behaviour = sys.argv[1]
+path = sys.argv[sys.argv.index("--host") + 1]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def address_string(self): return "x"
+    def reply(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status); self.send_header("Content-Length", str(len(data))); self.end_headers()
+        self.wfile.write(data)
+    def do_GET(self): self.reply(200, {{}})
+    def do_POST(self):
+        if behaviour == "dies": os._exit(3)
+        if behaviour == "hangs": time.sleep(30)
+        if behaviour == "refuses": return self.reply(400, {{"error": {{"message": "no such file"}}}})
+        n = 20 if behaviour == "deaf" else 790
+        self.reply(200, {{"choices": [{{"finish_reason": "stop", "message": {{"content": "A warm track."}}}}],
+                         "timings": {{"cache_n": 0, "prompt_n": n}}}})
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
+Server(path, Handler).serve_forever()
+' BEHAVIOUR "$@"
+"""
+
+
+def results_of(behaviour: str, tmp_path: Path, tiny_models: Path, warn: list[str]) -> list[Answer | Failure]:
+    settings = fake_server(tmp_path / "llama", _ANSWERS.replace("BEHAVIOUR", behaviour))
+    engine = ServerEngine(settings, resolve("tiny", tiny_models), warn.append)
+    try:
+        return list(engine.describe(CLIP, PROMPTS, GREEDY))
+    finally:
+        engine.close()
+
+
+def test_a_server_that_dies_twice_fails_the_track(tmp_path: Path, tiny_models: Path, remarks: list[str]) -> None:
+    with pytest.raises(EngineError, match="died"):
+        results_of("dies", tmp_path, tiny_models, remarks)
+    assert len(remarks) == 1
+
+
+@pytest.mark.parametrize(("behaviour", "kind"), [("refuses", "engine"), ("hangs", "timeout")])
+def test_prompts_fail_one_by_one(
+    behaviour: str, kind: str, tmp_path: Path, tiny_models: Path, remarks: list[str]
+) -> None:
+    results = results_of(behaviour, tmp_path, tiny_models, remarks)
+    assert [result.kind for result in results if isinstance(result, Failure)] == [kind] * 3
+
+
+def test_a_deaf_server_and_one_that_does_not_share_are_noticed(
+    tmp_path: Path, tiny_models: Path, remarks: list[str]
+) -> None:
+    results = results_of("deaf", tmp_path, tiny_models, remarks)
+    assert {result.audio_tokens for result in results if isinstance(result, Answer)} == {20}
+    assert len(remarks) == 1
+    assert "heard the audio anew" in remarks[0]
+
+
+# -- which engine ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("binaries", "single", "name"),
+    [
+        (("llama-mtmd-cli", "llama-server"), True, "mtmd-cli"),
+        (("llama-mtmd-cli", "llama-server"), False, "server"),
+        (("llama-mtmd-cli",), False, "mtmd-cli"),
+    ],
+)
+def test_auto(tmp_path: Path, tiny_models: Path, binaries: tuple[str, ...], single: bool, name: str) -> None:
+    folder = write_fake(tmp_path / "llama", "answer")
+    if "llama-server" in binaries:
+        fake_server(folder, "exit 1")
+    settings = replace(Settings(), llama_dir=folder)
+    assert open_engine(settings, resolve("tiny", tiny_models), single, ignore).name == name
+
+
+def test_auto_without_any_binary(tmp_path: Path, tiny_models: Path) -> None:
+    with pytest.raises(ToolMissingError) as caught:
+        open_engine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models), False, ignore)
+    assert "musicflamingo build" in caught.value.hint
+
+
+def test_the_request_puts_the_audio_first(tmp_path: Path) -> None:
+    from musicflamingo_cli.engines.server import _chat
+
+    body = json.loads(json.dumps(_chat(Prompt("x", "Hi", 9, system="Be brief."), GREEDY)))
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert [part["type"] for part in body["messages"][1]["content"]] == ["input_audio", "text"]
+    assert body["cache_prompt"] is True
