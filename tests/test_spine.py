@@ -102,9 +102,11 @@ def batch(root: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root.parent, capture_output=True, text=True, timeout=500)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, real_llama_dir: Path, tiny_models: Path) -> Run:
-    """One batch over the whole tree, in a temporary folder of its own."""
+@pytest.fixture(scope="module", params=["mtmd-cli", "server"])
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_llama_dir: Path, tiny_models: Path
+) -> Run:
+    """One batch over the whole tree with each engine, in a temporary folder of its own."""
     root = tmp_path_factory.mktemp("work") / "music, of mine"
     root.mkdir()
     good = make_good_tracks(root)
@@ -119,6 +121,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, real_llama_dir: Path, tiny_mod
         "--threads",
         "2",
     ]
+    options += ["--engine", request.param]
     options += [part for preset in PRESETS for part in ("--preset", preset)]
     scratch = tmp_path_factory.mktemp("scratch")
     with pytest.MonkeyPatch.context() as patch:
