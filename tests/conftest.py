@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def tiny_settings(real_llama_dir: Path, tiny_models: Path) -> Settings:
     return Settings(
         model="tiny", models_dir=tiny_models, llama_dir=real_llama_dir, temperature=0.0, timeout=120, threads=1
     )
+
+
+def hear_interrupts() -> None:
+    """For Popen's preexec_fn: a shell's background job, and all it starts, would ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = RATE, channels: int = 1) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import tone
+from tests.conftest import hear_interrupts, tone
 from tests.test_audio import damaged_flac, encode
 
 pytestmark = pytest.mark.real
@@ -119,7 +119,7 @@ def run(
         "--llama-dir",
         str(real_llama_dir),
         "--threads",
-        "2",
+        "1",
     ]
     options += ["--engine", request.param]
     options += [part for preset in PRESETS for part in ("--preset", preset)]
@@ -206,7 +206,13 @@ def test_ctrl_c_saves_what_is_finished_and_kills_the_child(run: Run, tmp_path: P
     for index in range(30):
         soundfile.write(data / f"{index:02}.wav", tone(20, 300 + 20 * index), 16_000)
     command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(data), *run.options]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=hear_interrupts,
+    )
     assert child.stderr
     for line in child.stderr:
         if line.startswith("[3/30]"):

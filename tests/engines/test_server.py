@@ -21,7 +21,7 @@ from musicflamingo_cli.engines.server import ServerEngine, _Server
 from musicflamingo_cli.errors import EngineError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
-from tests.conftest import MakeWav
+from tests.conftest import MakeWav, hear_interrupts
 from tests.fakes.mtmd_cli import write_fake
 
 GREEDY = Sampling(temperature=0.0, seed=7)
@@ -163,7 +163,13 @@ def test_a_batch_of_twenty_survives_the_servers_death(
         "60",
     ]
     command += ["--llama-dir", str(tiny_settings.llama_dir), "--preset", "brief", "--preset", "technical"]
-    batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    batch = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=hear_interrupts,
+    )
     assert batch.stderr
     lines = []
     for line in batch.stderr:
@@ -184,7 +190,13 @@ def test_no_server_outlives_us(number: int, make_wav: MakeWav, tiny_settings: Se
     command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(tmp_path / "data"), "--engine", "server"]
     command += ["--model", "tiny", "--models-dir", str(tiny_settings.models_folder), "--threads", "1"]
     command += ["--llama-dir", str(tiny_settings.llama_dir)]
-    batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    batch = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=hear_interrupts,
+    )
     assert batch.stderr
     for line in batch.stderr:
         if line.startswith("[1/10]"):
