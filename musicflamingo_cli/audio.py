@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ _BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _FOLDER_PREFIX = "musicflamingo-"
 _TOLERATED_PACKETS = 3
+_UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
 _NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
@@ -50,15 +53,22 @@ def prepared(audio: Path, max_seconds: float = MAX_SECONDS) -> Iterator[Clip]:
     Channels are averaged, NaN and infinite samples are zeros, peaks beyond full scale are clipped, and at
     most ``max_seconds`` are kept. Raises AudioError (SilentError, TooShortError) with a sentence.
     """
-    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder:
         yield write_clip(audio, Path(folder) / "clip.wav", max_seconds)
+
+
+def folder_prefix() -> str:
+    """How temporary folders of this process begin: the host too, since containers and nodes may share a TMPDIR."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24]
+    return f"{_FOLDER_PREFIX}{host}-{os.getpid()}-"
 
 
 def sweep_temporary_folders() -> None:
     """Remove what runs that were killed outright (SIGKILL, power) have left in the temporary folder."""
     parents = {Path(tempfile.gettempdir()), Path("/tmp")}  # the server's socket cannot stand below a long TMPDIR
-    for folder in (folder for parent in parents for folder in parent.glob(f"{_FOLDER_PREFIX}[0-9]*-*")):
-        pid = folder.name.removeprefix(_FOLDER_PREFIX).split("-")[0]
+    ours = folder_prefix().rsplit("-", 2)[0]
+    for folder in (folder for parent in parents for folder in parent.glob(f"{ours}-[0-9]*-*")):
+        pid = folder.name.removeprefix(f"{ours}-").split("-")[0]
         if pid.isdigit() and not _is_running(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -100,7 +110,7 @@ def write_clip(audio: Path, target: Path, max_seconds: float = MAX_SECONDS) -> C
             f"give at least {MIN_SECONDS} s of audio, or exclude the file",
         )
     if high - low <= _SILENCE:
-        raise SilentError(f"no sound in {audio.name}", "check the export or exclude the file: all of it is silence")
+        raise SilentError(f"no sound in {audio.name}", "exclude it: it is silent, or its channels cancel out in mono")
     samples = _without_silent_window(target, written)
     return Clip(target, samples, source.seconds if cut else written / SAMPLE_RATE, cut)
 
@@ -138,6 +148,9 @@ def _open_source(audio: Path) -> Iterator[_Source]:
     if audio.suffix.lower() not in _NOISY_IN_SNDFILE:
         with contextlib.suppress(soundfile.SoundFileError):
             file = soundfile.SoundFile(os.fsencode(audio))  # as bytes: a name need not be UTF-8
+    if file is not None and not 0 < file.frames < _UNKNOWN_FRAMES:  # written to a pipe: its header has no length
+        file.close()
+        file = None
     if file is None:
         with _open_with_ffmpeg(audio) as source:
             yield source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class Selection:
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)
     model_is_noise: bool = False
+    save: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,9 @@ class Plan:
 def scan(datasets: Iterable[Dataset], selection: Selection) -> Iterator[Task | Outcome]:
     """Stream what there is to do, and outcomes for what needs nothing or cannot be done, in a stable order."""
     remaining = selection.limit
+    visited: set[tuple[int, int]] = set()
     for dataset in datasets:
-        for item in find_tracks(dataset.root):
+        for item in find_tracks(dataset.root, visited):
             if isinstance(item, Skipped):
                 yield _skipped(item)
                 continue
@@ -79,6 +82,10 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         info = read_sidecar(track.sidecar)
     except SidecarError as error:
         return Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
+    folder = track.sidecar.parent
+    if selection.save and not os.access(folder, os.W_OK | os.X_OK):
+        hint = "give yourself permission to write there"
+        return Outcome(track, failures=(Failure("", "no permission", f"cannot write into {folder}", hint),))
     wanted = list(presets) if selection.overwrite else missing_presets(info, presets, selection.model_is_noise)
     return Task(track, wanted, info) if wanted else Outcome(track, skipped="complete")
 

@@ -13,7 +13,7 @@ from musicflamingo_cli import __version__, sidecar, tags
 from musicflamingo_cli.audio import MAX_SECONDS, prepared, sweep_temporary_folders
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
-from musicflamingo_cli.errors import EngineError, PromptError, TrackError
+from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.text import judge
@@ -74,6 +74,8 @@ class Captioner:
                         self._save(track, captions, clip)
                     raise
                 saved = self._save(track, captions, clip)
+        except (ToolMissingError, ModelError):  # no track can be captioned: that ends the run
+            raise
         except TrackError as error:
             failures.append(Failure("", error.kind, str(error), error.hint))
         except OSError as error:
@@ -97,7 +99,9 @@ class Captioner:
                     failures.append(result)
                 elif deaf := _not_heard(result, clip):
                     failures.append(deaf)
-                elif (verdict := judge(result.text, result.hit_limit, result.prompt.min_words)).refusal:
+                elif (
+                    verdict := judge(result.text, result.hit_limit, result.prompt.min_words, result.prompt.lines)
+                ).refusal:
                     refusals[result.prompt.preset] = verdict.refusal
                 else:
                     captions.append(Caption(result.prompt.preset, verdict.text, result))

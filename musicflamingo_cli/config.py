@@ -46,8 +46,8 @@ def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Set
 
     Raises ConfigError for an unknown key or a value of the wrong kind.
     """
-    file = config_file or _environment_path("CONFIG") or user_config_dir() / "config.yaml"
-    values = _read_file(file, required=config_file is not None)
+    named = config_file or _environment_path("CONFIG")
+    values = _read_file(named or user_config_dir() / "config.yaml", required=named is not None)
     for name in ("models_dir", "llama_dir"):
         if (path := _environment_path(name.upper())) is not None:
             values[name] = path
@@ -64,9 +64,13 @@ def _checked(settings: Settings) -> Settings:
         "timeout": (1, 1e6),
         "seed": (0, 2**32 - 2),
         "repeat_penalty": (0.5, 2),
+        "threads": (1, 4096),
+        "ctx_size": (256, 10_000_000),
+        "gpu_layers": (0, 10_000),
     }
     for name, (low, high) in limits.items():
-        if not low <= getattr(settings, name) <= high:
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} must be between {low:g} and {high:g}", f"for example: {option} {high:g}")
     return settings

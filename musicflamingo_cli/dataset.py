@@ -22,20 +22,22 @@ STEMS = frozenset(["drums", "bass", "other", "vocals", "kick", "snare", "cymbals
 def track_for(audio: Path) -> Track:
     """The track that an audio file is: `Song/full_mix.flac` owns `Song/Song.INFO`, any other its `name.INFO`."""
     if audio.stem == FULL_MIX:
-        return Track(audio, audio.parent / f"{audio.absolute().parent.name}{SUFFIX}")
+        # The folder's real name: it may have been reached by `..` or by a symlink of another name.
+        return Track(audio, audio.parent / f"{Path(os.path.realpath(audio.parent)).name}{SUFFIX}")
     return Track(audio, audio.with_name(f"{audio.stem}{SUFFIX}"))
 
 
-def find_tracks(root: Path) -> Iterator[Track | Skipped]:
+def find_tracks(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Track | Skipped]:
     """All tracks under ``root`` in a stable, sorted order, and what was skipped or could not be looked into.
 
     Hidden files and folders, and the stems beside a full mix, are passed over in silence. A folder that is
-    reachable twice (symlinks) is visited once. A file as ``root`` is a track by itself.
+    reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
+    track by itself.
     """
     if root.is_file():
         yield track_for(root)
         return
-    yield from _walk(root, set())
+    yield from _walk(root, set() if visited is None else visited)
 
 
 def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipped]:

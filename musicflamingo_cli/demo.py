@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicflamingo_cli.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,6 +37,17 @@ PIECES = (
 )
 
 
+MARKER = ".musicflamingo-demo"  # in a folder that a demo made, and may fill again
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the demo's folder. Raises ConfigError for one that holds anything that is not a demo's."""
+    if folder.exists() and not (folder.is_dir() and ((folder / MARKER).exists() or not any(folder.iterdir()))):
+        raise ConfigError(f"{folder} is there already and no demo made it", "name a new folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+
+
 def make_music(folder: Path) -> list[Path]:
     """Write the pieces below ``folder`` (FLAC in an organised folder, WAV, Ogg Vorbis); the same every time."""
     import numpy as np
@@ -56,7 +69,8 @@ def make_music(folder: Path) -> list[Path]:
 
 def copy_music(files: Sequence[Path], folder: Path) -> list[Path]:
     """Copy given files below ``folder``, so that a test model's noise never lands beside the originals."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if len({file.name for file in files}) < len(files):
+        raise ConfigError("two of the files have the same name", "give them to the demo one by one")
     return [Path(shutil.copy2(file, folder / file.name)) for file in files]
 
 

@@ -56,7 +56,7 @@ def read_header(path: Path) -> GgufHeader:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelError(f"{path.name} is not a GGUF file", "download it again: musicflamingo models list")
-            version, _, count = _unpack(file, "<IQQ")
+            version, tensors, count = _unpack(file, "<IQQ")
             if version not in (2, 3) or count > _MAX_LENGTH:
                 raise ModelError(f"{path.name} is GGUF version {version}; 2 and 3 are known", "convert it again")
             values: dict[str, Any] = {}
@@ -65,13 +65,25 @@ def read_header(path: Path) -> GgufHeader:
                 (kind,) = _unpack(file, "<I")
                 if (value := _read_value(file, kind)) is not None:
                     values[key] = value
+            _require_tensors(file, tensors, int(values.get("general.alignment", 32)))
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "see: musicflamingo models list") from error
     except (struct.error, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{path.name} is damaged or cut short in its header", "delete it and download it again"
-        ) from error
+        raise ModelError(f"{path.name} is damaged or cut short", "delete it and download it again") from error
     return GgufHeader(path, values)
+
+
+def _require_tensors(file: BinaryIO, count: int, alignment: int) -> None:
+    """That the file reaches at least to where its last tensor begins. Raises ValueError when it does not."""
+    last = 0
+    for _ in range(_checked(count)):
+        _read_string(file)
+        (dimensions,) = _unpack(file, "<I")
+        *_, offset = _unpack(file, f"<{_checked(dimensions)}QIQ")
+        last = max(last, offset)
+    start = -(-file.tell() // alignment) * alignment
+    if count and file.seek(0, 2) <= start + last:
+        raise ValueError("cut short")
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

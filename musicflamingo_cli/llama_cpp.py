@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from musicflamingo_cli.config import llama_cache_dir
-from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
 
 MTMD_CLI = "llama-mtmd-cli"
 SERVER = "llama-server"
@@ -40,10 +40,10 @@ def find(name: str, llama_dir: Path | None = None) -> Path:
 
 @lru_cache
 def version(binary: Path) -> str:
-    """What the bootstrap script noted (`b11434-cpu`), else what the binary says of itself, on one line."""
-    note = binary.resolve().parent.parent / "VERSION"
-    if note.is_file():
-        return note.read_text(encoding="utf-8").strip()
+    """What the bootstrap script noted (`b11434-cpu`), else what the binary says of itself, on one line.
+
+    Raises ToolMissingError when the binary does not run here.
+    """
     try:
         done = subprocess.run(
             [binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
@@ -51,6 +51,12 @@ def version(binary: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolMissingError(f"{binary} does not run: {error}", "build it with: musicflamingo build") from error
     said = (done.stdout + done.stderr).decode("utf-8", errors="replace")
+    if done.returncode != 0:
+        last = (said.strip().splitlines() or ["no word"])[-1]
+        raise ToolMissingError(f"{binary} does not run: {last}", "build it with: musicflamingo build -- --force")
+    note = binary.resolve().parent.parent / "VERSION"
+    if note.is_file():
+        return note.read_text(encoding="utf-8").strip()
     match = re.search(r"version:\s*(.+)", said)
     return match[1].strip() if match else "unknown"
 
@@ -62,19 +68,26 @@ def child_environment() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
+    """``model_is_bad``: no track can be captioned with it."""
+
     reason: str
     hint: str
+    model_is_bad: bool = False
+
+    def error(self, how: str) -> EngineError | ModelError:
+        """The error for a binary that ended as ``how`` says."""
+        return (ModelError if self.model_is_bad else EngineError)(f"{self.reason} ({how})", self.hint)
 
 
 # What a line of llama.cpp's log means; the first that matches is told.
 _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"CLIP cannot be used as main model",
-        Diagnosis("the model given is a projector", "swap --model and --mmproj"),
+        Diagnosis("the model given is a projector", "swap --model and --mmproj", True),
     ),
     (
         r"wrong mmproj|mismatch between text model .* and mmproj|n_embd.*mismatch",
-        Diagnosis("the projector does not belong to this model", "name the one made for it with --mmproj"),
+        Diagnosis("the projector does not belong to this model", "name the one made for it with --mmproj", True),
     ),
     (
         r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",
@@ -88,7 +101,7 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"failed to load model|error loading model|Failed to load vision model|tensor .* data is not within the file",
-        Diagnosis("llama.cpp cannot load the model", "see what is wrong with: musicflamingo models check"),
+        Diagnosis("llama.cpp cannot load the model", "download its files again: musicflamingo models list", True),
     ),
     (
         r"does not have chat template",

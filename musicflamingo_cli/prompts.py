@@ -25,6 +25,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "default": bool,
     "system": str,
     "min_words": int,
+    "lines": bool,
 }
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
@@ -41,6 +42,7 @@ class Preset:
     default: bool = False
     system: str = ""
     min_words: int = 3
+    lines: bool = False
     origin: Path | None = field(default=None, compare=False)
 
     @property
@@ -58,7 +60,7 @@ class Preset:
                 f"the prompt {self.name} needs {needed}, which this track lacks",
                 f"tag the track, or put that part in [[double brackets]]: musicflamingo prompts show {self.name}",
             )
-        return Prompt(self.name, text, self.max_tokens, self.system, self.min_words, self.template_hash)
+        return Prompt(self.name, text, self.max_tokens, self.system, self.min_words, self.lines, self.template_hash)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -82,6 +84,8 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 def _one_line(value: str) -> str:
     """A tag as prompt text: short, on one line, without what would act as a template or move the audio."""
+    value = value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be passed on
+    value = "".join(character if character.isprintable() else " " for character in value)
     return " ".join(TEMPLATE_TOKEN.sub(" ", value).replace("<__", " ").split())[:200].strip()
 
 
@@ -104,7 +108,7 @@ def read_presets(file: Path) -> dict[str, Preset]:
         data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_strict_loader())
     except FileNotFoundError as error:
         raise ConfigError(f"no prompts file at {file}", "make one with: musicflamingo prompts init") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read as YAML: {error}", _check(file)) from error
     if not isinstance(data, dict) or not data:
         raise ConfigError(f"{file} must begin with `presets:`", _check(file))
@@ -124,6 +128,8 @@ def _strict_loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`
+                    continue
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
                     raise yaml.MarkedYAMLError(problem=f"{key!r} stands here twice", problem_mark=key_node.start_mark)
@@ -156,6 +162,8 @@ def validate(preset: Preset, file: Path) -> Preset:
         raise ConfigError(f"{place} has no prompt", _check(file))
     if not 1 <= preset.max_tokens <= 4096 or preset.min_words < 1:
         raise ConfigError(f"{place}: max_tokens must be 1 to 4096 and min_words at least 1", _check(file))
+    if not all(c.isprintable() or c in "\n\t" for c in preset.prompt + preset.system):
+        raise ConfigError(f"{place} holds characters that cannot be shown", _check(file))
     if TEMPLATE_TOKEN.search(preset.prompt + preset.system):
         raise ConfigError(f"{place} holds a token of the chat template; the audio is placed for you", _check(file))
     for variable in _VARIABLE.findall(preset.prompt):

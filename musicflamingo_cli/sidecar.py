@@ -62,7 +62,7 @@ def merge_sidecar(path: Path, ours: Mapping[str, Any]) -> bool:
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
     """The JSON text with ``values`` set at its top level; every other byte stays as and where it is."""
     if text is None or not text.strip():
-        return json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n"
+        return _json(dict(values), 2) + "\n"
     _parse(text, path)
     members = list(_members(text))
     if not members:  # `{}`: lines of its own for the first keys, and what stood around the braces
@@ -123,9 +123,19 @@ def _indent(text: str) -> str:
 def _dump(value: Any, text: str) -> str:
     """A value as indented JSON for the top level of ``text``: on one line where the file is one line."""
     if "\n" not in text.strip():
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
     newline = "\r\n" if "\r\n" in text else "\n"
-    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"{newline}  ")
+    return _json(value, 2).replace("\n", f"{newline}  ")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON with letters as they are, but escaped where they could not be written (lone surrogates)."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -161,6 +171,7 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
     from filelock import FileLock, Timeout
 
     lock_file = path.with_name(path.name + ".lock")
+    seen = _identity(lock_file)
     try:
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
             try:
@@ -171,10 +182,11 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
                 _write_durably(path, after)
                 return True
             finally:
-                # Safe while we hold it: whoever waits opens the path anew, and filelock checks after
-                # locking that the file it locked is still the one at the path.
-                with contextlib.suppress(OSError):
-                    lock_file.unlink()
+                # A lock file that stood here before us stays: its owner's filelock may be older than 3.21, which
+                # does not check that the file it locked is still the one at the path. Ours goes while we hold it.
+                if _identity(lock_file) != seen:
+                    with contextlib.suppress(OSError):
+                        lock_file.unlink()
     except Timeout as error:
         raise SidecarError(
             f"another program held the lock of {path.name} for {LOCK_TIMEOUT:g} s", "run the same command again later"
@@ -186,6 +198,14 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
         ) from error
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
     target = Path(os.path.realpath(path))  # a symlink stays one
@@ -195,6 +215,7 @@ def _write_durably(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        _keep_owner(name, target)
         os.chmod(name, _mode(target))
         os.replace(name, target)
     except BaseException:
@@ -202,6 +223,16 @@ def _write_durably(path: Path, text: str) -> None:
             os.unlink(name)
         raise
     _sync_folder(target.parent)
+
+
+def _keep_owner(name: str, target: Path) -> None:
+    """Give the new file the old one's owner, or at least its group, where we may: root must not take it over."""
+    with contextlib.suppress(OSError):
+        status = target.stat()
+        for owner in (status.st_uid, -1):
+            with contextlib.suppress(PermissionError):
+                os.chown(name, owner, status.st_gid)
+                return
 
 
 def _mode(path: Path) -> int:

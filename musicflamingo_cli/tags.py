@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,12 @@ def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[st
     tags = _read_tags(audio)
     values: dict[str, str] = {}
     for name in _SIDECAR_KEYS:
-        text = _first(sidecar, _SIDECAR_KEYS[name]) or _first(tags, _TAG_KEYS[name])
-        if text:
-            values[name] = _tidy(name, text)
+        if text := _first(name, sidecar, _SIDECAR_KEYS[name]) or _first(name, tags, _TAG_KEYS[name]):
+            values[name] = text
     values["duration"] = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
     if sentence := _metadata_sentence(values):
         values["metadata"] = sentence
-    return {name: value for name, value in values.items() if value}
+    return values
 
 
 def _metadata_sentence(values: Mapping[str, str]) -> str:
@@ -73,14 +73,12 @@ def _plain_id3(frames: Any) -> Mapping[str, Any]:
     """WAV and AIFF carry ID3 frames without mutagen's easy names."""
     names = {"TIT2": "title", "TPE1": "artist", "TALB": "album", "TDRC": "date", "TCON": "genre", "TBPM": "bpm"}
     names |= {"TKEY": "initialkey", "TPUB": "publisher"}
-    return {name: [str(frames[frame])] for frame, name in names.items() if frame in frames}
+    return {name: list(map(str, frames[frame].text)) for frame, name in names.items() if frame in frames}
 
 
-def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    for key in keys:
-        if text := _as_text(values.get(key)):
-            return text
-    return ""
+def _first(name: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """The first of the keys that has a value fit to be told."""
+    return next(filter(None, (_tidy(name, _as_text(values.get(key))) for key in keys)), "")
 
 
 def _as_text(value: Any) -> str:
@@ -95,7 +93,7 @@ def _as_text(value: Any) -> str:
 
 def _tidy(name: str, text: str) -> str:
     if name == "year":
-        return text[:4] if text[:4].isdigit() else ""
+        return text[:4] if re.match(r"[12]\d{3}(?!\d)", text) else ""
     if name == "bpm":
         try:
             return f"{round(float(text))}" if float(text) > 0 else ""

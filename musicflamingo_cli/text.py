@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # T5's sentencepiece vocabulary lacks { } ~ ^ < \ ` and newline; they would become <unk>.
@@ -44,9 +46,15 @@ _REPLACED = str.maketrans(
 # Words that models of this family leak from their chat templates.
 TEMPLATE_TOKEN = re.compile(r"<\|[^|<>]*\|>|<sound>|</?s>|<unk>|<pad>|<__media__>|\[/?INST\]|<</?SYS>>")
 _END_OF_ANSWER = re.compile(r"<\|(?:im_end|endoftext|eot_id)\|>|</s>")
-_ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*:?\s*\n", re.IGNORECASE)
+_ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*(?::|\n)", re.IGNORECASE)
+_CANNOT_HEAR = re.compile(
+    r"^\W*(?:i'?m sorry|i am sorry|sorry|i(?: am|'m)? unable|i can(?:not|'t)|as an ai)\b.{0,80}\b(?:listen|hear|audio)",
+    re.IGNORECASE,
+)
 
-_LINE_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•·◦▪●○‣⁃]\s+|>\s+|\d{1,2}[.)]\s+)")
+_LINE_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•·◦▪●○‣⁃]\s+|>\s+)")
+_LIST_NUMBER = re.compile(r"\s*(\d{1,2})[.)]\s+", re.ASCII)
+_HTML_TAG = re.compile(r"</?(?:i|b|u|em|strong|br|p|ul|ol|li|h[1-6]|span|div)\s*/?>", re.IGNORECASE)
 _RULE_LINE = re.compile(r"^\s*(?:[-*_=]\s*){3,}$|^\s*\|?(?:\s*:?-{3,}:?\s*\|)+\s*:?-*:?\s*$|^\s*```\w*\s*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|mailto:|/|#)[^()\s]*\)")
 _UNDERSCORE_EMPHASIS = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
@@ -68,11 +76,14 @@ def normalize_text(text: str) -> str:
 
 def _normalize_once(text: str) -> str:
     text = TEMPLATE_TOKEN.sub(" ", text)
+    text = _HTML_TAG.sub(" ", html.unescape(text))
+    text = re.sub(r"(?<=\d)(?=[¼½¾⅐-⅞])", " ", text)  # 2½ is not 21/2
+    text = re.sub(r"(?<=[A-Ga-g#b♭♯])[Δ△∆]", "maj", text)
     text = text.translate(_REPLACED)  # before NFKC, which turns ″ into two primes
     text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
-    text = re.sub(r"(?<=[A-G])°", "dim", text).replace("°", " degrees")
+    text = re.sub(r"(?<=\d)\s*°", " degrees", text).replace("°", "dim")  # 20°; a chord's B°, vii°
     text = re.sub(r"\r\n?|[\u2028\u2029\x0b\x0c\x85]", "\n", text)
-    text = " ".join(_strip_line(line) for line in text.split("\n"))
+    text = " ".join(_strip_lines(text.split("\n")))
     text = _LINK.sub(r"\1", text)
     text = _UNDERSCORE_EMPHASIS.sub(r"\2", text.replace("*", ""))
     text = re.sub(r"(?<=\w)`(?=\w)", "'", text).replace("`", "")
@@ -84,8 +95,17 @@ def _normalize_once(text: str) -> str:
     return text.strip()
 
 
-def _strip_line(line: str) -> str:
-    return "" if _RULE_LINE.match(line) else _LINE_MARKUP.sub("", line)
+def _strip_lines(lines: list[str]) -> Iterator[str]:
+    """The lines without Markdown; a number is a list's only where it counts on, not the bar 16 that begins a line."""
+    last = 0
+    for line in lines:
+        if _RULE_LINE.match(line):
+            continue
+        line = _LINE_MARKUP.sub("", line)
+        if (item := _LIST_NUMBER.match(line)) and int(item[1]) == last + 1:
+            last += 1
+            line = line[item.end() :]
+        yield line
 
 
 def _shown(character: str) -> str:
@@ -114,33 +134,50 @@ class Verdict:
     trimmed: bool = False
 
 
-def judge(raw: str, hit_limit: bool, min_words: int = 3) -> Verdict:
+def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) -> Verdict:
     """Clean a raw answer and decide whether it may be saved.
 
-    Refused: an empty one, one of fewer than ``min_words`` words, one that loops, one with a chat
-    template's remains in its middle, one that the token limit (``hit_limit``) cut before its first sentence
-    was whole. A later cut is trimmed to the last whole sentence.
+    Refused: an empty one, one of fewer than ``min_words`` words, one that loops, one with a chat template's remains or
+    bytes that are no text in its middle, one that says it cannot hear, one that the token limit (``hit_limit``) cut
+    before its first sentence was whole. A later cut is trimmed to the last whole sentence, or with ``lines`` (lyrics)
+    to the last whole line.
     """
     raw = _END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0]
     if TEMPLATE_TOKEN.search(raw) or _ROLE_LINE.search(raw):
         return Verdict("", "the answer holds remains of the chat template")
-    text = normalize_text(raw)
+    if hit_limit and lines:
+        raw = raw.rpartition("\n")[0]
+    whole = raw.rstrip("\ufffd") if hit_limit else raw  # the limit may have cut a letter in half
+    text = normalize_text(whole)
     if not any(character.isalnum() for character in text):
         return Verdict("", "the answer is empty")
-    if loops(text):
-        return Verdict("", "the answer repeats itself")
-    trimmed = False
-    if hit_limit and not text.endswith((".", "!", "?", '."', ".)", "!)", '!"')):
-        text, trimmed = whole_sentences(text), True
-        if not text:
-            return Verdict("", "the token limit cut the answer before its first sentence ended")
-    if len(text.split()) < min_words:
+    if refusal := _flaw(whole, text, lines):
+        return Verdict("", refusal)
+    kept = whole_sentences(text) if hit_limit and not lines else text
+    if not kept:
+        return Verdict("", "the token limit cut the answer before its first sentence ended")
+    if _word_count(kept) < min_words:
         return Verdict("", f"the answer is too short (under {min_words} words)")
-    return Verdict(text, trimmed=trimmed)
+    return Verdict(kept, trimmed=hit_limit and kept != normalize_text(raw))
+
+
+def _flaw(raw: str, text: str, lines: bool) -> str:
+    if "\ufffd" in raw:
+        return "the answer holds bytes that are no text"
+    if _CANNOT_HEAR.search(text):
+        return "the answer says that it cannot hear"
+    if loops(text, _LOOP_WORDS_IN_LYRICS if lines else _LOOP_WORDS):
+        return "the answer repeats itself"
+    return ""
+
+
+def _word_count(text: str) -> int:
+    """Words; in scripts that are written without spaces, letters."""
+    return len(text.split()) + sum("\u3040" <= character <= "\u9fff" for character in text)
 
 
 _ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "ca.", "approx.", "feat.", "ft.", "no.", "st.", "mr.", "dr.")
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|[。！？]")
 
 
 def whole_sentences(text: str) -> str:
@@ -158,29 +195,37 @@ def whole_sentences(text: str) -> str:
 
 
 def _is_list_number(word: str, before: str) -> bool:
-    """Whether `2.` numbers an item of a list rather than ending a sentence: it is 1., or its forerunner is there."""
+    """Whether `2.` numbers an item of a list rather than ending a sentence: it is 1., its forerunner is there, or it is alone."""
     if not re.fullmatch(r"\d{1,2}\.", word):
         return False
     number = int(word[:-1])
+    if re.search(r"[.!?:]\s*$", before):  # nothing stands between it and the sentence before
+        return True
     return number == 1 or f" {number - 1}. " in f" {before}"
 
 
-def loops(text: str) -> bool:
+# How many words a repeated block must fill to be a loop: more than a chord progression named six times (24 words), and
+# in lyrics more than a chorus sung again and again.
+_LOOP_WORDS = 32
+_LOOP_WORDS_IN_LYRICS = 120
+
+
+def loops(text: str, minimum: int = _LOOP_WORDS) -> bool:
     """Whether the text says the same again and again.
 
-    A block of up to 40 words that follows itself at least four times over at least 24 words, or a long text
-    in which hardly any three words in a row are new. A chord progression named twice is neither.
+    A block of up to 40 words that follows itself at least four times over at least ``minimum`` words, or (of ordinary
+    text) a long one in which hardly any three words in a row are new.
     """
     words = re.findall(r"\w+", text.lower())
-    return _repeats_a_block(words) or _has_little_new(words)
+    return _repeats_a_block(words, minimum) or (minimum == _LOOP_WORDS and _has_little_new(words))
 
 
-def _repeats_a_block(words: list[str]) -> bool:
+def _repeats_a_block(words: list[str], minimum: int) -> bool:
     for size in range(1, min(40, len(words) // 4) + 1):
         run = 0  # how many words in a row equal the word one block before
         for index in range(size, len(words)):
             run = run + 1 if words[index] == words[index - size] else 0
-            if run >= max(3 * size, 24 - size):
+            if run >= max(3 * size, minimum - size):
                 return True
     return False
 

@@ -64,6 +64,7 @@ class Prompt:
     max_tokens: int
     system: str = ""
     min_words: int = 3
+    lines: bool = False  # an answer in lines (lyrics), whose repetition is no loop
     template_hash: str = ""
 
 

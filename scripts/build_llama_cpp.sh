@@ -112,8 +112,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}
 [ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
 root=$cache/musicflamingo/llama.cpp
 name=$ref-$backend
-[ "$portable" = 0 ] || name=$name-portable
 case $source_kind in auto | git | sdist) ;; *) name=local-$backend ;; esac
+[ "$portable" = 0 ] || name=$name-portable
+[ -z "$gpu_targets" ] || name=$name-$(printf '%s' "$gpu_targets" | tr -c 'A-Za-z0-9' '_')
 install=${prefix:-$root/$name}
 work=$root/work-$name
 log=$root/$name.log
@@ -189,7 +190,7 @@ fetch_git() {
     export GIT_TERMINAL_PROMPT=0
     limit=()
     if have timeout; then limit=(timeout 30); fi
-    "${limit[@]}" git ls-remote --exit-code "$GIT_URL" HEAD >/dev/null 2>&1 || exit 1
+    ${limit[@]+"${limit[@]}"} git ls-remote --exit-code "$GIT_URL" HEAD >/dev/null 2>&1 || exit 1
     git clone --quiet --depth 1 --branch "$ref" "$GIT_URL" "$work/llama.cpp" 2>>"$log" || {
       git clone --quiet --filter=blob:none "$GIT_URL" "$work/llama.cpp" && git -C "$work/llama.cpp" checkout --quiet "$ref"
     } 2>>"$log"
@@ -252,9 +253,18 @@ compile() {
   env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 ||
     die "cmake could not configure the build" "its last words: $(tail -n 3 "$log" | tr '\n' ' ')"
   say "compiling with $jobs jobs; minutes on many cores, ten on two"
-  cmake --build "$work/build" --config Release --parallel "$jobs" --target "${TARGETS[@]}" >>"$log" 2>&1 &
-  show_progress $!
-  wait $! || die "the compiler failed" "its last words are in $log; less memory is needed with: --jobs 1"
+  cmake --build "$work/build" --config Release --parallel "$jobs" --target "${TARGETS[@]}" >>"$log" 2>&1 9>&- &
+  compiler=$!
+  trap 'stop_compiler; exit 130' INT TERM HUP
+  show_progress "$compiler"
+  wait "$compiler" || die "the compiler failed" "its last words are in $log; less memory is needed with: --jobs 1"
+}
+
+stop_compiler() { # a background job ignores Ctrl-C; end it with all that it started
+  local child
+  for child in $(pgrep -P "$compiler" 2>/dev/null); do pkill -TERM -P "$child" 2>/dev/null || true; done
+  pkill -TERM -P "$compiler" 2>/dev/null || true
+  kill "$compiler" 2>/dev/null || true
 }
 
 show_progress() { # one line every half minute while the process lives
@@ -323,16 +333,20 @@ check_build() {
 install_build() {
   local binary suffix=''
   [ "$portable" = 0 ] || suffix=-portable
-  rm -rf "$install.new"
-  mkdir -p "$install.new/bin"
-  for binary in "${TARGETS[@]}"; do cp "$work/build/bin/$binary" "$install.new/bin/"; done
-  cp "$work/llama.cpp/LICENSE" "$install.new/LICENSE"
+  # File by file: a --prefix may be a folder that holds other things. VERSION goes first and comes last, so that
+  # only a whole build is taken for one.
+  mkdir -p "$install/bin"
+  rm -f "$install/VERSION"
+  for binary in "${TARGETS[@]}"; do
+    cp "$work/build/bin/$binary" "$install/bin/.new-$binary"
+    mv -f "$install/bin/.new-$binary" "$install/bin/$binary"
+  done
+  cp "$work/llama.cpp/LICENSE" "$install/LICENSE.llama.cpp"
   case $source_kind in
     auto | git | sdist) echo "$ref-$backend$suffix" ;;
     *) echo "local-$backend$suffix" ;;
-  esac >"$install.new/VERSION"
-  rm -rf "$install"
-  mv "$install.new" "$install"
+  esac >"$install/.VERSION.new"
+  mv -f "$install/.VERSION.new" "$install/VERSION"
   rm -rf "$work"
 }
 
@@ -342,7 +356,9 @@ use_build() { # what musicflamingo finds first
   printf '%s\n' "$install/bin"
 }
 
-if [ "$force" = 0 ] && [ -f "$install/VERSION" ]; then
+is_installed() { [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ]; }
+
+if is_installed; then
   use_build
   exit 0
 fi
@@ -350,8 +366,11 @@ require_tools
 mkdir -p "$root" "$(dirname "$install")"
 if have flock; then # two builds at once would share the work folder
   exec 9>"$root/build.lock"
-  flock 9
-  if [ "$force" = 0 ] && [ -f "$install/VERSION" ]; then
+  flock -n 9 || {
+    say "another build is running; waiting for it"
+    flock 9
+  }
+  if is_installed; then
     use_build
     exit 0
   fi

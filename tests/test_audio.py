@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from musicflamingo_cli import audio
-from musicflamingo_cli.audio import prepared, sweep_temporary_folders, write_clip
+from musicflamingo_cli.audio import folder_prefix, prepared, sweep_temporary_folders, write_clip
 from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
 from tests.conftest import MakeWav, tone
 
@@ -181,6 +181,21 @@ def test_what_is_no_audio_is_one_sentence(tmp_path: Path, name: str, capfd: pyte
     assert capfd.readouterr() == ("", "")  # the decoders' own complaints stay off our terminal
 
 
+def test_files_written_to_a_pipe_have_no_length_and_are_heard_whole(make_wav: MakeWav, tmp_path: Path) -> None:
+    flac = tmp_path / "stream.flac"
+    soundfile.write(flac, tone(3), 16_000)
+    data = bytearray(flac.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO's 36 bits of total samples
+    data[22:26] = bytes(4)
+    flac.write_bytes(data)
+    wav = make_wav("stream.wav", 3)
+    data = bytearray(wav.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    wav.write_bytes(data)
+    for path in (flac, wav):
+        assert write_clip(path, tmp_path / "clip.wav").seconds == pytest.approx(3, abs=0.01)
+
+
 def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> None:
     folder = None
     with pytest.raises(KeyboardInterrupt), prepared(make_wav()) as clip:  # noqa: PT012
@@ -194,9 +209,9 @@ def test_folders_of_killed_runs_are_swept_and_those_of_living_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead = tmp_path / "musicflamingo-999999999-x"
-    alive = tmp_path / f"musicflamingo-{os.getpid()}-x"
-    foreign = tmp_path / "musicflamingo-notes-x"
+    dead = tmp_path / folder_prefix().replace(str(os.getpid()), "999999999")
+    alive = tmp_path / f"{folder_prefix()}x"
+    foreign = tmp_path / "musicflamingo-otherhost-999999999-x"
     for folder in (dead, alive, foreign):
         folder.mkdir()
     sweep_temporary_folders()

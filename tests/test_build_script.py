@@ -13,6 +13,7 @@ import pytest
 
 from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import data_file, llama_cache_dir
+from tests.conftest import hear_interrupts
 
 SCRIPT = data_file("scripts", "build_llama_cpp.sh")
 CMAKE = """
@@ -148,6 +149,40 @@ def test_what_does_not_work_is_not_installed(source: Path, program: str, text: s
     assert done.returncode == 1
     assert said in done.stderr
     assert not (llama_cache_dir() / "current").exists()
+
+
+def test_a_prefix_may_hold_other_things(source: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "mine").write_text("x")
+    (prefix / "VERSION").write_text("of something else")
+    assert build("--source", source, "--backend", "cpu", "--prefix", prefix).returncode == 0
+    assert (prefix / "bin" / "mine").read_text() == "x"
+    assert (prefix / "bin" / "llama-mtmd-cli").exists()
+
+
+def test_ctrl_c_leaves_no_compiler_behind(source: Path, tmp_path: Path) -> None:
+    (source / "CMakeLists.txt").write_text(
+        CMAKE + "add_custom_target(slow COMMAND sleep 61)\nadd_dependencies(llama-server slow)\n"
+    )
+    command = ["bash", str(SCRIPT), "--source", str(source), "--backend", "cpu"]
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
+    assert child.stderr
+    for line in child.stderr:
+        if "compiling" in line:
+            break
+    time.sleep(1.5)
+    child.send_signal(2)
+    assert child.wait(20) == 130
+    time.sleep(0.5)
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(llama_cache_dir()) not in listed
 
 
 def test_the_users_own_source_is_not_changed(source: Path) -> None:

@@ -41,6 +41,21 @@ def test_a_full_mix_named_without_its_folder_knows_it(tmp_path: Path, monkeypatc
     assert track_for(Path("full_mix.wav")).sidecar == Path("Song.INFO")
 
 
+def test_a_folder_reached_by_another_name_keeps_its_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "Song/full_mix.wav", "Song/sub/x.wav")
+    (tmp_path / "Alias").symlink_to(tmp_path / "Song", target_is_directory=True)
+    assert track_for(tmp_path / "Alias" / "full_mix.wav").sidecar == tmp_path / "Alias" / "Song.INFO"
+    monkeypatch.chdir(tmp_path / "Song" / "sub")
+    assert track_for(Path("../full_mix.wav")).sidecar == Path("../Song.INFO")
+
+
+def test_overlapping_roots_are_walked_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.wav")
+    visited: set[tuple[int, int]] = set()
+    both = [item for root in (tmp_path, tmp_path / "a") for item in find_tracks(root, visited)]
+    assert len(both) == 1
+
+
 def test_finds_tracks_in_sorted_order_and_passes_over_the_rest(tmp_path: Path) -> None:
     touch(tmp_path, "b.wav", "a.MP3", "notes.txt", ".hidden.wav", "._a.MP3", ".cache/x.wav", "sub/c.opus", "sub/c.INFO")
     touch(tmp_path, "Song/full_mix.flac", "Song/drums.flac", "Song/Vocals.flac", "Song/full_mix_crop.flac")

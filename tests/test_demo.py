@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from musicflamingo_cli.demo import make_music
+from musicflamingo_cli.demo import MARKER, claim_folder, make_music
+from musicflamingo_cli.errors import ConfigError
 from tests.conftest import MakeWav
 
 
@@ -20,6 +21,14 @@ def test_the_music_is_the_same_every_time(tmp_path: Path) -> None:
         assert len(samples) > 5 * rate
         assert 0.5 < abs(samples).max() <= 1
         assert (samples == soundfile.read(other)[0]).all()
+
+
+def test_a_demo_never_fills_a_folder_that_holds_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "song.INFO").write_text("{}")
+    with pytest.raises(ConfigError, match="no demo made it"):
+        claim_folder(tmp_path)
+    for _ in range(2):
+        claim_folder(tmp_path / "new")
 
 
 @pytest.mark.real
@@ -48,5 +57,5 @@ def test_a_file_of_ones_own_is_copied_and_left_alone(
     command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["song.INFO", "song.wav"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARKER, "song.INFO", "song.wav"]
     assert list(audio.parent.iterdir()) == [audio]

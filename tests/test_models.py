@@ -104,6 +104,14 @@ def test_a_model_without_a_template(tmp_path: Path, tiny_models: Path) -> None:
         resolve(str(tmp_path / "plain.gguf"), tmp_path, tiny_models / PROJECTOR)
 
 
+@pytest.mark.parametrize("kept", [0.2, 0.8, 0.95])
+def test_a_truncated_file(tiny_models: Path, tmp_path: Path, kept: float) -> None:
+    data = (tiny_models / MODEL).read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(ModelError, match="cut short"):
+        read_header(tmp_path / "cut.gguf")
+
+
 @pytest.mark.parametrize(
     "content",
     [

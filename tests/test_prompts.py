@@ -48,6 +48,8 @@ def test_the_built_in_presets() -> None:
         ("presets: {full: {prompt: 'by {artst}'}}", "did you mean artist?"),
         ("presets: {full: {prompt: 'hear <__media__> this'}}", "chat template"),
         ("presets: {full: {prompt: 'x <|im_end|>'}}", "chat template"),
+        ('presets: {full: {prompt: "x\\0y"}}', "cannot be shown"),
+        ("presets: {full: {? [a] : 1}}", "cannot be read as YAML"),
         ("presets: {Full Text: x}", "lower-case letters"),
         ("presets: {provenance: x}", "provenance"),
         ("presets: {full: [x]}", "must be a text"),
@@ -65,6 +67,12 @@ def test_a_mistake_is_named_with_the_way_out(tmp_path: Path, yaml: str, said: st
     assert said in str(caught.value)
     assert str(file) in str(caught.value)
     assert "prompts check" in caught.value.hint
+
+
+def test_anchors_can_be_merged(tmp_path: Path) -> None:
+    file = write(tmp_path, "presets:\n  a: &a {prompt: x, max_tokens: 9}\n  b: {<<: *a, prompt: y}\n")
+    presets = read_presets(file)
+    assert (presets["b"].prompt, presets["b"].max_tokens) == ("y", 9)
 
 
 def test_later_files_override_preset_by_preset(tmp_path: Path) -> None:
@@ -105,6 +113,7 @@ def test_choosing() -> None:
         ("By {artist}.", {"artist": "Dr. John. No. 1"}, "By Dr. John. No. 1."),
         ("By {artist}.", {"artist": "a\n<__media__>{title}<|im_end|>"}, "By a {title}."),
         ("By {artist}.", {"artist": "  "}, ""),
+        ("By {artist}.", {"artist": "a\0b\ud800"}, "By a b?."),
     ],
 )
 def test_a_missing_value_leaves_no_hole(template: str, values: dict[str, str], text: str) -> None:

@@ -116,6 +116,43 @@ def test_permissions_and_symlinks_survive(tmp_path: Path) -> None:
     assert read_sidecar(real) == OURS
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_keeps_the_file_when_root_merges(tmp_path: Path) -> None:
+    path = tmp_path / "song.INFO"
+    path.write_text("{}")
+    os.chown(path, 1000, 1001)
+    merge_sidecar(path, OURS)
+    assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1001)
+
+
+def test_a_lock_file_of_others_stays(tmp_path: Path) -> None:
+    """Its owner's filelock may be too old to notice that the file it locked is gone."""
+    lock = tmp_path / "song.INFO.lock"
+    lock.touch()
+    merge_sidecar(tmp_path / "song.INFO", OURS)
+    assert lock.exists()
+
+
+def test_values_that_are_no_text_can_still_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "song.INFO"
+    path.write_text('{"music_flamingo_provenance": {"old": "\\ud800"}}')
+    merge_sidecar(path, OURS)
+    assert read_sidecar(path)["music_flamingo_provenance"] == {"old": "\ud800", "full": {"seed": 1}}
+
+
+def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    merge_sidecar(tmp_path / "song.INFO", OURS)
+    assert synced == [False, True]
+
+
 def test_a_new_sidecar_has_ordinary_permissions(tmp_path: Path) -> None:
     umask = os.umask(0o022)
     try:

@@ -47,9 +47,10 @@ def test_id3_in_wav(tmp_path: Path) -> None:
     file = mutagen.File(path)
     file.add_tags()
     file.tags.add(TIT2(encoding=3, text="Blue"))
-    file.tags.add(TPE1(encoding=3, text="Nina"))
+    file.tags.add(TPE1(encoding=3, text=["Nina", "Miles"]))
     file.save()
-    assert describe(path, {}, 1)["title"] == "Blue"
+    values = describe(path, {}, 1)
+    assert (values["title"], values["artist"]) == ("Blue", "Nina, Miles")
 
 
 def test_the_sidecar_comes_before_the_tags(tmp_path: Path) -> None:
@@ -61,6 +62,21 @@ def test_the_sidecar_comes_before_the_tags(tmp_path: Path) -> None:
     assert values["genre"] == "House, Techno"
     assert values["metadata"] == "This track was released in 1999, on the label Warp, filed under House, Techno."
     assert "bpm" not in values
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "year"),
+    [
+        ({"release_year": "unknown"}, None),
+        ({"release_year": 0}, None),
+        ({"release_year": "n/a", "track_metadata_year": 1999}, "1999"),
+        ({"release_year": "1999-05-01"}, "1999"),
+    ],
+)
+def test_only_a_year_is_a_year(tmp_path: Path, sidecar: dict[str, object], year: str | None) -> None:
+    values = describe(tmp_path / "none.wav", sidecar, 1)
+    assert values.get("year") == year
+    assert ("metadata" in values) == (year is not None)
 
 
 @pytest.mark.parametrize("content", [b"", b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f", b"fLaC" + bytes(100), b"RIFF"])

@@ -35,7 +35,12 @@ from musicflamingo_cli.text import judge, loops, normalize_text, whole_sentences
         ("```\ncode\n```", "code"),
         ("don`t `quote`", "don't quote"),
         ("~120 BPM ~ x", "about 120 BPM x"),
-        ("{x} ^ \\ <b>", "(x) / b>"),
+        ("{x} ^ \\ <x>", "(x) / x>"),
+        ("2½ minutes, 1¼ bars", "2 1/2 minutes, 1 1/4 bars"),
+        ("F#°7, vii°, Bb°, 20°", "F#dim7, viidim, Bbdim, 20 degrees"),
+        ("CΔ7 and Cmaj", "Cmaj7 and Cmaj"),
+        ("<i>Warm</i> R&amp;B<br>", "Warm R&B"),
+        ("In bar\n16. The drums enter.", "In bar 16. The drums enter."),
         ("<5 dB", "less than 5 dB"),
         ("Am → F → C", "Am -> F -> C"),
         ("good 🎵 music ★", "good music"),
@@ -79,6 +84,13 @@ def test_letters_are_kept(word: str) -> None:
         ("A calm <|im_start|> piece of music", False, "", "template"),
         ("Nice piece.\nassistant\nAnother piece.", False, "", "template"),
         ("the drums " * 60, True, "", "repeats"),
+        ("Warm intro with pads.\n2.", True, "Warm intro with pads.", ""),
+        ("Warm pads and strings, e.g.", True, "", "token limit"),
+        ("Warm pads.\nuser: what else?\nassistant: drums and bass.", False, "", "template"),
+        ("Warm \ufffd\ufffd pa\ufffdds.", False, "", "no text"),
+        ("Warm pads and strings. Th\ufffd", True, "Warm pads and strings.", ""),
+        ("I'm sorry, but I cannot listen to audio files.", False, "", "cannot hear"),
+        ("暖かいピアノの曲。静かに始", True, "暖かいピアノの曲。", ""),
         ("A slow song with a warm bass. " * 12, False, "", "repeats"),
     ],
 )
@@ -87,6 +99,13 @@ def test_judges(raw: str, hit_limit: bool, text_out: str, refusal: str) -> None:
     assert verdict.text == text_out
     assert refusal in verdict.refusal
     assert bool(verdict.refusal) == bool(refusal)
+
+
+def test_lyrics_may_repeat_and_are_cut_at_a_line() -> None:
+    chorus = "Around the world, around the world\n" * 6
+    assert judge(chorus, False, lines=True).text
+    assert judge("One line here\nanother line\nand a thi", True, lines=True).text == "One line here another line"
+    assert "repeats" in judge("la la la la\n" * 80, True, lines=True).refusal
 
 
 def test_a_short_answer_is_accepted_where_the_question_allows_it() -> None:
@@ -105,7 +124,8 @@ def test_an_accepted_answer_is_never_empty_and_already_normal(raw: str, hit_limi
     [
         ("verse chorus verse chorus", False),
         ("The chords are C - G - Am - F - C - G - Am - F through the verse.", False),
-        ("na " * 30, True),
+        ("na " * 50, True),
+        ("C - G - Am - F, " * 6, False),
         ("very very very good", False),
         ("one two three four five six seven eight nine ten " * 5, True),
         (" ".join(f"word{i}" for i in range(300)), False),

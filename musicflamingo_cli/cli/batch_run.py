@@ -1,18 +1,16 @@
 """A batch as a person watches it: the plan, the bar, each outcome, the summary."""
 
 import re
-import signal
 import time
 from collections.abc import Sequence
-from types import FrameType
 
 from musicflamingo_cli.batch import Dataset, Plan, Selection, Task, count, make_plan, run_batch, scan
 from musicflamingo_cli.captioner import Captioner, open_captioner
 from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.console import Console, failure_line, outcome_json, summary_lines
-from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.models import TINY
+from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Outcome, Summary
 
 
@@ -38,8 +36,7 @@ class BatchRun:
     def start(self, overwrite: bool, limit: int | None, shard: tuple[int, int], dry_run: bool) -> Summary:
         """Do what is missing (or, with ``dry_run``, say it) and return the counts."""
         # An unsaved question leaves no trace in a sidecar, so it is always still to be asked.
-        selection = Selection(overwrite or not self._save, limit, shard, self._settings.model == TINY)
-        _interrupt_on_sigterm()
+        selection = Selection(overwrite or not self._save, limit, shard, self._model_is_noise(), self._save)
         plan = make_plan(self._datasets, selection)
         self._tell_plan(plan)
         if dry_run or not plan.tasks:
@@ -70,6 +67,12 @@ class BatchRun:
             except KeyboardInterrupt:
                 self._tell_summary()
                 raise
+
+    def _model_is_noise(self) -> bool:
+        try:
+            return resolve(self._settings.model, self._settings.models_folder, self._settings.mmproj).is_noise
+        except ModelError:  # told when the model is opened; a dry run needs none
+            return False
 
     def _tell_plan(self, plan: Plan) -> None:
         wanted = ", ".join(f"{name} {number}" for name, number in plan.per_preset.items())
@@ -103,12 +106,3 @@ class BatchRun:
     def _tell_summary(self) -> None:
         for line in summary_lines(self._summary, time.monotonic() - self._started):
             self._console.say(line)
-
-
-def _interrupt_on_sigterm() -> None:
-    """What Ctrl-C does, SIGTERM does: finished work is saved, the child is killed."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

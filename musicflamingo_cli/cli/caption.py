@@ -27,6 +27,7 @@ def caption(
     from musicflamingo_cli.cli.asking import announce, presets_for
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
+    from musicflamingo_cli.types import Outcome
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common)
@@ -41,9 +42,13 @@ def caption(
     single = len(audio) == 1 and len(chosen[audio[0].parent]) == 1
     with open_captioner(settings, keep, console.warn, single) as captioner:
         announce(console, captioner)
+        saved_to: set[Path] = set()
         for path in audio:
             track = track_for(path)
             info, problem = _read(track)
+            if keep and track.sidecar in saved_to:
+                problem = Outcome(track, skipped=f"another file has the same sidecar, {track.sidecar.name}")
+            saved_to.add(track.sidecar)
             outcome = problem or captioner.caption(track, chosen[path.parent], info)
             failed |= bool(outcome.failures)
             _show(console, outcome, single)
@@ -73,6 +78,8 @@ def _show(console: "Console", outcome: "Outcome", alone: bool) -> None:
         console.data(f"{outcome.track.audio}")
         for item in outcome.captions:
             console.data(f"  {item.preset}: {item.text}")
+    if outcome.skipped:
+        console.say(f"skipped {outcome.track.audio}: {outcome.skipped}")
     for note in outcome.notes:
         console.say(f"{outcome.track.audio}: {note}")
     for failure in outcome.failures:

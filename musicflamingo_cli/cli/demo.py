@@ -43,6 +43,7 @@ def demo(
     failed = False
     save = asking.ask is None or asking.save_as is not None
     with open_captioner(settings, save, console.warn) as captioner:
+        music.claim_folder(out)
         files = music.copy_music(audio, out) if audio else music.make_music(out)
         announce(console, captioner)
         for file in files:

@@ -164,6 +164,7 @@ def console_for(common: Common, as_json: bool = False) -> "Console":
 @contextlib.contextmanager
 def reporting(common: Common) -> Iterator[None]:
     """One table from exception to sentence and exit code; a traceback only with -v."""
+    _interrupt_on_other_signals()
     try:
         yield
     except MusicFlamingoError as error:
@@ -183,6 +184,19 @@ def reporting(common: Common) -> Iterator[None]:
         told = f"error: {type(error).__name__}: {error}"
         console_for(common).warn(f"{told}\n  this is a fault of ours; run it again with -v and report it")
         raise typer.Exit(EXIT_TRACK_FAILED) from error
+
+
+def _interrupt_on_other_signals() -> None:
+    """What Ctrl-C does, SIGTERM and a lost terminal do: finished work is saved, children are killed."""
+    import signal
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, interrupt)
 
 
 def _show_traceback(common: Common) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from musicflamingo_cli import llama_cpp, process
 from musicflamingo_cli.config import Settings, user_log_dir
 from musicflamingo_cli.engines.context import tokens_needed
-from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
+from musicflamingo_cli.errors import EngineError, ModelError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -140,7 +140,7 @@ def _tokens_heard(log: str, clip: Clip) -> int | None:
     return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.audio_tokens else None
 
 
-def _failed(done: process.Finished, command: list[str]) -> EngineError:
+def _failed(done: process.Finished, command: list[str]) -> EngineError | ModelError:
     kept = _keep_log(done.log, command)
     if done.signal_name == "SIGILL":
         return EngineError(
@@ -149,7 +149,7 @@ def _failed(done: process.Finished, command: list[str]) -> EngineError:
         )
     how = f"died of {done.signal_name}" if done.signal_name else f"ended with exit code {done.returncode}"
     if known := llama_cpp.diagnose(done.log):
-        return EngineError(f"{known.reason} (llama-mtmd-cli {how}; log: {kept})", known.hint)
+        return known.error(f"llama-mtmd-cli {how}; log: {kept}")
     last = llama_cpp.tail(done.log) or "(its log is empty)"
     return EngineError(
         f"llama-mtmd-cli {how} (log: {kept}):\n{last}", "see its log, or run: musicflamingo models check"

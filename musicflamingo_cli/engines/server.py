@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli import llama_cpp, process
+from musicflamingo_cli.audio import folder_prefix
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
-from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
+from musicflamingo_cli.errors import EngineError, ModelError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -126,12 +127,12 @@ class ServerEngine:
     def _last_words(self) -> str:
         return llama_cpp.tail(self._server.log()) if self._server else ""
 
-    def _died(self, death: ServerDied) -> EngineError:
+    def _died(self, death: ServerDied) -> EngineError | ModelError:
         known = llama_cpp.diagnose(self._server.log()) if self._server else None
         words = self._last_words()
         self.close()
         if known:
-            return EngineError(f"{known.reason} (llama-server: {death})", known.hint)
+            return known.error(f"llama-server: {death}")
         return EngineError(f"llama-server died: {death}\n{words}", "try --engine mtmd-cli, or: musicflamingo build")
 
 
@@ -143,7 +144,7 @@ class _Server:
         self._timeout = settings.timeout
         # Not below a long TMPDIR: a socket's path holds at most 107 bytes (sun_path of 108).
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-        self._folder = Path(tempfile.mkdtemp(prefix=f"musicflamingo-{os.getpid()}-", dir=parent))  # mode 0700
+        self._folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=parent))  # mode 0700
         self._media = self._folder / "media"
         self._media.mkdir()
         self._socket = self._folder / "s.sock"

@@ -11,7 +11,7 @@ import pytest
 from musicflamingo_cli.audio import prepared
 from musicflamingo_cli.config import Settings, user_log_dir
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
-from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.errors import ModelError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav
@@ -239,12 +239,20 @@ def test_the_chat_template_of_the_model_is_used(make_wav: MakeWav, tiny_settings
 
 
 @pytest.mark.real
-def test_a_wrong_model_is_told_in_words(make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
-    """A model cut in half passes the header check and fails in llama.cpp; its log becomes a sentence."""
+def test_a_model_that_llama_cpp_cannot_load_ends_the_run(
+    make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+) -> None:
+    """One that passes the header check, since only its last tensor is cut: the binary's log becomes a sentence."""
     source = tiny_settings.models_folder / "musicflamingo-tiny.F32.gguf"
-    (tmp_path / "half.gguf").write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    pair = resolve(str(tmp_path / "half.gguf"), tmp_path, next(tiny_settings.models_folder.glob("*mmproj*")))
-    with prepared(make_wav()) as clip:
-        (result,) = MtmdCliEngine(tiny_settings, pair).describe(clip, [PROMPT], GREEDY)
-    assert isinstance(result, Failure)
-    assert "cannot load the model" in result.reason
+    (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:-100])
+    pair = resolve(str(tmp_path / "cut.gguf"), tmp_path, next(tiny_settings.models_folder.glob("*mmproj*")))
+    with prepared(make_wav()) as clip, pytest.raises(ModelError, match="cannot load the model"):
+        list(MtmdCliEngine(tiny_settings, pair).describe(clip, [PROMPT], GREEDY))
+
+
+def test_a_binary_that_does_not_run_is_a_missing_tool(tmp_path: Path, tiny_models: Path) -> None:
+    write_fake(tmp_path, "answer").joinpath("llama-mtmd-cli").write_text(
+        "#!/bin/sh\necho libcudart missing\nexit 127\n"
+    )
+    with pytest.raises(ToolMissingError, match="libcudart missing"):
+        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models))

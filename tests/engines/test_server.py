@@ -18,7 +18,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import open_engine
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.server import ServerEngine, _Server
-from musicflamingo_cli.errors import EngineError, ToolMissingError
+from musicflamingo_cli.errors import EngineError, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav, hear_interrupts
@@ -57,7 +57,7 @@ def server_of(batch: subprocess.Popen[str]) -> int:
 
 
 def folders_of(batch: subprocess.Popen[str], tmp_path: Path) -> list[Path]:
-    return [path for parent in (tmp_path, Path("/tmp")) for path in parent.glob(f"musicflamingo-{batch.pid}-*")]
+    return [path for parent in (tmp_path, Path("/tmp")) for path in parent.glob(f"musicflamingo-*-{batch.pid}-*")]
 
 
 def is_gone(pid: int, seconds: float = 10) -> bool:
@@ -249,7 +249,7 @@ CLIP = Clip(Path("/dev/null"), 16_000, 1.0, False)
 @pytest.mark.parametrize(
     ("script", "reason", "hint"),
     [
-        ("echo 'failed to load model' >&2; exit 1", "cannot load the model", "models check"),
+        ("echo 'failed to load model' >&2; exit 1", "cannot load the model", "models list"),
         ("echo 'cudaMalloc failed: out of memory'; exit 1", "not enough memory", "smaller quant"),
         ("echo strange words; kill -SEGV $$", "strange words", "--engine mtmd-cli"),
     ],
@@ -258,7 +258,7 @@ def test_a_server_that_cannot_start_is_told_in_words(
     tmp_path: Path, tiny_models: Path, script: str, reason: str, hint: str
 ) -> None:
     engine = ServerEngine(fake_server(tmp_path / "llama", script), resolve("tiny", tiny_models), ignore)
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(MusicFlamingoError) as caught:
         list(engine.describe(CLIP, PROMPTS, GREEDY))
     assert reason in str(caught.value)
     assert hint in caught.value.hint
