@@ -230,7 +230,11 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        while True:
+            try:
+                return self.sock.connect(str(self._path))
+            except BlockingIOError:  # its queue of callers (5) is full for a moment: more prompts than that at once
+                time.sleep(0.01)
 
 
 def _chat(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:

@@ -276,6 +276,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
     def do_GET(self): self.reply(200, {{}})
     def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
         if behaviour == "dies": os._exit(3)
         if behaviour == "hangs": time.sleep(30)
         if behaviour == "refuses": return self.reply(400, {{"error": {{"message": "no such file"}}}})
@@ -309,6 +310,18 @@ def test_prompts_fail_one_by_one(
 ) -> None:
     results = results_of(behaviour, tmp_path, tiny_models, remarks)
     assert [result.kind for result in results if isinstance(result, Failure)] == [kind] * 3
+
+
+@pytest.mark.real
+def test_more_prompts_than_the_server_has_places_in_its_queue(
+    make_wav: MakeWav, engine: ServerEngine, remarks: list[str]
+) -> None:
+    prompts = [Prompt(f"p{i}", f"Question {i}", 5) for i in range(24)]
+    with prepared(make_wav()) as clip:
+        results = list(engine.describe(clip, prompts, GREEDY))
+    assert all(isinstance(result, Answer) for result in results)
+    assert len(results) == 24
+    assert remarks == []
 
 
 def test_a_deaf_server_and_one_that_does_not_share_are_noticed(
