@@ -195,7 +195,7 @@ def whole_sentences(text: str) -> str:
 
 
 def _is_list_number(word: str, before: str) -> bool:
-    """Whether `2.` numbers an item of a list rather than ending a sentence: it is 1., follows another, or stands alone."""
+    """Whether `2.` numbers a list item rather than ending a sentence: it is 1., follows another, or stands alone."""
     if not re.fullmatch(r"\d{1,2}\.", word):
         return False
     number = int(word[:-1])
