@@ -83,7 +83,7 @@ def write_tiny_pair(folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     return (
         _atomically(folder / LANGUAGE_MODEL_NAME, _write_language_model),
-        _atomically(folder / PROJECTOR_NAME, _write_projector),
+        _atomically(folder / PROJECTOR_NAME, write_projector),
     )
 
 
@@ -193,7 +193,8 @@ def _add_language_tensors(weights: _Weights, n_vocab: int, words: range, ends: r
         weights.add_matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD, 2.0)
 
 
-def _write_projector(path: Path) -> None:
+def write_projector(path: Path, projection: int = WIDTH) -> None:
+    """Write the random projector, giving vectors ``projection`` wide: the embedding length of its language model."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "clip")
@@ -207,12 +208,12 @@ def _write_projector(path: Path) -> None:
     writer.add_uint32("clip.audio.block_count", LAYERS)
     writer.add_uint32("clip.audio.attention.head_count", HEADS)
     writer.add_float32("clip.audio.attention.layer_norm_epsilon", 1e-5)
-    writer.add_uint32("clip.audio.projection_dim", WIDTH)
-    _add_projector_tensors(_Weights(writer, seed=30))
+    writer.add_uint32("clip.audio.projection_dim", projection)
+    _add_projector_tensors(_Weights(writer, seed=30), projection)
     _close(writer)
 
 
-def _add_projector_tensors(weights: _Weights) -> None:
+def _add_projector_tensors(weights: _Weights, projection: int) -> None:
     for index, channels in ((1, MEL_BINS), (2, WIDTH)):
         kernel = weights.normal(WIDTH, channels, 3, scale=2.0 / (3 * channels) ** 0.5)
         weights.add(f"a.conv1d.{index}.weight", kernel, half=True)
@@ -231,9 +232,9 @@ def _add_projector_tensors(weights: _Weights) -> None:
         weights.add_bias(f"{block}.ffn_up", FEED_FORWARD)
         weights.add_matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD)
         weights.add_bias(f"{block}.ffn_down", WIDTH)
-    for index, gain in ((1, 2.0), (2, 4.0)):
-        weights.add_matrix(f"mm.a.mlp.{index}", WIDTH, WIDTH, gain)
-        weights.add_bias(f"mm.a.mlp.{index}", WIDTH)
+    for index, width, gain in ((1, WIDTH, 2.0), (2, projection, 4.0)):
+        weights.add_matrix(f"mm.a.mlp.{index}", width, WIDTH, gain)
+        weights.add_bias(f"mm.a.mlp.{index}", width)
 
 
 def _close(writer: gguf.GGUFWriter) -> None:

@@ -86,12 +86,10 @@ def test_a_missing_half_and_swapped_halves(tiny_models: Path, tmp_path: Path) ->
         resolve("Q6_K", tmp_path, tiny_models / MODEL)
 
 
-def test_a_projector_of_another_width(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_model, "WIDTH", 32)
-    monkeypatch.setattr(tiny_model, "HEADS", 2)
-    models.pull_tiny(tmp_path)
-    with pytest.raises(ModelError, match=r"32 wide.* takes 64"):
-        resolve(str(tiny_models / MODEL), tmp_path, tmp_path / PROJECTOR)
+def test_a_projector_of_another_width(tiny_models: Path, tmp_path: Path) -> None:
+    tiny_model.write_projector(tmp_path / "other.mmproj.gguf", projection=96)
+    with pytest.raises(ModelError, match=r"96 wide.* takes 64"):
+        resolve(str(tiny_models / MODEL), tmp_path, tmp_path / "other.mmproj.gguf")
 
 
 def test_a_model_without_a_template(tmp_path: Path, tiny_models: Path) -> None:
