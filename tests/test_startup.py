@@ -44,7 +44,7 @@ def test_starting_costs_little_more_than_bare_typer(tmp_path: Path, argument: st
     bare.write_text(BARE)
     ours, theirs = [sys.executable, "-m", "musicflamingo_cli", argument], [sys.executable, str(bare), argument]
     best = {"ours": 9.0, "bare": 9.0}
-    for _ in range(15):
+    for _ in range(20):
         for name, command in (("ours", ours), ("bare", theirs)):
             best[name] = min(best[name], processor_seconds(command))
     print(f"{argument}: {best['ours']:.3f} s, bare Typer {best['bare']:.3f} s, ratio {best['ours'] / best['bare']:.2f}")
