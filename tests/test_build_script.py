@@ -181,7 +181,7 @@ def test_ctrl_c_leaves_no_compiler_behind(source: Path, tmp_path: Path) -> None:
     child.send_signal(2)
     assert child.wait(20) == 130
     time.sleep(0.5)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(llama_cache_dir()) not in listed
 
 

@@ -227,5 +227,5 @@ def test_ctrl_c_saves_what_is_finished_and_kills_the_child(run: Run, tmp_path: P
     assert all(json.loads(path.read_text()) for path in saved)
     assert not list(tmp_path.glob("musicflamingo-*"))
     assert not list(data.glob("*.lock"))
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listed

@@ -50,7 +50,7 @@ def process_of(engine: ServerEngine) -> subprocess.Popen[bytes]:
 
 
 def server_of(batch: subprocess.Popen[str]) -> int:
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     (pid,) = [int(row[0]) for row in rows if row[1] == str(batch.pid) and "llama-server" in row[2].split()[0]]
     return pid
