@@ -94,3 +94,10 @@ def make_wav(tmp_path: Path) -> MakeWav:
         return path
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many of the tests that need the real binary ran, and on which."""
+    ran = [r for key in ("passed", "failed") for r in terminalreporter.stats.get(key, []) if "real" in r.keywords]
+    where = f"on {_REAL_BINARY}" if isinstance(_REAL_BINARY, Path) else "NOT RUN on the real binary"
+    terminalreporter.write_line(f"real llama.cpp: {len({r.nodeid for r in ran})} tests ran {where}")
