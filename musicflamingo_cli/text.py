@@ -131,7 +131,6 @@ class Verdict:
 
     text: str
     refusal: str = ""
-    trimmed: bool = False
 
 
 def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) -> Verdict:
@@ -158,7 +157,7 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
         return Verdict("", "the token limit cut the answer before its first sentence ended")
     if _word_count(kept) < min_words:
         return Verdict("", f"the answer is too short (under {min_words} words)")
-    return Verdict(kept, trimmed=hit_limit and kept != normalize_text(raw))
+    return Verdict(kept)
 
 
 def _flaw(raw: str, text: str, lines: bool) -> str:
