@@ -55,6 +55,7 @@ class Plan:
     prompts: int = 0
     complete: int = 0
     problems: int = 0
+    skipped: int = 0
     per_preset: dict[str, int] = field(default_factory=dict)
 
 
@@ -121,6 +122,8 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
             plan.complete += 1
         elif item.failures:
             plan.problems += 1
+        else:
+            plan.skipped += 1
     return plan
 
 

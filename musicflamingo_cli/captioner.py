@@ -27,7 +27,7 @@ class Policy:
     """How tracks are captioned. ``save``: merge into the sidecars."""
 
     sampling: Sampling = field(default_factory=Sampling)
-    retries: int = 2
+    retries: int = Settings().retries
     max_seconds: float = MAX_SECONDS
     save: bool = True
 
@@ -97,14 +97,16 @@ class Captioner:
             for result in self._answers(clip, pending, _sampling_of(self.policy.sampling, attempt)):
                 if isinstance(result, Failure):
                     failures.append(result)
-                elif deaf := _not_heard(result, clip):
+                    continue
+                if deaf := _not_heard(result, clip):
                     failures.append(deaf)
-                elif (
-                    verdict := judge(result.text, result.hit_limit, result.prompt.min_words, result.prompt.lines)
-                ).refusal:
-                    refusals[result.prompt.preset] = verdict.refusal
+                    continue
+                prompt = result.prompt
+                verdict = judge(result.text, result.hit_limit, prompt.min_words, prompt.lines)
+                if verdict.refusal:
+                    refusals[prompt.preset] = verdict.refusal
                 else:
-                    captions.append(Caption(result.prompt.preset, verdict.text, result))
+                    captions.append(Caption(prompt.preset, verdict.text, result))
             pending = [prompt for prompt in pending if prompt.preset in refusals]
         failures += [self._refused(prompt, refusals[prompt.preset]) for prompt in pending]
 
@@ -167,14 +169,19 @@ class Captioner:
 
 @contextlib.contextmanager
 def open_captioner(
-    settings: Settings, save: bool, warn: Callable[[str], None], single: bool = False
+    settings: Settings,
+    save: bool,
+    warn: Callable[[str], None],
+    single: bool = False,
+    model: ModelPair | None = None,
 ) -> Iterator[Captioner]:
     """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
     ``single``: one prompt about one file is all that will be asked. ``warn`` gets the engine's remarks.
+    ``model``: the settings' model, where the caller has resolved it already.
     """
     sweep_temporary_folders()
-    model = resolve(settings.model, settings.models_folder, settings.mmproj)
+    model = model or resolve(settings.model, settings.models_folder, settings.mmproj)
     sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
     policy = Policy(sampling, settings.retries, settings.max_seconds, save)
     with contextlib.closing(open_engine(settings, model, single, warn)) as engine:

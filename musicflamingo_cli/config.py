@@ -7,12 +7,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from musicflamingo_cli.audio import MAX_SECONDS, MIN_SECONDS
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.types import Sampling
 
 APP = "musicflamingo"
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
+_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +28,16 @@ class Settings:
     mmproj: Path | None = None
     engine: str = "auto"
     prompts: Path | None = None
-    temperature: float = 0.7
-    top_p: float = 0.9
-    repeat_penalty: float = 1.05
-    seed: int = 42
+    temperature: float = _SAMPLING.temperature
+    top_p: float = _SAMPLING.top_p
+    repeat_penalty: float = _SAMPLING.repeat_penalty
+    seed: int = _SAMPLING.seed
     ctx_size: int | None = None  # None: what the clip and the longest answer need
     gpu_layers: int | None = None  # None: as many as fit, by llama.cpp's own judgement
     threads: int | None = None
     timeout: float = 900.0  # seconds for one prompt
     retries: int = 2
-    max_seconds: float = 1200.0
+    max_seconds: float = MAX_SECONDS
 
     @property
     def models_folder(self) -> Path:
@@ -60,7 +63,7 @@ def _checked(settings: Settings) -> Settings:
         "temperature": (0, 5),
         "top_p": (0.01, 1),
         "retries": (0, 100),
-        "max_seconds": (0.5, 1200),
+        "max_seconds": (MIN_SECONDS, MAX_SECONDS),
         "timeout": (1, 1e6),
         "seed": (0, 2**32 - 2),
         "repeat_penalty": (0.5, 2),

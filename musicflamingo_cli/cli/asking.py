@@ -1,4 +1,4 @@
-"""What `caption`, `batch` and `demo` share beyond their options: which presets, and the warning about noise."""
+"""What `caption`, `batch` and `demo` share beyond their options: which presets, who answers, what was answered."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 from musicflamingo_cli.batch import Dataset
 from musicflamingo_cli.captioner import Captioner
 from musicflamingo_cli.config import Settings, prompts_files
-from musicflamingo_cli.console import Console
+from musicflamingo_cli.console import Console, failure_line
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.prompts import Preset, choose, load_presets, validate
+from musicflamingo_cli.types import Outcome
 
 NOISE = (
     "NOISE: the tiny model has random weights; its words say nothing about the music."
@@ -48,3 +49,22 @@ def announce(console: Console, captioner: Captioner) -> None:
     )
     if model.is_noise:
         console.warn(NOISE)
+
+
+def show(console: Console, outcome: Outcome, alone: bool = False) -> None:
+    """Print a track's captions as data, and tell the rest; ``alone``: only the text, since nothing else was asked."""
+    if alone:
+        for item in outcome.captions:
+            console.data(item.text)
+    elif outcome.captions:
+        console.data(f"{outcome.track.audio}")
+        for item in outcome.captions:
+            console.data(f"  {item.preset}: {item.text}")
+    if outcome.skipped:
+        console.say(f"skipped {outcome.track.audio}: {outcome.skipped}")
+    for note in outcome.notes:
+        console.say(f"{outcome.track.audio}: {note}")
+    for failure in outcome.failures:
+        console.warn(failure_line(outcome.track.audio, failure))
+    if outcome.saved:
+        console.say(f"saved: {outcome.track.sidecar}")

@@ -1,5 +1,6 @@
 """A batch as a person watches it: the plan, the bar, each outcome, the summary."""
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.console import Console, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.errors import ConfigError, ModelError
-from musicflamingo_cli.models import resolve
+from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.types import Outcome, Summary
 
 
@@ -30,20 +31,26 @@ class BatchRun:
         self._settings = settings
         self._datasets = datasets
         self._save = save
+        self._model: ModelPair | None = None
+        with contextlib.suppress(ModelError):  # told when the model is opened; a dry run needs none
+            self._model = resolve(settings.model, settings.models_folder, settings.mmproj)
         self._summary = Summary()
         self._started = time.monotonic()
 
     def start(self, overwrite: bool, limit: int | None, shard: tuple[int, int], dry_run: bool) -> Summary:
         """Do what is missing (or, with ``dry_run``, say it) and return the counts."""
         # An unsaved question leaves no trace in a sidecar, so it is always still to be asked.
-        selection = Selection(overwrite or not self._save, limit, shard, self._model_is_noise(), self._save)
+        is_noise = self._model is not None and self._model.is_noise
+        selection = Selection(overwrite or not self._save, limit, shard, is_noise, self._save)
         plan = make_plan(self._datasets, selection)
         self._tell_plan(plan)
-        if dry_run or not plan.tasks:
+        if not (plan.tasks or plan.problems or plan.skipped):
+            self._summary.complete = plan.complete
+        elif dry_run or not plan.tasks:
             for item in scan(self._datasets, selection):
                 self._tell_only(item)
         else:
-            with open_captioner(self._settings, self._save, self._console.warn) as captioner:
+            with open_captioner(self._settings, self._save, self._console.warn, model=self._model) as captioner:
                 announce(self._console, captioner)
                 self._work(captioner, selection, plan)
         if not dry_run:
@@ -67,12 +74,6 @@ class BatchRun:
             except KeyboardInterrupt:
                 self._tell_summary()
                 raise
-
-    def _model_is_noise(self) -> bool:
-        try:
-            return resolve(self._settings.model, self._settings.models_folder, self._settings.mmproj).is_noise
-        except ModelError:  # told when the model is opened; a dry run needs none
-            return False
 
     def _tell_plan(self, plan: Plan) -> None:
         wanted = ", ".join(f"{name} {number}" for name, number in plan.per_preset.items())

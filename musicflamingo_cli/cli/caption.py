@@ -10,7 +10,6 @@ from musicflamingo_cli.cli.options import Asking, Common, Json, command, console
 from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError, SidecarError
 
 if TYPE_CHECKING:
-    from musicflamingo_cli.console import Console
     from musicflamingo_cli.types import Outcome, Track
 
 
@@ -24,7 +23,7 @@ def caption(
 ) -> None:
     """Caption these files and print the captions."""
     from musicflamingo_cli.captioner import open_captioner
-    from musicflamingo_cli.cli.asking import announce, presets_for
+    from musicflamingo_cli.cli.asking import announce, presets_for, show
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
     from musicflamingo_cli.types import Outcome
@@ -51,7 +50,7 @@ def caption(
             saved_to.add(track.sidecar)
             outcome = problem or captioner.caption(track, chosen[path.parent], info)
             failed |= bool(outcome.failures)
-            _show(console, outcome, single)
+            show(console, outcome, single)
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
     if failed:
         raise typer.Exit(EXIT_TRACK_FAILED)
@@ -66,23 +65,3 @@ def _read(track: "Track") -> "tuple[dict[str, object], Outcome | None]":
         return read_sidecar(track.sidecar), None
     except SidecarError as error:
         return {}, Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
-
-
-def _show(console: "Console", outcome: "Outcome", alone: bool) -> None:
-    from musicflamingo_cli.console import failure_line
-
-    if alone:
-        for item in outcome.captions:
-            console.data(item.text)
-    elif outcome.captions:
-        console.data(f"{outcome.track.audio}")
-        for item in outcome.captions:
-            console.data(f"  {item.preset}: {item.text}")
-    if outcome.skipped:
-        console.say(f"skipped {outcome.track.audio}: {outcome.skipped}")
-    for note in outcome.notes:
-        console.say(f"{outcome.track.audio}: {note}")
-    for failure in outcome.failures:
-        console.warn(failure_line(outcome.track.audio, failure))
-    if outcome.saved:
-        console.say(f"saved: {outcome.track.sidecar}")

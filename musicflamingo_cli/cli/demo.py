@@ -25,8 +25,8 @@ def demo(
 
     from musicflamingo_cli import demo as music
     from musicflamingo_cli.captioner import open_captioner
-    from musicflamingo_cli.cli.asking import announce, presets_for
-    from musicflamingo_cli.console import failure_line, outcome_json
+    from musicflamingo_cli.cli.asking import announce, presets_for, show
+    from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
     from musicflamingo_cli.models import TINY, pull_tiny
 
@@ -49,13 +49,7 @@ def demo(
         for file in files:
             outcome = captioner.caption(track_for(file), presets, {})
             failed |= bool(outcome.failures)
-            console.data(f"\n{file}")
-            for item in outcome.captions:
-                console.data(f"  {item.preset}: {item.text}")
-            for failure in outcome.failures:
-                console.warn(failure_line(file, failure))
-            if outcome.saved:
-                console.data(f"  -> {outcome.track.sidecar}")
+            show(console, outcome)
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
         announce(console, captioner)
     if failed:
