@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,15 @@ def tiny_settings(real_llama_dir: Path, tiny_models: Path) -> Settings:
     return Settings(
         model="tiny", models_dir=tiny_models, llama_dir=real_llama_dir, temperature=0.0, timeout=120, threads=1
     )
+
+
+def start_batch(data: Path, settings: Settings, *options: str, scratch: Path) -> subprocess.Popen[str]:
+    """`musicflamingo batch` on the real binary, to be interrupted; its temporary files go to ``scratch``."""
+    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(data), "--model", settings.model]
+    command += ["--models-dir", str(settings.models_folder), "--llama-dir", str(settings.llama_dir)]
+    command += ["--threads", str(settings.threads), *options]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=hear_interrupts)
 
 
 def hear_interrupts() -> None:

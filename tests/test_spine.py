@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import hear_interrupts, tone
+from musicflamingo_cli.config import Settings
+from tests.conftest import start_batch, tone
 from tests.test_audio import damaged_flac, encode
 
 pytestmark = pytest.mark.real
 
 PRESETS = ["full", "brief"]
+ASK = [part for preset in PRESETS for part in ("--preset", preset)]
 LONG_NAME = "n" * 196 + ".wav"  # 200 bytes
 FOREIGN: dict[str, Any] = {f"feature_{i}": i / 7 for i in range(97)} | {
     "not_a_number": math.nan,
@@ -91,6 +93,7 @@ class Run:
     tracks: dict[str, dict[str, Any]]
     stderr: str
     options: list[str]
+    engine: str
 
     def info(self, track: str) -> dict[str, Any]:
         data: dict[str, Any] = json.loads((self.root / self.good[track]).read_text(encoding="utf-8"))
@@ -122,7 +125,7 @@ def run(
         "1",
     ]
     options += ["--engine", request.param]
-    options += [part for preset in PRESETS for part in ("--preset", preset)]
+    options += ASK
     scratch = tmp_path_factory.mktemp("scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(scratch))
@@ -130,7 +133,7 @@ def run(
     assert list(scratch.iterdir()) == [], "temporary files are left"
     told = [json.loads(line) for line in done.stdout.splitlines()]
     tracks = {os.path.relpath(item["track"], root.name): item for item in told}
-    return Run(root, good, bad, done.returncode, tracks, done.stderr, options)
+    return Run(root, good, bad, done.returncode, tracks, done.stderr, options, request.param)
 
 
 def test_it_ends_with_exit_code_1_because_some_failed(run: Run) -> None:
@@ -200,19 +203,13 @@ def test_a_second_run_does_nothing_and_takes_seconds(run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.root.rglob("*.INFO")} == before
 
 
-def test_ctrl_c_saves_what_is_finished_and_kills_the_child(run: Run, tmp_path: Path) -> None:
+def test_ctrl_c_saves_what_is_finished_and_kills_the_child(run: Run, tiny_settings: Settings, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for index in range(30):
         soundfile.write(data / f"{index:02}.wav", tone(20, 300 + 20 * index), 16_000)
-    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(data), *run.options]
-    child = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        preexec_fn=hear_interrupts,
-    )
+    options = ("--engine", run.engine, *ASK)
+    child = start_batch(data, tiny_settings, *options, scratch=tmp_path)
     assert child.stderr
     for line in child.stderr:
         if line.startswith("[3/30]"):

@@ -21,7 +21,7 @@ from musicflamingo_cli.engines.server import ServerEngine, _Server
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
-from tests.conftest import MakeWav, hear_interrupts
+from tests.conftest import MakeWav, start_batch
 from tests.fakes.mtmd_cli import write_fake
 
 GREEDY = Sampling(temperature=0.0, seed=7)
@@ -151,25 +151,8 @@ def test_a_batch_of_twenty_survives_the_servers_death(
 ) -> None:
     for index in range(20):
         make_wav(f"data/{index:02}.wav", 2, 300 + 50 * index)
-    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(tmp_path / "data"), "--engine", "server"]
-    command += [
-        "--model",
-        "tiny",
-        "--models-dir",
-        str(tiny_settings.models_folder),
-        "--threads",
-        "1",
-        "--timeout",
-        "60",
-    ]
-    command += ["--llama-dir", str(tiny_settings.llama_dir), "--preset", "brief", "--preset", "technical"]
-    batch = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        preexec_fn=hear_interrupts,
-    )
+    options = ("--engine", "server", "--timeout", "60", "--preset", "brief", "--preset", "technical")
+    batch = start_batch(tmp_path / "data", tiny_settings, *options, scratch=tmp_path)
     assert batch.stderr
     lines = []
     for line in batch.stderr:
@@ -187,16 +170,7 @@ def test_a_batch_of_twenty_survives_the_servers_death(
 def test_no_server_outlives_us(number: int, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
     for index in range(10):
         make_wav(f"data/{index}.wav", 20)
-    command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(tmp_path / "data"), "--engine", "server"]
-    command += ["--model", "tiny", "--models-dir", str(tiny_settings.models_folder), "--threads", "1"]
-    command += ["--llama-dir", str(tiny_settings.llama_dir)]
-    batch = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        preexec_fn=hear_interrupts,
-    )
+    batch = start_batch(tmp_path / "data", tiny_settings, "--engine", "server", scratch=tmp_path)
     assert batch.stderr
     for line in batch.stderr:
         if line.startswith("[1/10]"):
