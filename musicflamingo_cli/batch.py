@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,28 +132,56 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
 def run_batch(
     items: Iterable[Task | Outcome],
     caption: Callable[[Task], Outcome],
-    starting: Callable[[Track], None],
+    lanes: int,
+    stop: Callable[[], None],
     done: Callable[[Outcome], None],
     summary: Summary,
 ) -> None:
-    """Work through a scan. ``starting`` is called before a track, ``done`` with every outcome.
+    """Work through a scan, ``lanes`` tracks at once, while the clip of one more is prepared.
 
-    ``summary`` is filled as it goes, so that it tells the truth after an interrupt, too.
+    ``caption`` runs in threads of its own; ``done`` is called here with every outcome, as it comes. When anything
+    ends this early (Ctrl-C), ``stop`` must end what is in work; those outcomes still come. ``summary`` is filled as
+    it goes, so that it tells the truth then, too.
     """
-    for item in items:
-        if isinstance(item, Task):
-            starting(item.track)
-            outcome = caption(item)
-        else:
-            outcome = item
+
+    def tell(outcome: Outcome) -> None:
         count(summary, outcome)
         done(outcome)
+
+    working: set[Future[Outcome]] = set()
+    with ThreadPoolExecutor(lanes + 1, thread_name_prefix="track") as pool:
+        try:
+            for item in items:
+                if isinstance(item, Outcome):
+                    tell(item)
+                    continue
+                if len(working) > lanes:
+                    _tell_finished(working, tell)
+                working.add(pool.submit(caption, item))
+            while working:
+                _tell_finished(working, tell)
+        except BaseException:
+            stop()
+            for future in working:
+                with contextlib.suppress(Exception, CancelledError):
+                    tell(future.result())
+            raise
+
+
+def _tell_finished(working: set[Future[Outcome]], tell: Callable[[Outcome], None]) -> None:
+    """Wait until a track is finished, and take it out of ``working``. Raises what ended a track's thread."""
+    finished, _ = wait(working, return_when=FIRST_COMPLETED)
+    for future in finished:
+        working.discard(future)  # first: an interrupt must not have it told twice
+        tell(future.result())
 
 
 def count(summary: Summary, outcome: Outcome) -> None:
     """Add an outcome: failed where anything of it failed, even if some presets were saved."""
     summary.audio_seconds += outcome.audio_seconds
-    if outcome.failures:
+    if outcome.was_interrupted:
+        summary.interrupted += 1
+    elif outcome.failures:
         summary.failed += 1
         for failure in outcome.failures:
             if len(summary.failures) < _LISTED_FAILURES:

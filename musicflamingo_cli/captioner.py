@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolM
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.text import judge
-from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Outcome, Prompt, Sampling, Track
+from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Load, Outcome, Prompt, Sampling, Track
 
 _RETRY_REPEAT_PENALTY = 1.1  # with another seed it cures loops, also at temperature 0 where a seed alone cannot
 
@@ -52,10 +53,17 @@ class Captioner:
     engine: Engine
     model: ModelPair
     policy: Policy
+    why: str = ""  # this engine
+    _lanes: threading.Semaphore = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lanes", threading.Semaphore(self.engine.lanes))
 
     def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.
 
+        From several threads at once: clips are prepared side by side, as many as the engine has lanes are asked
+        about, and a lane is kept until the last retry, since the engine still has the track in its memory.
         On KeyboardInterrupt what was answered is saved before it goes on its way.
         """
         started = time.monotonic()
@@ -68,7 +76,8 @@ class Captioner:
                 values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
                 prompts, failures = _render(presets, values)
                 try:
-                    self._ask(clip, prompts, captions, failures)
+                    with self._lanes:
+                        self._ask(clip, prompts, captions, failures)
                 except BaseException:
                     with contextlib.suppress(TrackError):
                         self._save(track, captions, clip)
@@ -172,20 +181,21 @@ def open_captioner(
     settings: Settings,
     save: bool,
     warn: Callable[[str], None],
-    single: bool = False,
+    load: Load,
     model: ModelPair | None = None,
 ) -> Iterator[Captioner]:
     """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
-    ``single``: one prompt about one file is all that will be asked. ``warn`` gets the engine's remarks.
+    ``load`` is what will be asked of it. ``warn`` gets the engine's remarks.
     ``model``: the settings' model, where the caller has resolved it already.
     """
     sweep_temporary_folders()
     model = model or resolve(settings.model, settings.models_folder, settings.mmproj)
     sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
     policy = Policy(sampling, settings.retries, settings.max_seconds, save)
-    with contextlib.closing(open_engine(settings, model, single, warn)) as engine:
-        yield Captioner(engine, model, policy)
+    engine, why = open_engine(settings, model, load, warn)
+    with contextlib.closing(engine):
+        yield Captioner(engine, model, policy, why)
 
 
 def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:

@@ -33,6 +33,7 @@ class Settings:
     repeat_penalty: float = _SAMPLING.repeat_penalty
     seed: int = _SAMPLING.seed
     ctx_size: int | None = None  # None: what the clip and the longest answer need
+    slots: int | None = None  # None: as many as there is memory for, up to 4
     gpu_layers: int | None = None  # None: as many as fit, by llama.cpp's own judgement
     threads: int | None = None
     timeout: float = 900.0  # seconds for one prompt
@@ -69,6 +70,7 @@ def _checked(settings: Settings) -> Settings:
         "repeat_penalty": (0.5, 2),
         "threads": (1, 4096),
         "ctx_size": (256, 10_000_000),
+        "slots": (1, 64),
         "gpu_layers": (0, 10_000),
     }
     for name, (low, high) in limits.items():

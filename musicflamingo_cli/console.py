@@ -131,6 +131,8 @@ class BatchBar:
 
     def finished(self, outcome: Outcome) -> None:
         """Count an outcome that took work, and tell it where there is no live bar."""
+        if outcome.was_interrupted:
+            return
         self._done += 1
         self._failed += bool(outcome.failures)
         per_hour = self._done / max(time.monotonic() - self._started, 1e-9) * 3600
@@ -170,9 +172,11 @@ def failure_line(audio: Path, failure: Failure) -> str:
 
 def summary_lines(summary: Summary, seconds: float) -> list[str]:
     """What a batch ends with: the counts, then what failed, by name."""
+    interrupted = f", {summary.interrupted} interrupted" if summary.interrupted else ""
     lines = [
         f"{summary.captioned} captioned, {summary.complete} already complete, {summary.failed} failed,"
-        f" {summary.skipped} skipped; {duration(summary.audio_seconds)} of audio heard in {duration(seconds)}"
+        f" {summary.skipped} skipped{interrupted};"
+        f" {duration(summary.audio_seconds)} of audio heard in {duration(seconds)}"
     ]
     if summary.failures:
         lines.append("failed:")

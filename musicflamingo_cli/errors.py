@@ -79,6 +79,12 @@ class TooLongError(EngineError):
     kind = "too long"
 
 
+class StoppedError(EngineError):
+    """The run was interrupted before the answer was there; nothing is wrong with the track."""
+
+    kind = "interrupted"
+
+
 class PromptError(TrackError):
     """Nothing is left of a prompt once the variables that this track lacks are taken out."""
 

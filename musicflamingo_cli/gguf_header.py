@@ -36,13 +36,27 @@ class GgufHeader:
 
     @property
     def context_length(self) -> int:
-        return int(self.values.get(f"{self.architecture}.context_length", 0))
+        return self._count("context_length")
 
     @property
     def embedding_length(self) -> int:
         """The width that a language model takes in, or that a projector gives out."""
         key = "clip.audio.projection_dim" if self.is_projector else f"{self.architecture}.embedding_length"
         return int(self.values.get(key, 0))
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What a token of context takes at f16, in bytes: a key and a value in each layer for each KV head.
+
+        Qwen2.5-7B: 28 layers x 4 heads x 128 x 2 x 2 bytes = 56 KiB.
+        """
+        heads = self._count("attention.head_count")
+        width = self.embedding_length // heads if heads else 0
+        key, value = self._count("attention.key_length") or width, self._count("attention.value_length") or width
+        return self._count("block_count") * (self._count("attention.head_count_kv") or heads) * (key + value) * 2
+
+    def _count(self, name: str) -> int:
+        return int(self.values.get(f"{self.architecture}.{name}", 0))
 
     @property
     def is_noise(self) -> bool:

@@ -62,8 +62,12 @@ def version(binary: Path) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """Our environment without LLAMA_ARG_*, which would set what we set (context, seed, …) behind our back."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_ARG_", "LLAMA_LOG_"))}
+    """Our environment without LLAMA_ARG_*, which would set what we set (context, seed, …) behind our back.
+
+    Without a backtrace, too: ggml would start a debugger on itself, whose pages bury the one line that says why.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_ARG_", "LLAMA_LOG_"))}
+    return ours | {"GGML_NO_BACKTRACE": "1"}
 
 
 @dataclass(frozen=True, slots=True)

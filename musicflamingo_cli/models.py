@@ -27,6 +27,8 @@ class ModelPair:
     projector: Path
     context_length: int  # tokens
     is_noise: bool  # random weights: its answers are noise
+    kv_bytes_per_token: int = 0  # of memory that a token of context takes, at f16
+    size: int = 0  # bytes of both files
 
     @property
     def label(self) -> str:
@@ -134,7 +136,8 @@ def check_pair(language_model: Path, projector: Path) -> ModelPair:
             "name the projector made for this model with --mmproj",
         )
     _require_template(model)
-    return ModelPair(language_model, projector, model.context_length, model.is_noise)
+    size = language_model.stat().st_size + projector.stat().st_size
+    return ModelPair(language_model, projector, model.context_length, model.is_noise, model.kv_bytes_per_token, size)
 
 
 def _require_template(model: GgufHeader) -> None:

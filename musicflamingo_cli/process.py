@@ -6,9 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _GRACE_SECONDS = 2.0  # between asking a child to end and making it
 
@@ -40,33 +42,60 @@ class ChildTimeout(Exception):
         self.log = log
 
 
-def run(command: list[str], log_file: Path, timeout: float, env: dict[str, str] | None = None) -> Finished:
-    """Run ``command`` to its end; stderr goes to ``log_file``, stdout is returned.
+class Stopped(Exception):
+    """The child was killed, or not started, because ``Children.stop`` was called."""
 
-    The child gets a process group of its own and no stdin (llama.cpp's tools read the terminal), so Ctrl-C
-    reaches us alone; whatever ends this call early (time-out, interrupt) kills the whole group first.
 
-    Raises OSError when the command cannot be started, ChildTimeout at the limit.
-    """
-    started = time.monotonic()
-    with log_file.open("wb") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=env,
-            start_new_session=True,
-        )
-        try:
-            stdout, _ = child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            kill_group(child)
-            raise ChildTimeout(timeout, read_log(log_file)) from None
-        except BaseException:
-            kill_group(child)
-            raise
-    return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
+class Children:
+    """Runs children to their end, from any thread; all of them can be ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: list[str], log_file: Path, timeout: float, env: dict[str, str] | None = None) -> Finished:
+        """Run ``command`` to its end; stderr goes to ``log_file``, stdout is returned.
+
+        The child gets a process group of its own and no stdin (llama.cpp's tools read the terminal), so Ctrl-C
+        reaches us alone; whatever ends this call early (time-out, interrupt) kills the whole group first.
+
+        Raises OSError when the command cannot be started, ChildTimeout at the limit, Stopped after ``stop``.
+        """
+        started = time.monotonic()
+        with log_file.open("wb") as log:
+            child = self._start(command, log, env)
+            try:
+                stdout, _ = child.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                kill_group(child)
+                raise ChildTimeout(timeout, read_log(log_file)) from None
+            except BaseException:
+                kill_group(child)
+                raise
+            finally:
+                with self._lock:
+                    self._running.discard(child)
+        if self._stopped:
+            raise Stopped
+        return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
+
+    def stop(self) -> None:
+        """End all that run, now; what is asked for afterwards does not start."""
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+    def _start(self, command: list[str], log: IO[bytes], env: dict[str, str] | None) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopped:
+                raise Stopped
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
+            child = subprocess.Popen(command, stdin=null, stdout=pipe, stderr=log, env=env, start_new_session=True)
+            self._running.add(child)
+            return child
 
 
 class Guarded:
@@ -79,6 +108,8 @@ class Guarded:
 
     def __init__(self, command: list[str], log_file: Path, env: dict[str, str] | None = None) -> None:
         """Raises OSError when the command cannot be started."""
+        self._killing = threading.Lock()
+        self._is_killed = False
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
@@ -96,12 +127,19 @@ class Guarded:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """End the child, then the watchdog, so that it can hit no later process of the same number."""
-        with contextlib.suppress(ProcessLookupError):
-            kill_group(self.process)
-        kill_group(self._watchdog)
-        if self._watchdog.stdin:
-            self._watchdog.stdin.close()
+        """End the child, then the watchdog, so that it can hit no later process of the same number.
+
+        From any thread, any number of times: only the first does it, the others wait for it.
+        """
+        with self._killing:
+            if self._is_killed:
+                return
+            self._is_killed = True
+            with contextlib.suppress(ProcessLookupError):
+                kill_group(self.process)
+            kill_group(self._watchdog)
+            if self._watchdog.stdin:
+                self._watchdog.stdin.close()
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

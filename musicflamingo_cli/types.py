@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+INTERRUPTED = "interrupted"  # the kind of failure that says nothing about a track
 KEY_PREFIX = "music_flamingo_"  # the only keys of a sidecar that are ours
 
 # What the model's encoder hears (whisper's): 16 kHz mono in windows of 30 s, 750 tokens each.
@@ -79,6 +80,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine is opened for. ``at_once``: no more tracks than that will be asked about together."""
+
+    tracks: int
+    prompts: int  # about each
+    at_once: int = 1
+
+    @property
+    def is_single(self) -> bool:
+        return self.tracks == 1 and self.prompts == 1
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said to one prompt.
 
@@ -126,6 +140,11 @@ class Outcome:
     seconds: float = 0.0
     saved: bool = False
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether nothing else is wrong with it than that the run was stopped."""
+        return bool(self.failures) and all(failure.kind == INTERRUPTED for failure in self.failures)
+
 
 @dataclass(slots=True)
 class Summary:
@@ -135,6 +154,7 @@ class Summary:
     complete: int = 0
     failed: int = 0
     skipped: int = 0
+    interrupted: int = 0  # in work when the run was; what was answered is saved
     audio_seconds: float = 0.0
     failures: list[tuple[Path, Failure]] = field(default_factory=list)
     failures_unlisted: int = 0

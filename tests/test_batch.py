@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from musicflamingo_cli.batch import Dataset, Selection, Task, _in_shard, make_plan, run_batch, scan
 from musicflamingo_cli.dataset import track_for
+from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import Caption, Failure, Outcome, Summary, Track
 
@@ -67,11 +70,67 @@ def test_running_counts_every_outcome(tmp_path: Path) -> None:
             return Outcome(task.track, failures=(Failure("full", "engine", "died"),), audio_seconds=2)
         return Outcome(task.track, (Caption("full", "x", None),), audio_seconds=3)  # type: ignore[arg-type]
 
-    run_batch(scan([tree(tmp_path)], Selection()), caption, lambda track: None, told.append, summary)
+    run_batch(scan([tree(tmp_path)], Selection()), caption, 2, lambda: None, told.append, summary)
     assert (summary.captioned, summary.complete, summary.failed, summary.skipped) == (1, 1, 2, 1)
     assert summary.audio_seconds == 5
-    assert [audio.name for audio, _ in summary.failures] == ["c.wav", "d.wav"]
+    assert sorted(audio.name for audio, _ in summary.failures) == ["c.wav", "d.wav"]
     assert len(told) == 5
+
+
+def tasks(count: int) -> list[Task]:
+    return [Task(Track(Path(f"/{index}.wav"), Path(f"/{index}.INFO")), PRESETS, {}) for index in range(count)]
+
+
+def test_one_more_than_the_lanes_are_in_work_and_never_more() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+    all_in = threading.Barrier(3)  # breaks (and fails the test) unless three come together
+
+    def caption(task: Task) -> Outcome:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        all_in.wait(10)
+        with lock:
+            now -= 1
+        return Outcome(task.track)
+
+    summary = Summary()
+    run_batch(tasks(9), caption, 2, lambda: None, lambda outcome: None, summary)
+    assert (most, summary.captioned) == (3, 9)
+
+
+def test_an_interrupt_stops_what_is_in_work_and_tells_it() -> None:
+    stopped = threading.Event()
+
+    def caption(task: Task) -> Outcome:
+        if task.track.audio.name == "0.wav":
+            return Outcome(task.track)
+        assert stopped.wait(10)
+        return Outcome(task.track, failures=(Failure("full", "interrupted", "stopped"),))
+
+    def done(outcome: Outcome) -> None:
+        if not told:
+            told.append(outcome)
+            raise KeyboardInterrupt
+        told.append(outcome)
+
+    told: list[Outcome] = []
+    summary = Summary()
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(tasks(20), caption, 2, stopped.set, done, summary)
+    assert (summary.captioned, summary.interrupted, summary.failed) == (1, 2, 0)
+    assert len(told) == len({outcome.track.audio for outcome in told}) == 3
+
+
+def test_what_ends_one_track_ends_the_run() -> None:
+    def caption(task: Task) -> Outcome:
+        raise ModelError("it cannot be loaded")
+
+    stops: list[None] = []
+    with pytest.raises(ModelError):
+        run_batch(tasks(20), caption, 2, lambda: stops.append(None), lambda outcome: None, Summary())
+    assert stops
 
 
 def test_a_single_file_is_a_dataset(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def datasets_for(
 def announce(console: Console, captioner: Captioner) -> None:
     """Say once who answers; louder when it is a model that knows nothing."""
     engine, model = captioner.engine, captioner.model
-    console.detail(
-        f"engine {engine.name} (llama.cpp {engine.version}), model {model.language_model}, projector {model.projector}"
-    )
+    lanes = f", {engine.lanes} tracks at once" if engine.lanes > 1 else ""
+    console.detail(f"engine {engine.name} (llama.cpp {engine.version}{lanes}), because {captioner.why}")
+    console.detail(f"model {model.language_model}, projector {model.projector}")
     if model.is_noise:
         console.warn(NOISE)
 

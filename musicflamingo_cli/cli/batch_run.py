@@ -12,7 +12,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.console import Console, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models import ModelPair, resolve
-from musicflamingo_cli.types import Outcome, Summary
+from musicflamingo_cli.types import Load, Outcome, Summary
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -50,7 +50,9 @@ class BatchRun:
             for item in scan(self._datasets, selection):
                 self._tell_only(item)
         else:
-            with open_captioner(self._settings, self._save, self._console.warn, model=self._model) as captioner:
+            most = max(len(dataset.presets) for dataset in self._datasets)
+            load = Load(plan.tasks, most, at_once=plan.tasks)
+            with open_captioner(self._settings, self._save, self._console.warn, load, self._model) as captioner:
                 announce(self._console, captioner)
                 self._work(captioner, selection, plan)
         if not dry_run:
@@ -59,6 +61,7 @@ class BatchRun:
 
     def _work(self, captioner: Captioner, selection: Selection, plan: Plan) -> None:
         def caption(task: Task) -> Outcome:
+            bar.starting(task.track.audio)
             return captioner.caption(task.track, task.presets, task.info)
 
         def done(outcome: Outcome) -> None:
@@ -70,7 +73,7 @@ class BatchRun:
         with self._console.batch_bar(plan.tasks + plan.problems) as bar:
             try:
                 items = scan(self._datasets, selection)
-                run_batch(items, caption, lambda track: bar.starting(track.audio), done, self._summary)
+                run_batch(items, caption, captioner.engine.lanes, captioner.engine.close, done, self._summary)
             except KeyboardInterrupt:
                 self._tell_summary()
                 raise
@@ -97,7 +100,9 @@ class BatchRun:
             self._console.say(f"skipped {audio}: {outcome.skipped}")
         for note in outcome.notes:
             self._console.say(f"{audio}: {note}")
-        for failure in outcome.failures:
+        if outcome.was_interrupted:
+            self._console.say(f"interrupted {audio}: {len(outcome.captions)} captions were there and are saved")
+        for failure in () if outcome.was_interrupted else outcome.failures:
             self._console.warn(failure_line(audio, failure))
         if not self._save:
             for item in outcome.captions:

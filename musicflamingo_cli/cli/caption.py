@@ -26,7 +26,7 @@ def caption(
     from musicflamingo_cli.cli.asking import announce, presets_for, show
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
-    from musicflamingo_cli.types import Outcome
+    from musicflamingo_cli.types import Load, Outcome
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common)
@@ -38,8 +38,8 @@ def caption(
     keep = save or asking.save_as is not None
     chosen = {path.parent: presets_for(path, settings, asking.preset, asking.ask, asking.save_as) for path in audio}
     failed = False
-    single = len(audio) == 1 and len(chosen[audio[0].parent]) == 1
-    with open_captioner(settings, keep, console.warn, single) as captioner:
+    load = Load(len(audio), max(len(presets) for presets in chosen.values()))
+    with open_captioner(settings, keep, console.warn, load) as captioner:
         announce(console, captioner)
         saved_to: set[Path] = set()
         for path in audio:
@@ -50,7 +50,7 @@ def caption(
             saved_to.add(track.sidecar)
             outcome = problem or captioner.caption(track, chosen[path.parent], info)
             failed |= bool(outcome.failures)
-            show(console, outcome, single)
+            show(console, outcome, load.is_single)
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
     if failed:
         raise typer.Exit(EXIT_TRACK_FAILED)

@@ -29,6 +29,7 @@ def demo(
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
     from musicflamingo_cli.models import TINY, pull_tiny
+    from musicflamingo_cli.types import Load
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common)
@@ -42,7 +43,8 @@ def demo(
         pull_tiny(settings.models_folder)
     failed = False
     save = asking.ask is None or asking.save_as is not None
-    with open_captioner(settings, save, console.warn) as captioner:
+    load = Load(len(audio or music.PIECES), len(presets))
+    with open_captioner(settings, save, console.warn, load) as captioner:
         music.claim_folder(out)
         files = music.copy_music(audio, out) if audio else music.make_music(out)
         announce(console, captioner)

@@ -70,7 +70,7 @@ class Asking:
         Path | None, _flag("--mmproj", help="The projector of a --model path.", panel=_ASKING, metavar="PATH")
     ] = None
     engine: Annotated[
-        str | None, _flag("--engine", help="auto, server or mtmd-cli.  [auto]", panel=_ASKING, metavar="NAME")
+        str | None, _flag("--engine", help="auto, server, mtmd-cli or embedded.  [auto]", panel=_ASKING, metavar="NAME")
     ] = None
     preset: Annotated[
         list[str] | None,
@@ -91,6 +91,10 @@ class Asking:
     seed: Annotated[int | None, _flag("--seed", help="[42]", panel=_ASKING)] = None
     ctx_size: Annotated[
         int | None, _flag("--ctx-size", help="Tokens.  [what the clip needs]", panel=_ASKING, min=256)
+    ] = None
+    slots: Annotated[
+        int | None,
+        _flag("--slots", help="Tracks at once (batch).  [what fits, up to 4]", panel=_ASKING, min=1, metavar="N"),
     ] = None
     gpu_layers: Annotated[
         int | None, _flag("--gpu-layers", help="Layers on the GPU.  [as many as fit]", panel=_ASKING, min=0)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
-from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+from musicflamingo_cli.types import Answer, Clip, Failure, Load, Prompt, Sampling
 
-ENGINES = ("auto", "mtmd-cli", "server")
+ENGINES = ("auto", "mtmd-cli", "server", "embedded")
 
 
 class Engine(Protocol):
     """Asks one clip all its questions, so that an engine can hear the audio once where it knows how."""
 
-    name: str
-    version: str  # of llama.cpp, for provenance
-    lanes: int  # clips that it works on at once
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """Of llama.cpp, for provenance."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """Clips that it works on at once; ``describe`` may be called from as many threads."""
+        ...
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         """Yield one result a prompt, each as soon as it is there, in any order.
@@ -28,27 +36,45 @@ class Engine(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what is being asked, from any thread: a clip in work raises StoppedError, as does any later one."""
+        ...
 
 
-def open_engine(settings: Settings, model: ModelPair, single: bool, warn: Callable[[str], None]) -> Engine:
-    """The engine that the settings name; ``warn`` gets sentences for a person while it works.
+def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> tuple[Engine, str]:
+    """The engine that the settings name, and why it is this one; ``warn`` gets sentences while it works.
 
-    `auto` is `mtmd-cli` for a ``single`` prompt about a single file, where nothing can be shared, else `server` where
-    its binary is there. Raises ToolMissingError when a binary is not there.
+    `auto` is `mtmd-cli` for one prompt about one track, where nothing can be shared, else `server`; where its binary
+    is not there, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where there is none.
     """
-    from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
-    from musicflamingo_cli.engines.server import ServerEngine
+    if settings.engine != "auto":
+        return _open(settings.engine, settings, model, load, warn), "it was asked for"
+    reason = "one prompt about one track" if load.is_single else "a track is heard once for all its prompts"
+    passed_over: list[str] = []
+    for name in ("mtmd-cli", "server", "embedded") if load.is_single else ("server", "mtmd-cli", "embedded"):
+        try:
+            return _open(name, settings, model, load, warn), "; ".join([*passed_over, reason])
+        except ToolMissingError as error:
+            passed_over.append(f"not {name}: {error}")
+            reason = "it is what there is"
+    raise ToolMissingError(
+        f"there is no llama.cpp here ({'; '.join(passed_over)})",
+        "build it with: musicflamingo build; or without a compiler: pip install 'musicflamingo[embedded]';"
+        " or name the folder of your own build with --llama-dir",
+    )
 
-    match settings.engine:
+
+def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> Engine:
+    from musicflamingo_cli.engines.embedded import embedded_server
+    from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+    from musicflamingo_cli.engines.server import ServerEngine, llama_server
+
+    match name:
         case "mtmd-cli":
             return MtmdCliEngine(settings, model)
         case "server":
-            return ServerEngine(settings, model, warn)
-        case "auto":
-            if not single:
-                with contextlib.suppress(ToolMissingError):
-                    return ServerEngine(settings, model, warn)
-            return MtmdCliEngine(settings, model)
+            return ServerEngine(llama_server(settings), settings, model, warn, load.at_once)
+        case "embedded":
+            return ServerEngine(embedded_server(), settings, model, warn, load.at_once)
         case other:
             raise ConfigError(f"no engine {other!r}", f"use one of: {', '.join(ENGINES)}")

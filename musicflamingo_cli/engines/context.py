@@ -1,7 +1,10 @@
-"""How large a context a clip and a prompt need."""
+"""How large a context a clip and a prompt need, and how many such contexts there is memory for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from musicflamingo_cli import memory
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import TooLongError
 from musicflamingo_cli.models import ModelPair
@@ -9,6 +12,10 @@ from musicflamingo_cli.types import Clip, Prompt
 
 # Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
 _TEMPLATE_TOKENS = 128
+_SMALLEST = 4096  # tokens: two minutes and an answer
+_MOST_SLOTS = 4  # more gain little: see README, "How fast"
+_RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
+_AT_EASE = 4  # a quarter of what is free may be taken for clips that are yet to come
 
 
 def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPair) -> int:
@@ -25,3 +32,38 @@ def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPa
             "hear less with --max-seconds 600" + (", or raise --ctx-size" if settings.ctx_size else ""),
         )
     return needed
+
+
+class Room:
+    """Memory for slots: how many there are at most (``lanes``), and how large they are made for a clip."""
+
+    def __init__(self, command: Sequence[str], settings: Settings, model: ModelPair, at_once: int) -> None:
+        """``command`` is the program that will hold them; ``at_once``: no more clips than that will come together."""
+        self._ctx_size = settings.ctx_size
+        self._model = model
+        self._slots_are_given = settings.slots is not None
+        self._most = min(settings.slots or _MOST_SLOTS, at_once)
+        free = memory.for_llama_cpp(command, settings.gpu_layers).free
+        self._free = max(0, free - model.size - _RESERVE)  # bytes
+        self.lanes = self._slots_that_fit(settings.ctx_size or _SMALLEST)
+
+    def for_clip(self, context: int) -> tuple[int, int]:
+        """The size of a slot in tokens, for a clip that needs ``context``, and how many of them.
+
+        Larger than this clip needs where memory is plenty: the next one may be longer, and a server cannot grow.
+        """
+        if self._ctx_size:
+            return self._ctx_size, self.lanes
+        size = _SMALLEST
+        while size < context or (size < self._model.context_length and self._is_at_ease(2 * size)):
+            size *= 2
+        size = min(size, self._model.context_length)
+        return size, min(self.lanes, self._slots_that_fit(size))
+
+    def _slots_that_fit(self, size: int) -> int:
+        if self._slots_are_given:
+            return self._most
+        return max(1, min(self._most, self._free // max(1, size * self._model.kv_bytes_per_token)))
+
+    def _is_at_ease(self, size: int) -> bool:
+        return self.lanes * size * self._model.kv_bytes_per_token * _AT_EASE <= self._free

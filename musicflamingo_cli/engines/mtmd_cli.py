@@ -11,7 +11,7 @@ from pathlib import Path
 from musicflamingo_cli import llama_cpp, process
 from musicflamingo_cli.config import Settings, user_log_dir
 from musicflamingo_cli.engines.context import tokens_needed
-from musicflamingo_cli.errors import EngineError, ModelError, TimedOutError, ToolMissingError
+from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -35,6 +35,7 @@ class MtmdCliEngine:
         self._model = model
         self._binary = llama_cpp.find(llama_cpp.MTMD_CLI, settings.llama_dir)
         self.version = llama_cpp.version(self._binary)
+        self._children = process.Children()
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         for prompt in prompts:
@@ -44,7 +45,8 @@ class MtmdCliEngine:
                 yield Failure(prompt.preset, error.kind, str(error), error.hint)
 
     def close(self) -> None:
-        """Nothing outlives a prompt."""
+        """Ends what is being asked, from any thread."""
+        self._children.stop()
 
     def _ask(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
         """One answer, whole. The binary can lose the end of its output when it exits (see _is_whole): ask again."""
@@ -64,12 +66,14 @@ class MtmdCliEngine:
         limit = self._settings.timeout
         with tempfile.NamedTemporaryFile(prefix="log-", dir=clip.path.parent) as log:
             try:
-                return process.run(command, Path(log.name), limit, env=llama_cpp.child_environment())
+                return self._children.run(command, Path(log.name), limit, env=llama_cpp.child_environment())
             except process.ChildTimeout as error:
                 raise TimedOutError(
                     f"no answer within {limit:g} s (log: {_keep_log(error.log, command)})",
                     "allow more with --timeout, or hear less: --max-seconds 300",
                 ) from error
+            except process.Stopped as stop:
+                raise StoppedError("stopped before it was answered", "run the same command again") from stop
             except OSError as error:
                 raise ToolMissingError(
                     f"{self._binary} cannot be started: {error.strerror}", "build it with: musicflamingo build"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -7,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +17,14 @@ import pytest
 
 from musicflamingo_cli.audio import prepared
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines import open_engine
+from musicflamingo_cli.engines.embedded import embedded_server
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
-from musicflamingo_cli.engines.server import ServerEngine, _Server
-from musicflamingo_cli.errors import EngineError, MusicFlamingoError, ToolMissingError
+from musicflamingo_cli.engines.server import ServerEngine, llama_server
+from musicflamingo_cli.engines.server_process import Program, ServerProcess, chat_request
+from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav, start_batch
-from tests.fakes.mtmd_cli import write_fake
 
 GREEDY = Sampling(temperature=0.0, seed=7)
 PROMPTS = [Prompt(f"p{i}", text, 40) for i, text in enumerate(["Describe it.", "Which key?", "How fast, and why?"])]
@@ -37,27 +39,45 @@ def remarks() -> list[str]:
     return []
 
 
-@pytest.fixture
-def engine(tiny_settings: Settings, remarks: list[str]) -> Iterator[ServerEngine]:
-    engine = ServerEngine(tiny_settings, resolve("tiny", tiny_settings.models_folder), remarks.append)
+@pytest.fixture(params=["server", "embedded"])
+def engine(request: pytest.FixtureRequest, tiny_settings: Settings, remarks: list[str]) -> Iterator[ServerEngine]:
+    program = llama_server(tiny_settings) if request.param == "server" else embedded_server()
+    engine = server_engine(tiny_settings, remarks.append, program=program)
     yield engine
     engine.close()
 
 
-def process_of(engine: ServerEngine) -> subprocess.Popen[bytes]:
-    assert engine._server
-    return engine._server._child.process
+def server_engine(
+    settings: Settings, warn: Callable[[str], None], at_once: int = 1, program: Program | None = None
+) -> ServerEngine:
+    model = resolve("tiny", settings.models_folder)
+    return ServerEngine(program or llama_server(settings), settings, model, warn, at_once)
+
+
+def running(engine: ServerEngine) -> ServerProcess:
+    assert engine._slots._server
+    return engine._slots._server
 
 
 def server_of(batch: subprocess.Popen[str]) -> int:
     listed = subprocess.run(["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    (pid,) = [int(row[0]) for row in rows if row[1] == str(batch.pid) and "llama-server" in row[2].split()[0]]
+    ours = [row for row in rows if row[1] == str(batch.pid) and "/bin/sh" not in row[2]]  # the other is the watchdog
+    (pid,) = [int(row[0]) for row in ours if "llama-server" in row[2] or "engines.embedded" in row[2]]
     return pid
 
 
 def folders_of(batch: subprocess.Popen[str], tmp_path: Path) -> list[Path]:
     return [path for parent in (tmp_path, Path("/tmp")) for path in parent.glob(f"musicflamingo-*-{batch.pid}-*")]
+
+
+def ports_of(pid: int) -> list[str]:
+    """The local addresses (hexadecimal, as the kernel lists them) of a process's TCP and UDP sockets."""
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
+    tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6", "udp", "udp6")]
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    return [row[1] for row in rows if row[9] in inodes and row[3] != "06"]
 
 
 def is_gone(pid: int, seconds: float = 10) -> bool:
@@ -92,14 +112,14 @@ def test_the_audio_is_heard_once_for_all_prompts(
     make_wav: MakeWav, engine: ServerEngine, remarks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated = []
-    ask = _Server.ask
+    ask = ServerProcess.ask
 
-    def noted(self: _Server, prompt: Prompt, sampling: Sampling):  # type: ignore[no-untyped-def]
-        reply, seconds = ask(self, prompt, sampling)
+    def noted(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int):  # type: ignore[no-untyped-def]
+        reply, seconds = ask(self, prompt, sampling, slot)
         evaluated.append(reply["timings"]["prompt_n"])
         return reply, seconds
 
-    monkeypatch.setattr(_Server, "ask", noted)
+    monkeypatch.setattr(ServerProcess, "ask", noted)
     with prepared(make_wav(seconds=59)) as clip:
         list(engine.describe(clip, PROMPTS, GREEDY))
     assert clip.audio_tokens == 1500
@@ -120,12 +140,16 @@ def test_another_clip_is_not_answered_from_memory(make_wav: MakeWav, engine: Ser
 
 
 @pytest.mark.real
-def test_a_longer_clip_gets_a_larger_context(make_wav: MakeWav, engine: ServerEngine) -> None:
+def test_a_longer_clip_gets_a_larger_context(
+    make_wav: MakeWav, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._room, "_is_at_ease", lambda size: False)
+    sizes = []
     for seconds in (2, 200, 2):
         with prepared(make_wav(f"{seconds}.wav", seconds)) as clip:
             assert all(isinstance(result, Answer) for result in engine.describe(clip, PROMPTS[:2], GREEDY))
-    assert engine._server
-    assert engine._server.context == 8192
+        sizes.append(running(engine).context)
+    assert sizes == [4096, 8192, 8192]
 
 
 @pytest.mark.real
@@ -135,7 +159,7 @@ def test_a_killed_server_is_started_again_and_nothing_is_lost(
     with prepared(make_wav(seconds=3)) as clip:
         results = engine.describe(clip, PROMPTS, GREEDY)
         first = next(results)
-        process_of(engine).kill()
+        running(engine).child.process.kill()
         rest = list(results)
         again = list(engine.describe(clip, PROMPTS, GREEDY))
     answers = [first, *rest]
@@ -146,12 +170,13 @@ def test_a_killed_server_is_started_again_and_nothing_is_lost(
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("name", ["server", "embedded"])
 def test_a_batch_of_twenty_survives_the_servers_death(
-    make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+    name: str, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
 ) -> None:
     for index in range(20):
         make_wav(f"data/{index:02}.wav", 2, 300 + 50 * index)
-    options = ("--engine", "server", "--timeout", "60", "--preset", "brief", "--preset", "technical")
+    options = ("--engine", name, "--timeout", "60", "--preset", "brief", "--preset", "technical")
     batch = start_batch(tmp_path / "data", tiny_settings, *options, scratch=tmp_path)
     assert batch.stderr
     lines = []
@@ -166,11 +191,14 @@ def test_a_batch_of_twenty_survives_the_servers_death(
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("name", ["server", "embedded"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_server_outlives_us(number: int, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
+def test_no_server_outlives_us(
+    name: str, number: int, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+) -> None:
     for index in range(10):
         make_wav(f"data/{index}.wav", 20)
-    batch = start_batch(tmp_path / "data", tiny_settings, "--engine", "server", scratch=tmp_path)
+    batch = start_batch(tmp_path / "data", tiny_settings, "--engine", name, scratch=tmp_path)
     assert batch.stderr
     for line in batch.stderr:
         if line.startswith("[1/10]"):
@@ -188,20 +216,60 @@ def test_no_server_outlives_us(number: int, make_wav: MakeWav, tiny_settings: Se
 def test_only_its_owner_can_reach_it(make_wav: MakeWav, engine: ServerEngine) -> None:
     with prepared(make_wav()) as clip:
         list(engine.describe(clip, PROMPTS[:1], GREEDY))
-    assert engine._server
-    pid, path = process_of(engine).pid, engine._server._socket
+    pid, path = running(engine).child.process.pid, running(engine).socket
+    assert path
     assert path.parent.stat().st_mode & 0o077 == 0
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
-    for table in ("tcp", "tcp6", "udp", "udp6"):
-        rows = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-        assert not inodes & {row.split()[9] for row in rows}, "it listens on a port"
+    assert not ports_of(pid), "it listens on a port"
     if os.geteuid() == 0:
         become_nobody = "import os, socket; os.setgid(65534); os.setuid(65534)"
         code = f"{become_nobody}; socket.socket(socket.AF_UNIX).connect({str(path)!r})"
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
         assert "PermissionError" in done.stderr
     socket.socket(socket.AF_UNIX).connect(str(path))  # we can
+
+
+@pytest.mark.real
+def test_without_unix_sockets_it_is_loopback_and_a_key(
+    make_wav: MakeWav, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with prepared(make_wav()) as clip:
+        results = list(engine.describe(clip, PROMPTS, GREEDY))
+    assert all(isinstance(result, Answer) for result in results)
+    server = running(engine)
+    pid = server.child.process.pid
+    assert {address.split(":")[0] for address in ports_of(pid)} == {"0100007F"}, "other than 127.0.0.1"
+    assert server._key not in Path(f"/proc/{pid}/cmdline").read_text()
+    body = json.dumps(chat_request(PROMPTS[0], GREEDY, 0))
+    for headers in ({}, {"Authorization": "Bearer guess"}):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json", **headers})
+        assert connection.getresponse().status == 401
+
+
+@pytest.mark.real
+def test_four_tracks_at_once_hear_their_own_clip(make_wav: MakeWav, tiny_settings: Settings) -> None:
+    """Which clip is in which slot must never be mixed up: each track's words are those it gets alone."""
+    engine = server_engine(tiny_settings, ignore, at_once=8)
+    assert engine.lanes == 4
+
+    def words(hertz: int) -> set[str]:
+        with prepared(make_wav(f"{hertz}.wav", 3, hertz)) as clip:
+            return {a.text for a in engine.describe(clip, PROMPTS, GREEDY) if isinstance(a, Answer)}
+
+    try:
+        pitches = [200 * 2**octave for octave in range(5)] * 2
+        alone = {hertz: words(hertz) for hertz in pitches}
+        with ThreadPoolExecutor(5) as pool:
+            together = list(zip(pitches, pool.map(words, pitches), strict=True))
+    finally:
+        engine.close()
+    assert all(len(texts) == 3 for texts in alone.values())
+    # Batching changes the order of floating-point sums, so a near-tie may fall otherwise: most words, not all.
+    same = sum(len(alone[hertz] & texts) for hertz, texts in together)
+    assert same >= 0.8 * 3 * len(together)
+    foreign = sum(len(texts & alone[other]) for hertz, texts in together for other in alone if other != hertz)
+    assert foreign == 0
 
 
 # -- doubles for what the real one will not do on command --------------------------------------------
@@ -231,7 +299,8 @@ CLIP = Clip(Path("/dev/null"), 16_000, 1.0, False)
 def test_a_server_that_cannot_start_is_told_in_words(
     tmp_path: Path, tiny_models: Path, script: str, reason: str, hint: str
 ) -> None:
-    engine = ServerEngine(fake_server(tmp_path / "llama", script), resolve("tiny", tiny_models), ignore)
+    settings = replace(fake_server(tmp_path / "llama", script), models_dir=tiny_models)
+    engine = server_engine(settings, ignore)
     with pytest.raises(MusicFlamingoError) as caught:
         list(engine.describe(CLIP, PROMPTS, GREEDY))
     assert reason in str(caught.value)
@@ -250,7 +319,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
     def do_GET(self): self.reply(200, {{}})
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if behaviour == "poisoned":
+            media = sys.argv[sys.argv.index("--media-path") + 1]
+            time.sleep(0.05)
+            with open("%s/slot%d.wav" % (media, asked["id_slot"])) as clip:
+                if clip.read() == "poison": os._exit(3)
         if behaviour == "dies": os._exit(3)
         if behaviour == "hangs": time.sleep(30)
         if behaviour == "refuses": return self.reply(400, {{"error": {{"message": "no such file"}}}})
@@ -265,7 +339,7 @@ Server(path, Handler).serve_forever()
 
 def results_of(behaviour: str, tmp_path: Path, tiny_models: Path, warn: list[str]) -> list[Answer | Failure]:
     settings = fake_server(tmp_path / "llama", _ANSWERS.replace("BEHAVIOUR", behaviour))
-    engine = ServerEngine(settings, resolve("tiny", tiny_models), warn.append)
+    engine = server_engine(replace(settings, models_dir=tiny_models), warn.append)
     try:
         return list(engine.describe(CLIP, PROMPTS, GREEDY))
     finally:
@@ -276,6 +350,28 @@ def test_a_server_that_dies_twice_fails_the_track(tmp_path: Path, tiny_models: P
     with pytest.raises(EngineError, match="died"):
         results_of("dies", tmp_path, tiny_models, remarks)
     assert len(remarks) == 1
+
+
+def test_the_track_that_kills_it_fails_and_those_beside_it_do_not(
+    tmp_path: Path, tiny_models: Path, remarks: list[str]
+) -> None:
+    settings = replace(fake_server(tmp_path / "llama", _ANSWERS.replace("BEHAVIOUR", "poisoned")), slots=4)
+    engine = server_engine(replace(settings, models_dir=tiny_models), remarks.append, at_once=12)
+
+    def results(index: int) -> list[Answer | Failure] | EngineError:
+        path = tmp_path / f"{index}.wav"
+        path.write_text("poison" if index % 5 == 2 else "music")
+        try:
+            return list(engine.describe(Clip(path, 16_000, 1.0, False), PROMPTS, GREEDY))
+        except EngineError as error:
+            return error
+
+    with ThreadPoolExecutor(5) as pool:
+        told = list(pool.map(results, range(12)))
+    engine.close()
+    assert [index for index, result in enumerate(told) if isinstance(result, EngineError)] == [2, 7]
+    assert all(len(result) == 3 for result in told if isinstance(result, list))
+    assert all("started again" in remark for remark in remarks if "anew" not in remark)
 
 
 @pytest.mark.parametrize(("behaviour", "kind"), [("refuses", "engine"), ("hangs", "timeout")])
@@ -307,35 +403,8 @@ def test_a_deaf_server_and_one_that_does_not_share_are_noticed(
     assert "heard the audio anew" in remarks[0]
 
 
-# -- which engine ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("binaries", "single", "name"),
-    [
-        (("llama-mtmd-cli", "llama-server"), True, "mtmd-cli"),
-        (("llama-mtmd-cli", "llama-server"), False, "server"),
-        (("llama-mtmd-cli",), False, "mtmd-cli"),
-    ],
-)
-def test_auto(tmp_path: Path, tiny_models: Path, binaries: tuple[str, ...], single: bool, name: str) -> None:
-    folder = write_fake(tmp_path / "llama", "answer")
-    if "llama-server" in binaries:
-        fake_server(folder, "exit 1")
-    settings = replace(Settings(), llama_dir=folder)
-    assert open_engine(settings, resolve("tiny", tiny_models), single, ignore).name == name
-
-
-def test_auto_without_any_binary(tmp_path: Path, tiny_models: Path) -> None:
-    with pytest.raises(ToolMissingError) as caught:
-        open_engine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models), False, ignore)
-    assert "musicflamingo build" in caught.value.hint
-
-
 def test_the_request_puts_the_audio_first(tmp_path: Path) -> None:
-    from musicflamingo_cli.engines.server import _chat
-
-    body = json.loads(json.dumps(_chat(Prompt("x", "Hi", 9, system="Be brief."), GREEDY)))
+    body = json.loads(json.dumps(chat_request(Prompt("x", "Hi", 9, system="Be brief."), GREEDY, 0)))
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert [part["type"] for part in body["messages"][1]["content"]] == ["input_audio", "text"]
     assert body["cache_prompt"] is True

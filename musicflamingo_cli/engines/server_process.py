@@ -1,0 +1,199 @@
+"""One llama-server process (or what speaks like one): its private folder, its address, requests to it.
+
+It listens on a Unix socket in a folder that only its owner may enter: no port, and no key that a process list shows.
+Where there are no such sockets it listens on a free loopback port and asks for a random key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli import llama_cpp, process
+from musicflamingo_cli.audio import folder_prefix
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
+from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.types import Clip, Prompt, Sampling
+
+_LOADING_SECONDS = 600.0  # a 7B model from a slow disk
+KEY_VARIABLE = "LLAMA_API_KEY"  # on a command line every user of the machine would see the key
+_HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until it is answered: a track's prompts, and some
+_LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+
+
+class ServerDied(Exception):
+    """The server ended, or stopped answering, in the middle of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started: ``command`` takes llama-server's flags, ``version`` is llama.cpp's, for provenance."""
+
+    name: str
+    version: str
+    command: tuple[str, ...]
+
+
+class ServerProcess:
+    """A server with ``slots`` slots of ``context`` tokens each. Raises ToolMissingError when it cannot be started."""
+
+    def __init__(self, program: Program, settings: Settings, model: ModelPair, context: int, slots: int) -> None:
+        self.context = context
+        self.slots = slots
+        self._timeout = settings.timeout
+        # Not below a long TMPDIR: a socket's path holds at most 107 bytes (sun_path of 108).
+        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+        self._folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=parent))  # mode 0700
+        self._media = self._folder / "media"
+        self._media.mkdir()
+        self.socket = self._folder / "s.sock" if hasattr(socket, "AF_UNIX") else None
+        self._key = "" if self.socket else secrets.token_urlsafe(32)
+        self.port = 0
+        self._last_log = ""
+        command = [*program.command, "-m", str(model.language_model), "--mmproj", str(model.projector), "--jinja"]
+        command += ["--host", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
+        command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
+        command += ["--threads-http", str(_HTTP_THREADS_PER_SLOT * slots + 2)]
+        # No page for a person, no view of what runs, and no copies of finished tracks' memory: a batch never
+        # comes back to one (upstream's default would keep up to 8 GiB).
+        command += ["--no-webui", "--no-slots", "--cache-ram", "0", "--offline", "--no-warmup", "--log-colors", "off"]
+        if settings.gpu_layers is not None:
+            command += ["-ngl", str(settings.gpu_layers)]
+        if settings.threads is not None:
+            command += ["-t", str(settings.threads)]
+        environment = llama_cpp.child_environment() | ({KEY_VARIABLE: self._key} if self._key else {})
+        try:
+            self.child = process.Guarded(command, self._folder / "log", environment)
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise ToolMissingError(
+                f"{program.command[0]} cannot be started: {error.strerror}", "build it with: musicflamingo build"
+            ) from error
+
+    def wait_until_ready(self) -> None:
+        """Until the model is loaded. Raises ServerDied when the process ends first or takes too long."""
+        deadline = time.monotonic() + _LOADING_SECONDS
+        while time.monotonic() < deadline:
+            if not self.child.is_running:
+                raise ServerDied(f"exit code {self.child.process.returncode} while loading")
+            if self._is_listening():
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    if self._request("GET", "/health", None, 5.0)[0] == 200:
+                        return
+            time.sleep(0.02)
+        raise ServerDied(f"not ready after {_LOADING_SECONDS:g} s")
+
+    def _is_listening(self) -> bool:
+        """Whether its address is known. Its own log names the port that the system gave it: nobody else has that."""
+        if self.socket is None and not self.port and (told := _LISTENING.search(self.log())):
+            self.port = int(told[1])
+        return bool(self.socket or self.port)
+
+    def put(self, clip: Clip, slot: int) -> None:
+        """Show the server a slot's clip: a link in its media folder, so that no audio travels by HTTP."""
+        target = self._media / _media_name(slot)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(clip.path, target)
+        except OSError:  # another file system
+            shutil.copyfile(clip.path, target)
+
+    def ask(self, prompt: Prompt, sampling: Sampling, slot: int) -> tuple[dict[str, Any], float]:
+        """One chat completion and its seconds. Raises ServerDied, TimedOutError, or EngineError for a refusal."""
+        started = time.monotonic()
+        chat = chat_request(prompt, sampling, slot)
+        try:
+            status, body = self._request("POST", "/v1/chat/completions", chat, self._timeout)
+        except TimeoutError as error:
+            raise TimedOutError(
+                f"no answer within {self._timeout:g} s", "allow more with --timeout, or hear less: --max-seconds 300"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerDied(str(error) or type(error).__name__) from error
+        if status != 200:
+            raise EngineError(_refusal(status, body), "see the same with: --engine mtmd-cli")
+        reply: dict[str, Any] = json.loads(body)
+        return reply, time.monotonic() - started
+
+    def log(self) -> str:
+        """The end of its log, also after ``close``."""
+        return self._last_log or process.read_log(self._folder / "log")
+
+    def close(self) -> None:
+        """End it, from any thread, and what is being asked of it with it; twice does no harm."""
+        self.child.kill()
+        self._last_log = self.log()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _request(self, method: str, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
+        if self.socket:
+            connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        while True:
+            try:
+                return self.sock.connect(str(self._path))
+            except BlockingIOError:  # its queue of callers (5) is full for a moment: more prompts than that at once
+                time.sleep(0.01)
+
+
+def chat_request(prompt: Prompt, sampling: Sampling, slot: int) -> dict[str, Any]:
+    """Audio first, text last: so all prompts of a clip begin alike, and share what was heard."""
+    audio = {"type": "input_audio", "input_audio": {"url": f"file://{_media_name(slot)}"}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [audio, {"type": "text", "text": prompt.text}]}]
+    if prompt.system:
+        messages.insert(0, {"role": "system", "content": prompt.system})
+    return {
+        "messages": messages,
+        "max_tokens": prompt.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "repeat_penalty": sampling.repeat_penalty,
+        "seed": sampling.seed,
+        "id_slot": slot,
+        "cache_prompt": True,
+    }
+
+
+def _media_name(slot: int) -> str:
+    return f"slot{slot}.wav"
+
+
+def _refusal(status: int, body: bytes) -> str:
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        said = body[:200].decode("utf-8", errors="replace")
+    return f"llama-server refused the request ({status}): {said}"
