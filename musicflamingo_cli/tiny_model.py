@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,17 @@ LAYERS = 2
 CONTEXT = 32768  # room for 1200 s of audio: 40 windows of 750 tokens, and the answer
 MEL_BINS = 128
 ENCODER_POSITIONS = 1500  # whisper: 3000 mel frames in 30 s, halved by the second convolution
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The shape of an audio encoder: whisper's layers, and how many of how much."""
+
+    width: int = WIDTH
+    feed_forward: int = FEED_FORWARD
+    heads: int = HEADS
+    layers: int = LAYERS
+
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -124,12 +136,12 @@ class _Weights:
 
         self.add(f"{name}.bias", np.full(shape, value, np.float32))
 
-    def add_norm(self, name: str, bias: bool = False) -> None:
+    def add_norm(self, name: str, width: int = WIDTH, bias: bool = False) -> None:
         import numpy as np
 
-        self.add(f"{name}.weight", np.ones(WIDTH, np.float32))
+        self.add(f"{name}.weight", np.ones(width, np.float32))
         if bias:
-            self.add_bias(name, WIDTH)
+            self.add_bias(name, width)
 
 
 def _write_language_model(path: Path) -> None:
@@ -193,47 +205,49 @@ def _add_language_tensors(weights: _Weights, n_vocab: int, words: range, ends: r
         weights.add_matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD, 2.0)
 
 
-def write_projector(path: Path, projection: int = WIDTH) -> None:
+def write_projector(path: Path, projection: int = WIDTH, encoder: Encoder | None = None) -> None:
     """Write the random projector, giving vectors ``projection`` wide: the embedding length of its language model."""
     import gguf
 
+    encoder = encoder or Encoder()
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_name("musicflamingo-tiny projector (random weights)")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_bool("clip.has_audio_encoder", True)
     writer.add_string("clip.projector_type", "musicflamingo")
     writer.add_uint32("clip.audio.num_mel_bins", MEL_BINS)
-    writer.add_uint32("clip.audio.embedding_length", WIDTH)
-    writer.add_uint32("clip.audio.feed_forward_length", FEED_FORWARD)
-    writer.add_uint32("clip.audio.block_count", LAYERS)
-    writer.add_uint32("clip.audio.attention.head_count", HEADS)
+    writer.add_uint32("clip.audio.embedding_length", encoder.width)
+    writer.add_uint32("clip.audio.feed_forward_length", encoder.feed_forward)
+    writer.add_uint32("clip.audio.block_count", encoder.layers)
+    writer.add_uint32("clip.audio.attention.head_count", encoder.heads)
     writer.add_float32("clip.audio.attention.layer_norm_epsilon", 1e-5)
     writer.add_uint32("clip.audio.projection_dim", projection)
-    _add_projector_tensors(_Weights(writer, seed=30), projection)
+    _add_projector_tensors(_Weights(writer, seed=30), projection, encoder)
     _close(writer)
 
 
-def _add_projector_tensors(weights: _Weights, projection: int) -> None:
-    for index, channels in ((1, MEL_BINS), (2, WIDTH)):
-        kernel = weights.normal(WIDTH, channels, 3, scale=2.0 / (3 * channels) ** 0.5)
+def _add_projector_tensors(weights: _Weights, projection: int, encoder: Encoder) -> None:
+    inner, outer = encoder.width, encoder.feed_forward
+    for index, channels in ((1, MEL_BINS), (2, inner)):
+        kernel = weights.normal(inner, channels, 3, scale=2.0 / (3 * channels) ** 0.5)
         weights.add(f"a.conv1d.{index}.weight", kernel, half=True)
-        weights.add_bias(f"a.conv1d.{index}", WIDTH, 1)
-    weights.add("a.position_embd.weight", weights.normal(ENCODER_POSITIONS, WIDTH, scale=0.1))
-    weights.add_norm("a.post_ln", bias=True)
-    for layer in range(LAYERS):
+        weights.add_bias(f"a.conv1d.{index}", inner, 1)
+    weights.add("a.position_embd.weight", weights.normal(ENCODER_POSITIONS, inner, scale=0.1))
+    weights.add_norm("a.post_ln", inner, bias=True)
+    for layer in range(encoder.layers):
         block = f"a.blk.{layer}"
-        weights.add_norm(f"{block}.ln1", bias=True)
-        weights.add_norm(f"{block}.ln2", bias=True)
+        weights.add_norm(f"{block}.ln1", inner, bias=True)
+        weights.add_norm(f"{block}.ln2", inner, bias=True)
         for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            weights.add_matrix(f"{block}.{name}", WIDTH, WIDTH)
+            weights.add_matrix(f"{block}.{name}", inner, inner)
             if name != "attn_k":  # whisper's attention has no bias on its keys
-                weights.add_bias(f"{block}.{name}", WIDTH)
-        weights.add_matrix(f"{block}.ffn_up", FEED_FORWARD, WIDTH)
-        weights.add_bias(f"{block}.ffn_up", FEED_FORWARD)
-        weights.add_matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD)
-        weights.add_bias(f"{block}.ffn_down", WIDTH)
-    for index, width, gain in ((1, WIDTH, 2.0), (2, projection, 4.0)):
-        weights.add_matrix(f"mm.a.mlp.{index}", width, WIDTH, gain)
+                weights.add_bias(f"{block}.{name}", inner)
+        weights.add_matrix(f"{block}.ffn_up", outer, inner)
+        weights.add_bias(f"{block}.ffn_up", outer)
+        weights.add_matrix(f"{block}.ffn_down", inner, outer)
+        weights.add_bias(f"{block}.ffn_down", inner)
+    for index, width, gain in ((1, inner, 2.0), (2, projection, 4.0)):
+        weights.add_matrix(f"mm.a.mlp.{index}", width, inner, gain)
         weights.add_bias(f"mm.a.mlp.{index}", width)
 
 

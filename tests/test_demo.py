@@ -32,10 +32,11 @@ def test_a_demo_never_fills_a_folder_that_holds_anything_else(tmp_path: Path) ->
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("engine", ["auto", "embedded"])
 def test_the_demo_ends_with_captions_on_the_screen_and_on_disk(
-    tmp_path: Path, tiny_models: Path, real_llama_dir: Path
+    engine: str, tmp_path: Path, tiny_models: Path, real_llama_dir: Path
 ) -> None:
-    command = [sys.executable, "-m", "musicflamingo_cli", "demo", "--threads", "1"]
+    command = [sys.executable, "-m", "musicflamingo_cli", "demo", "--threads", "1", "--engine", engine]
     command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,16 @@ MIB = 1 << 20
             "  Vulkan1: Intel(R) Arc (8192 MiB, 8000 MiB free)\n",
             memory.Memory(23000 * MIB, 24496 * MIB, "AMD Radeon RX 9070 (RADV GFX1201) + Intel(R) Arc"),
         ),
+        (
+            "Available devices:\n  Vulkan0: AMD Radeon RX 7600 (RADV NAVI33) (8176 MiB, 7900 MiB free)\n"
+            "  Vulkan1: AMD Radeon 780M (RADV PHOENIX) (16000 MiB, 15000 MiB free)\n",
+            memory.Memory(7900 * MIB, 8176 * MIB, "AMD Radeon RX 7600 (RADV NAVI33)"),
+        ),
+        (
+            "Available devices:\n  Vulkan0: AMD Radeon 780M (RADV PHOENIX) (16000 MiB, 15000 MiB free)\n",
+            memory.Memory(15000 * MIB, 16000 * MIB, "AMD Radeon 780M (RADV PHOENIX)"),
+        ),
+        ("Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n", None),
     ],
 )
 def test_devices_as_llama_cpp_lists_them(listed: str, expected: memory.Memory | None) -> None:
@@ -44,9 +54,14 @@ def test_no_layers_on_the_gpu_means_ram() -> None:
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/job/step\n")
+    (tmp_path / "job" / "step").mkdir(parents=True)
     whole = memory.ram()
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.ram().total == whole.total
-    (tmp_path / "memory.max").write_text(f"{100 * MIB}\n")
-    (tmp_path / "memory.current").write_text(f"{60 * MIB}\n")
+    job = tmp_path / "job"  # a limit on the group around ours
+    (job / "memory.max").write_text(f"{100 * MIB}\n")
+    (job / "memory.current").write_text(f"{90 * MIB}\n")
+    (job / "memory.stat").write_text(f"anon {60 * MIB}\ninactive_file {30 * MIB}\n")
     assert memory.ram() == memory.Memory(40 * MIB, 100 * MIB, "RAM")

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,17 @@ def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fsync", noted)
     merge_sidecar(tmp_path / "song.INFO", OURS)
     assert synced == [False, True]
+
+
+def test_many_threads_make_sidecars_and_none_changes_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: merge_sidecar(tmp_path / f"{n}.INFO", {"music_flamingo_full": "x"}), range(200)))
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_new_sidecar_has_ordinary_permissions(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from musicflamingo_cli.config import Settings
@@ -51,6 +53,8 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
         return _open(settings.engine, settings, model, load, warn), "it was asked for"
     reason = "one prompt about one track" if load.is_single else "a track is heard once for all its prompts"
     passed_over: list[str] = []
+    if settings.llama_dir is not None:  # a folder that was named and holds nothing is a mistake to be told
+        _require_binary(settings.llama_dir)
     for name in ("mtmd-cli", "server", "embedded") if load.is_single else ("server", "mtmd-cli", "embedded"):
         try:
             return _open(name, settings, model, load, warn), "; ".join([*passed_over, reason])
@@ -59,9 +63,19 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
             reason = "it is what there is"
     raise ToolMissingError(
         f"there is no llama.cpp here ({'; '.join(passed_over)})",
-        "build it with: musicflamingo build; or without a compiler: pip install 'musicflamingo[embedded]';"
+        "build it with: musicflamingo build; or without a compiler: pip install xllamacpp;"
         " or name the folder of your own build with --llama-dir",
     )
+
+
+def _require_binary(llama_dir: Path) -> None:
+    """Raises ToolMissingError where neither binary is in the folder."""
+    from musicflamingo_cli import llama_cpp
+
+    with contextlib.suppress(ToolMissingError):
+        llama_cpp.find(llama_cpp.SERVER, llama_dir)
+        return
+    llama_cpp.find(llama_cpp.MTMD_CLI, llama_dir)
 
 
 def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> Engine:

@@ -13,7 +13,9 @@ from musicflamingo_cli.types import Clip, Prompt
 # Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
 _TEMPLATE_TOKENS = 128
 _SMALLEST = 4096  # tokens: two minutes and an answer
-_MOST_SLOTS = 4  # more gain little: see README, "How fast"
+# A GPU's decoding is bound by reading the weights, which all slots then share; a CPU's by its arithmetic, which they
+# do not: there, more than one gained nothing (README, "Engines, and how fast they are").
+_MOST_SLOTS_GPU, _MOST_SLOTS_CPU = 4, 1
 _RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
 _AT_EASE = 4  # a quarter of what is free may be taken for clips that are yet to come
 
@@ -42,9 +44,9 @@ class Room:
         self._ctx_size = settings.ctx_size
         self._model = model
         self._slots_are_given = settings.slots is not None
-        self._most = min(settings.slots or _MOST_SLOTS, at_once)
-        free = memory.for_llama_cpp(command, settings.gpu_layers).free
-        self._free = max(0, free - model.size - _RESERVE)  # bytes
+        there = memory.for_llama_cpp(command, settings.gpu_layers)
+        self._most = min(settings.slots or (_MOST_SLOTS_GPU if there.is_gpu else _MOST_SLOTS_CPU), at_once)
+        self._free = max(0, there.free - model.size - _RESERVE)  # bytes
         self.lanes = self._slots_that_fit(settings.ctx_size or _SMALLEST)
 
     def for_clip(self, context: int) -> tuple[int, int]:
@@ -59,6 +61,12 @@ class Room:
             size *= 2
         size = min(size, self._model.context_length)
         return size, min(self.lanes, self._slots_that_fit(size))
+
+    def halve(self) -> None:
+        """What was reckoned did not fit: half as many slots from now on, none larger than its clip needs."""
+        self.lanes = self._most = max(1, self.lanes // 2)
+        self._free = 0
+        self._slots_are_given = True
 
     def _slots_that_fit(self, size: int) -> int:
         if self._slots_are_given:

@@ -19,7 +19,7 @@ from musicflamingo_cli.engines.server_process import KEY_VARIABLE, Program
 from musicflamingo_cli.errors import ToolMissingError
 
 WHEEL = "xllamacpp"
-HOW_TO_INSTALL = "pip install 'musicflamingo[embedded]'"
+HOW_TO_INSTALL = f"pip install {WHEEL}"
 
 
 def embedded_server() -> Program:

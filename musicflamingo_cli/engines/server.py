@@ -63,10 +63,9 @@ class ServerEngine:
                 return
             except ServerDied as death:
                 self._slots.raise_if_stopped()
-                was_first = self._slots.end(slot.server)  # of the clips in work, which all see the same death
                 if is_last:
                     raise self._fatal(death, slot.server) from death
-                if was_first:
+                if death.is_news:
                     words = llama_cpp.tail(slot.server.log())
                     self._warn(f"{self.name} died and is started again; its last words:\n{words}")
 
@@ -75,22 +74,28 @@ class ServerEngine:
         self._slots.stop()
 
     def _start(self, context: int, note: Callable[[ServerProcess], None]) -> ServerProcess:
-        size, slots = self._room.for_clip(context)
-        server = ServerProcess(self._program, self._settings, self._model, size, slots)
-        try:
-            note(server)
-            server.wait_until_ready()
-        except ServerDied as death:
-            raise self._fatal(death, server) from death
-        return server
+        while True:
+            size, slots = self._room.for_clip(context)
+            server = ServerProcess(self._program, self._settings, self._model, size, slots)
+            try:
+                note(server)
+                server.wait_until_ready()
+                return server
+            except ServerDied as death:
+                self._slots.raise_if_stopped()
+                if slots == 1 or not llama_cpp.lacks_memory(server.log()):
+                    raise self._fatal(death, server) from death
+                server.close()
+                self._room.halve()
+                self._warn(f"not enough memory for {slots} tracks at once; from now on {self._room.lanes}")
 
     def _ask_all(
         self, slot: Slot, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[Answer | Failure]:
-        slot.server.put(clip, slot.number)
         shared = 0
         pool = ThreadPoolExecutor(len(prompts), thread_name_prefix="prompt")
         try:
+            slot.server.put(clip, slot.number)
             waiting = {pool.submit(slot.server.ask, prompt, sampling, slot.number): prompt for prompt in prompts}
             for done in as_completed(waiting):
                 try:
@@ -101,11 +106,10 @@ class ServerEngine:
                 shared += reply["timings"]["cache_n"] >= clip.audio_tokens
                 yield _answer(reply, clip, waiting[done], sampling, seconds)
             self._check_shared(shared, len(prompts))
-        except ServerDied:
-            slot.server.close()  # ends the other requests, too, so that the pool's threads can
-            raise
-        except BaseException:
-            self._slots.end(slot.server)
+        except BaseException as error:
+            is_news = self._slots.end(slot.server)  # ends the other requests, too, so that the pool's threads can
+            if isinstance(error, ServerDied):
+                error.is_news = is_news  # and not yet told by another clip in work, which sees the same death
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

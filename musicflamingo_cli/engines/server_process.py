@@ -34,7 +34,9 @@ _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
 
 class ServerDied(Exception):
-    """The server ended, or stopped answering, in the middle of a request."""
+    """The server ended, or stopped answering, in the middle of a request. ``is_news``: nobody had seen it before."""
+
+    is_news = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,16 @@ class ServerProcess:
     def put(self, clip: Clip, slot: int) -> None:
         """Show the server a slot's clip: a link in its media folder, so that no audio travels by HTTP."""
         target = self._media / _media_name(slot)
-        target.unlink(missing_ok=True)
         try:
-            os.link(clip.path, target)
-        except OSError:  # another file system
-            shutil.copyfile(clip.path, target)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(clip.path, target)
+            except OSError:  # another file system
+                shutil.copyfile(clip.path, target)
+        except OSError as error:
+            if self._media.is_dir():
+                raise
+            raise ServerDied("it ended before it was asked") from error  # its folder went with it
 
     def ask(self, prompt: Prompt, sampling: Sampling, slot: int) -> tuple[dict[str, Any], float]:
         """One chat completion and its seconds. Raises ServerDied, TimedOutError, or EngineError for a refusal."""
@@ -134,7 +141,7 @@ class ServerProcess:
     def close(self) -> None:
         """End it, from any thread, and what is being asked of it with it; twice does no harm."""
         self.child.kill()
-        self._last_log = self.log()
+        self._last_log = self._last_log or self.log()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _request(self, method: str, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
@@ -162,10 +169,13 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
+        deadline = time.monotonic() + (self.timeout or 0)
         while True:
             try:
                 return self.sock.connect(str(self._path))
             except BlockingIOError:  # its queue of callers (5) is full for a moment: more prompts than that at once
+                if time.monotonic() > deadline:
+                    raise
                 time.sleep(0.01)
 
 

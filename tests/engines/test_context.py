@@ -44,6 +44,12 @@ def test_as_many_lanes_as_there_is_memory_for(
     assert Room(["x"], Settings(slots=slots), MODEL, at_once).lanes == lanes
 
 
+def test_a_cpu_gets_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "for_llama_cpp", lambda command, layers: memory.Memory(99 * GB, 99 * GB, "RAM"))
+    assert Room(["x"], Settings(), MODEL, 1000).lanes == 1
+    assert Room(["x"], Settings(slots=4), MODEL, 1000).lanes == 4
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "context", "expected"),
     [
@@ -77,3 +83,12 @@ def test_too_long_says_what_to_type() -> None:
     with pytest.raises(TooLongError) as caught:
         tokens_needed(clip, Prompt("p", "x", 200), Settings(ctx_size=4096), MODEL)
     assert "--ctx-size" in caught.value.hint
+
+
+def test_half_as_many_after_the_reckoning_proved_wrong(free: list[int]) -> None:
+    room = Room(["x"], Settings(), MODEL, 1000)
+    room.halve()
+    assert (room.lanes, room.for_clip(3000)) == (2, (4096, 2))
+    room.halve()
+    room.halve()
+    assert room.for_clip(5000) == (8192, 1)

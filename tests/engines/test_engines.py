@@ -25,7 +25,7 @@ SINGLE, MANY = Load(1, 1), Load(20, 5, at_once=20)
         ("mtmd-cli server embedded", Load(1, 2), "server", "heard once"),
         ("mtmd-cli", MANY, "mtmd-cli", "not server: no llama-server in"),
         ("server", SINGLE, "server", "not mtmd-cli: no llama-mtmd-cli in"),
-        ("embedded", MANY, "embedded", "not mtmd-cli: no llama-mtmd-cli in"),
+        ("embedded", MANY, "embedded", "not mtmd-cli: llama-mtmd-cli is not installed"),
     ],
 )
 def test_auto(
@@ -45,7 +45,9 @@ def test_auto(
         fake_server(folder, "exit 1")
     if "embedded" not in installed:
         monkeypatch.setattr(embedded, "WHEEL", "no_such_wheel")
-    engine, reason = open_engine(Settings(llama_dir=folder), resolve("tiny", tiny_models), load, ignore)
+    monkeypatch.setenv("PATH", "/nowhere")
+    named = None if installed == "embedded" else folder
+    engine, reason = open_engine(Settings(llama_dir=named), resolve("tiny", tiny_models), load, ignore)
     assert engine.name == name
     assert why in reason
 
@@ -54,10 +56,16 @@ def test_auto_without_any_names_the_three_ways_out(
     tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "WHEEL", "no_such_wheel")
+    monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ToolMissingError) as caught:
-        open_engine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models), MANY, ignore)
-    for way_out in ("musicflamingo build", "pip install 'musicflamingo[embedded]'", "--llama-dir"):
+        open_engine(Settings(), resolve("tiny", tiny_models), MANY, ignore)
+    for way_out in ("musicflamingo build", "pip install xllamacpp", "--llama-dir"):
         assert way_out in caught.value.hint
+
+
+def test_a_folder_that_was_named_and_is_empty_is_not_passed_over(tmp_path: Path, tiny_models: Path) -> None:
+    with pytest.raises(ToolMissingError, match="no llama-mtmd-cli in"):
+        open_engine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models), MANY, ignore)
 
 
 def test_an_unknown_engine_lists_the_known(tmp_path: Path, tiny_models: Path) -> None:

@@ -20,7 +20,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.embedded import embedded_server
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.server import ServerEngine, llama_server
-from musicflamingo_cli.engines.server_process import Program, ServerProcess, chat_request
+from musicflamingo_cli.engines.server_process import Program, ServerDied, ServerProcess, chat_request
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -71,6 +71,21 @@ def folders_of(batch: subprocess.Popen[str], tmp_path: Path) -> list[Path]:
     return [path for parent in (tmp_path, Path("/tmp")) for path in parent.glob(f"musicflamingo-*-{batch.pid}-*")]
 
 
+def prompt_tokens(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """For each prompt to come, by the server's own timings: the tokens it had to evaluate, and all of its tokens."""
+    counted: list[tuple[int, int]] = []
+    ask = ServerProcess.ask
+
+    def noted(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int):  # type: ignore[no-untyped-def]
+        reply, seconds = ask(self, prompt, sampling, slot)
+        timings = reply["timings"]
+        counted.append((timings["prompt_n"], timings["prompt_n"] + timings["cache_n"]))
+        return reply, seconds
+
+    monkeypatch.setattr(ServerProcess, "ask", noted)
+    return counted
+
+
 def ports_of(pid: int) -> list[str]:
     """The local addresses (hexadecimal, as the kernel lists them) of a process's TCP and UDP sockets."""
     links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
@@ -111,21 +126,27 @@ def test_the_same_words_as_mtmd_cli(make_wav: MakeWav, engine: ServerEngine, tin
 def test_the_audio_is_heard_once_for_all_prompts(
     make_wav: MakeWav, engine: ServerEngine, remarks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluated = []
-    ask = ServerProcess.ask
-
-    def noted(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int):  # type: ignore[no-untyped-def]
-        reply, seconds = ask(self, prompt, sampling, slot)
-        evaluated.append(reply["timings"]["prompt_n"])
-        return reply, seconds
-
-    monkeypatch.setattr(ServerProcess, "ask", noted)
+    counted = prompt_tokens(monkeypatch)
     with prepared(make_wav(seconds=59)) as clip:
         list(engine.describe(clip, PROMPTS, GREEDY))
     assert clip.audio_tokens == 1500
+    evaluated = [count for count, _ in counted]
     assert sorted(count > 1500 for count in evaluated) == [False, False, True]
     assert sum(evaluated) < 1500 + 200
     assert remarks == []
+
+
+@pytest.mark.real
+def test_thirty_seconds_cost_no_token_more_than_a_little_less(
+    make_wav: MakeWav, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream adds a silent window at each multiple of 30 s (issue 27697); our clips avoid it."""
+    counted = prompt_tokens(monkeypatch)
+    for seconds in (29.9, 30.0):
+        with prepared(make_wav(f"{seconds}.wav", seconds)) as clip:
+            list(engine.describe(clip, PROMPTS[:1], GREEDY))
+    (_, less), (_, thirty) = counted
+    assert 750 < less == thirty < 1000
 
 
 @pytest.mark.real
@@ -250,7 +271,7 @@ def test_without_unix_sockets_it_is_loopback_and_a_key(
 @pytest.mark.real
 def test_four_tracks_at_once_hear_their_own_clip(make_wav: MakeWav, tiny_settings: Settings) -> None:
     """Which clip is in which slot must never be mixed up: each track's words are those it gets alone."""
-    engine = server_engine(tiny_settings, ignore, at_once=8)
+    engine = server_engine(replace(tiny_settings, slots=4), ignore, at_once=8)
     assert engine.lanes == 4
 
     def words(hertz: int) -> set[str]:
@@ -350,6 +371,34 @@ def test_a_server_that_dies_twice_fails_the_track(tmp_path: Path, tiny_models: P
     with pytest.raises(EngineError, match="died"):
         results_of("dies", tmp_path, tiny_models, remarks)
     assert len(remarks) == 1
+
+
+def test_too_many_slots_for_the_memory_are_halved(tmp_path: Path, tiny_models: Path, remarks: list[str]) -> None:
+    crowded = 'case "$*" in *"-np 1 "*) ;; *) echo "cudaMalloc failed: out of memory"; exit 1 ;; esac\n'
+    settings = fake_server(tmp_path / "llama", crowded + _ANSWERS.replace("BEHAVIOUR", "answers"))
+    engine = server_engine(replace(settings, models_dir=tiny_models, slots=4), remarks.append, at_once=9)
+    try:
+        results = list(engine.describe(CLIP, PROMPTS, GREEDY))
+    finally:
+        engine.close()
+    assert all(isinstance(result, Answer) for result in results)
+    assert [remark for remark in remarks if "memory" in remark] == [
+        "not enough memory for 4 tracks at once; from now on 2",
+        "not enough memory for 2 tracks at once; from now on 1",
+    ]
+
+
+@pytest.mark.real
+def test_a_server_that_ended_between_two_tracks_is_a_death_and_no_fault_of_the_disk(
+    make_wav: MakeWav, engine: ServerEngine
+) -> None:
+    with prepared(make_wav()) as clip:
+        list(engine.describe(clip, PROMPTS[:1], GREEDY))
+        server = running(engine)
+        server.close()  # what another lane does when it sees the death first
+        with pytest.raises(ServerDied):
+            server.put(clip, 0)
+        assert all(isinstance(result, Answer) for result in engine.describe(clip, PROMPTS, GREEDY))
 
 
 def test_the_track_that_kills_it_fails_and_those_beside_it_do_not(
