@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from musicflamingo_cli import __version__, sidecar, tags
+from musicflamingo_cli import __version__, memory, sidecar, tags
 from musicflamingo_cli.audio import MAX_SECONDS, prepared, sweep_temporary_folders
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
@@ -190,12 +190,21 @@ def open_captioner(
     ``model``: the settings' model, where the caller has resolved it already.
     """
     sweep_temporary_folders()
-    model = model or resolve(settings.model, settings.models_folder, settings.mmproj)
+    model = model or resolve_model(settings)
     sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
     policy = Policy(sampling, settings.retries, settings.max_seconds, save)
     engine, why = open_engine(settings, model, load, warn)
     with contextlib.closing(engine):
         yield Captioner(engine, model, policy, why)
+
+
+def resolve_model(settings: Settings) -> ModelPair:
+    """The pair that the settings name; `auto` looks at the memory there is. Raises ModelError and ConfigError."""
+
+    def there_is() -> memory.Memory:
+        return memory.here(settings.llama_dir, settings.gpu_layers)
+
+    return resolve(settings.model, settings.models_folder, settings.mmproj, there_is)
 
 
 def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.audio import MAX_SECONDS, MIN_SECONDS
-from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.errors import ConfigError, nearest
 from musicflamingo_cli.types import Sampling
 
 APP = "musicflamingo"
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
+_WORD = re.compile(r"[\w-]+")  # a name that is no path
+DATASET_CONFIG = "musicflamingo-config.yaml"  # beside a dataset: settings of its own
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 _SAMPLING = Sampling()
@@ -33,7 +36,7 @@ class Settings:
     repeat_penalty: float = _SAMPLING.repeat_penalty
     seed: int = _SAMPLING.seed
     ctx_size: int | None = None  # None: what the clip and the longest answer need
-    slots: int | None = None  # None: as many as there is memory for, up to 4
+    slots: int | None = None  # None: as many as there is memory for, up to 4; on a CPU 1
     gpu_layers: int | None = None  # None: as many as fit, by llama.cpp's own judgement
     threads: int | None = None
     timeout: float = 900.0  # seconds for one prompt
@@ -45,18 +48,51 @@ class Settings:
         return self.models_dir or default_models_dir()
 
 
-def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
-    """Settings from defaults, the config file, the environment and ``flags`` (None: not given), in that order.
+def load_settings(flags: dict[str, Any], config_file: Path | None = None, dataset: Path | None = None) -> Settings:
+    """Settings from defaults, the config files (the user's, the dataset's), the environment and ``flags``.
 
-    Raises ConfigError for an unknown key or a value of the wrong kind.
+    What comes later counts; a flag that is None was not given. Raises ConfigError for an unknown key or a value of
+    the wrong kind.
     """
+    values: dict[str, Any] = {}
+    for _, more in _layers(flags, config_file, dataset):
+        values |= more
+    return _checked(replace(Settings(), **values))
+
+
+def sources(flags: dict[str, Any], config_file: Path | None = None, dataset: Path | None = None) -> dict[str, str]:
+    """Where each setting's value comes from: `default`, a file's path, a variable's name, or `flag`."""
+    found = {field.name: "default" for field in fields(Settings)}
+    for source, values in _layers(flags, config_file, dataset):
+        found |= dict.fromkeys(values, source)
+    return found
+
+
+def _layers(flags: dict[str, Any], config_file: Path | None, dataset: Path | None) -> list[tuple[str, dict[str, Any]]]:
+    """Where values may come from, and those that do, the weakest first."""
     named = config_file or _environment_path("CONFIG")
-    values = _read_file(named or user_config_dir() / "config.yaml", required=named is not None)
+    file = named or user_config_dir() / "config.yaml"
+    layers = [(str(file), _read_file(file, required=named is not None))]
+    if dataset is not None:
+        beside = dataset_config(dataset)
+        layers.append((str(beside), _harmless(beside, _read_file(beside, required=False))))
     for name in ("models_dir", "llama_dir"):
         if (path := _environment_path(name.upper())) is not None:
-            values[name] = path
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return _checked(replace(Settings(), **values))
+            layers.append((ENVIRONMENT_PREFIX + name.upper(), {name: path}))
+    return [*layers, ("flag", {name: value for name, value in flags.items() if value is not None})]
+
+
+def dataset_config(dataset: Path) -> Path:
+    """The settings file beside (or for a file, next to) a dataset."""
+    return (dataset if dataset.is_dir() else dataset.parent) / DATASET_CONFIG
+
+
+def _harmless(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A dataset may come from others: it says how it is to be captioned, not which programs and files are used."""
+    if paths := [name for name, value in values.items() if _names_a_file(value)]:
+        own = user_config_dir() / "config.yaml"
+        raise ConfigError(f"{file} may not name files: {', '.join(paths)}", f"set it in {own}, or by flag")
+    return values
 
 
 def _checked(settings: Settings) -> Settings:
@@ -82,8 +118,6 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _read_file(file: Path, required: bool) -> dict[str, Any]:
-    from musicflamingo_cli.prompts import nearest
-
     if not file.exists() and not required:
         return {}
     import yaml
@@ -116,6 +150,10 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
     if kind == "str" and isinstance(value, str):
         return value
     raise ConfigError(f"{file}: {key} cannot be {value!r}", hint)
+
+
+def _names_a_file(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and not _WORD.fullmatch(value))
 
 
 def _environment_path(name: str) -> Path | None:

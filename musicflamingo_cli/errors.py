@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_TRACK_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TOOL_MISSING = 3
@@ -35,6 +38,10 @@ class ModelError(MusicFlamingoError):
     """The model or its projector is missing or unusable."""
 
     exit_code = EXIT_MODEL
+
+
+class HubUnreachableError(ModelError):
+    """There is no connection to the hub: asking it for something else makes no sense."""
 
 
 class TrackError(MusicFlamingoError):
@@ -89,3 +96,10 @@ class PromptError(TrackError):
     """Nothing is left of a prompt once the variables that this track lacks are taken out."""
 
     kind = "prompt"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or the list of what there is, to end a sentence about an unknown word with."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean {match[0]}?" if match else f"; known: {', '.join(known)}"

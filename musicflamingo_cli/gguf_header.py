@@ -45,6 +45,11 @@ class GgufHeader:
         return int(self.values.get(key, 0))
 
     @property
+    def projector_type(self) -> str:
+        """What llama.cpp calls a projector's kind: `musicflamingo`; a projector of several has one for audio."""
+        return str(self.values.get("clip.audio.projector_type") or self.values.get("clip.projector_type", ""))
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """What a token of context takes at f16, in bytes: a key and a value in each layer for each KV head.
 

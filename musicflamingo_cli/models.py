@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musicflamingo_cli import tiny_model
+from musicflamingo_cli.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.gguf_header import GgufHeader, read_header
+from musicflamingo_cli.memory import Memory
 
 TINY = "tiny"
-HUB_REPOSITORY = "mradermacher/music-flamingo-hf-GGUF"
-HUB_PROJECTOR = "music-flamingo-hf.mmproj-f16.gguf"
-# The quants known to be published, the recommended one first; what `auto` prefers, in this order.
-QUANTS = ("Q6_K", "Q8_0", "Q4_K_M", "IQ3_M")
-
-_QUANT = re.compile(r"(?:^|[.\-_])((?:I?Q\d[A-Z0-9_]*)|BF16|F16|F32)(?=\.gguf$|[.\-])", re.IGNORECASE)
+_QUANT_NAME = re.compile(r"I?Q\d[A-Z0-9_]*|BF16|F16|F32", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,9 @@ class ModelPair:
     is_noise: bool  # random weights: its answers are noise
     kv_bytes_per_token: int = 0  # of memory that a token of context takes, at f16
     size: int = 0  # bytes of both files
+    architecture: str = ""  # of the language model
+    projector_type: str = ""
+    why: str = ""  # this one, where `auto` chose it
 
     @property
     def label(self) -> str:
@@ -38,70 +39,67 @@ class ModelPair:
         return f"gguf_{quant_of(self.language_model) or self.language_model.stem}"
 
 
-def quant_of(path: Path) -> str:
-    """The quant in a GGUF file's name, upper case, or an empty string.
-
-    >>> quant_of(Path("music-flamingo-hf.i1-IQ3_M.gguf"))
-    'IQ3_M'
-    """
-    match = _QUANT.search(path.name)
-    return match[1].upper() if match else ""
-
-
 def installed(folder: Path) -> list[Path]:
     """The language models in the models folder, sorted by name."""
     if not folder.is_dir():
         return []
-    files = (path for path in folder.rglob("*.gguf") if not path.name.startswith("."))
+    files = (path for path in folder.rglob("*.gguf") if path.is_file() and not path.name.startswith("."))
     return sorted(path for path in files if "mmproj" not in path.name.lower() and "imatrix" not in path.name.lower())
 
 
-def resolve(name: str, folder: Path, mmproj: Path | None = None) -> ModelPair:
-    """The pair that ``name`` means: `auto`, `tiny`, a quant's name, or the path of a GGUF file.
+def resolve(
+    name: str, folder: Path, mmproj: Path | None = None, memory: Callable[[], Memory] | None = None
+) -> ModelPair:
+    """The pair that ``name`` means: `auto`, `tiny`, a quant, `OWNER/NAME:QUANT`, or the path of a GGUF file.
 
-    Raises ModelError when a half is missing, damaged or of another model, with what to type.
+    ``memory`` is asked only where `auto` has a choice. Raises ModelError when a half is missing, damaged or of
+    another model, with what to type.
     """
-    language_model = _find_language_model(name, folder)
-    return check_pair(language_model, mmproj or _find_projector(language_model))
+    language_model, why = _find_auto(folder, memory) if name == "auto" else (_find_named(name, folder), "")
+    return replace(check_pair(language_model, mmproj or _find_projector(language_model)), why=why)
 
 
-def _find_language_model(name: str, folder: Path) -> Path:
-    if name.endswith(".gguf") or "/" in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise ModelError(f"no model file at {path}", "see what is here with: musicflamingo models list")
-        return path
+def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path, str]:
+    """The best of the published quants that are here and fit; else whatever model is here."""
+    real = published(folder)
+    if not real:
+        raise ModelError(f"no model in {folder}", "get the best one for this machine: musicflamingo models pull auto")
+    catalog = load_catalog()
+    here = {quant_of(path): path for path in reversed(real)}
+    known = [quant.name for quant in catalog.quants if quant.name in here]
+    if not known:
+        return real[0], "it is what is here"
+    if len(known) == 1 or memory is None:
+        return here[known[0]], "it is what is here" if len(real) == 1 else "it is the best that is here"
+    quant, why = catalog.best_for(memory(), known)
+    return here[quant.name], why
+
+
+def published(folder: Path) -> list[Path]:
+    """The models that a plain quant's name can mean: not those of other families, which have folders of their own."""
+    mine = [path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name]
+    return [path for path in mine if path.name != tiny_model.LANGUAGE_MODEL_NAME]
+
+
+def _find_named(name: str, folder: Path) -> Path:
     if name == TINY:
         path = folder / tiny_model.LANGUAGE_MODEL_NAME
         if not path.is_file():
             raise ModelError("the tiny model is not here", "make it with: musicflamingo models pull tiny")
         return path
-    real = [path for path in installed(folder) if path.name != tiny_model.LANGUAGE_MODEL_NAME]
-    if name == "auto":
-        if not real:
-            raise ModelError(f"no model in {folder}", pull_command(QUANTS[0], folder))
-        return min(real, key=_preference)
-    matches = [path for path in real if quant_of(path) == name.upper()]
-    if not matches:
-        if name.upper() not in QUANTS and not _QUANT.search(f".{name}.gguf"):
-            raise ConfigError(
-                f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf"
-            )
-        raise ModelError(f"no {name} model in {folder}", pull_command(name.upper(), folder))
-    return matches[0]
-
-
-def _preference(path: Path) -> tuple[int, str]:
-    quant = quant_of(path)
-    return (QUANTS.index(quant) if quant in QUANTS else len(QUANTS)), path.name
-
-
-def pull_command(quant: str, folder: Path) -> str:
-    """The command that downloads a quant and its projector (the `hf` command comes with this product)."""
-    return (
-        f"download it with: hf download {HUB_REPOSITORY} music-flamingo-hf.{quant}.gguf {HUB_PROJECTOR}"
-        f" --local-dir '{folder}'"
-    )
+    if name.endswith(".gguf") or name.startswith((".", "/", "~")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ModelError(f"no model file at {path}", "see what is here with: musicflamingo models list")
+        return path
+    repository, quant = parse_name(name)
+    quant = quant.upper().removeprefix("I1-")
+    place = folder / folder_of(repository) if repository else folder
+    if matches := [path for path in published(place) if quant_of(path) == quant]:
+        return matches[0]
+    if not _QUANT_NAME.fullmatch(quant):
+        raise ConfigError(f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf")
+    raise ModelError(f"no {quant} model in {place}", f"get it with: musicflamingo models pull {name}")
 
 
 def _find_projector(language_model: Path) -> Path:
@@ -109,7 +107,7 @@ def _find_projector(language_model: Path) -> Path:
     if not beside:
         raise ModelError(
             f"no projector (mmproj) beside {language_model.name}; without it the model is deaf",
-            f"name it with --mmproj, or put {HUB_PROJECTOR} into {language_model.parent}",
+            f"get both with: musicflamingo models pull {quant_of(language_model) or 'auto'}; or name it with --mmproj",
         )
     return max(beside, key=lambda path: (_common_prefix(path.name, language_model.name), path.name))
 
@@ -120,6 +118,25 @@ def _common_prefix(first: str, second: str) -> int:
     )
 
 
+def files_of(name: str, folder: Path) -> list[Path]:
+    """What goes when a model is removed: its file, and the projectors beside it when it is the last one there.
+
+    Raises ConfigError for a file outside the models folder: it is not ours to delete.
+    """
+    language_model = _find_auto(folder, None)[0] if name == "auto" else _find_named(name, folder)
+    here = [path for path in installed(folder) if path.resolve() == language_model.resolve()]
+    if not here:
+        raise ConfigError(f"{language_model} is no model in {folder}", f"delete it yourself: rm '{language_model}'")
+    file, tiny = here[0], tiny_model.LANGUAGE_MODEL_NAME
+    if file.name == tiny:
+        return [file, *file.parent.glob(tiny_model.PROJECTOR_NAME)]
+    beside = [path for path in file.parent.glob("*.gguf") if path in installed(file.parent)]
+    if [path for path in beside if path.name not in (file.name, tiny)]:
+        return [file]
+    projectors = sorted(file.parent.glob("*mmproj*.gguf"))
+    return [file, *(path for path in projectors if path.name != tiny_model.PROJECTOR_NAME)]
+
+
 def check_pair(language_model: Path, projector: Path) -> ModelPair:
     """Fail early what llama.cpp would fail late. Raises ModelError."""
     model, ears = read_header(language_model), read_header(projector)
@@ -128,7 +145,7 @@ def check_pair(language_model: Path, projector: Path) -> ModelPair:
     if not ears.is_projector:
         raise ModelError(f"{projector.name} is not a projector", "name the mmproj file with --mmproj")
     if not ears.values.get("clip.has_audio_encoder"):
-        raise ModelError(f"{projector.name} has no audio encoder", f"use {HUB_PROJECTOR}")
+        raise ModelError(f"{projector.name} has no audio encoder", "name the projector of an audio model with --mmproj")
     if model.embedding_length != ears.embedding_length:
         raise ModelError(
             f"{projector.name} gives vectors {ears.embedding_length} wide, {language_model.name} takes"
@@ -137,7 +154,16 @@ def check_pair(language_model: Path, projector: Path) -> ModelPair:
         )
     _require_template(model)
     size = language_model.stat().st_size + projector.stat().st_size
-    return ModelPair(language_model, projector, model.context_length, model.is_noise, model.kv_bytes_per_token, size)
+    return ModelPair(
+        language_model,
+        projector,
+        model.context_length,
+        model.is_noise,
+        model.kv_bytes_per_token,
+        size,
+        model.architecture,
+        ears.projector_type,
+    )
 
 
 def _require_template(model: GgufHeader) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import ConfigError, PromptError
+from musicflamingo_cli.errors import ConfigError, PromptError, nearest
 from musicflamingo_cli.text import TEMPLATE_TOKEN
 from musicflamingo_cli.types import Prompt
 
@@ -175,13 +174,6 @@ def _expect(word: object, known: Iterable[str], file: Path, place: str) -> None:
     known = list(known)
     if word not in known:
         raise ConfigError(f"{file}: {word!r} is not known in {place}{nearest(str(word), known)}", _check(file))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or the list of what there is, to end a sentence about an unknown word with."""
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"; did you mean {match[0]}?" if match else f"; known: {', '.join(known)}"
 
 
 def _kind(expected: type | tuple[type, ...]) -> str:

@@ -72,41 +72,29 @@ esac
 
 # -- what is there ---------------------------------------------------------------------------------------------
 
-have() { command -v "$1" >/dev/null 2>&1; }
-
-find_nvcc() {
-  if have nvcc; then command -v nvcc; elif [ -x /usr/local/cuda/bin/nvcc ]; then echo /usr/local/cuda/bin/nvcc; fi
-}
-
-detect_backend() {
-  if [ "$(uname -s)" = Darwin ]; then
-    echo metal
-  elif [ -n "$(find_nvcc)" ] && have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; then
-    echo cuda
-  elif have hipconfig && [ -e /dev/kfd ]; then
-    echo hip
-  elif have glslc && have vulkaninfo && vulkaninfo --summary >/dev/null 2>&1; then
-    echo vulkan
-  else
-    echo cpu
-  fi
-}
+# shellcheck source=scripts/detect_gpu.sh
+. "$(dirname "$0")/detect_gpu.sh"
 
 require_tools() {
-  have cmake || die "cmake is not installed" "install it: apt install cmake (or: pip install cmake)"
-  have c++ || have g++ || have clang++ || die "there is no C++ compiler" "install one: apt install g++"
+  have cmake || die "cmake is not installed" "$(install_line cmake) (or: pip install cmake)"
+  have c++ || have g++ || have clang++ || die "there is no C++ compiler" "$(install_line compiler)"
   case $backend in
-    cuda) [ -n "$(find_nvcc)" ] || die "nvcc, CUDA's compiler, is not there" "apt install nvidia-cuda-toolkit" ;;
-    hip) have hipconfig || die "hipconfig of ROCm is not there" "install ROCm's HIP SDK (package hip-dev)" ;;
-    vulkan) have glslc || die "glslc, Vulkan's compiler, is not there" "apt install glslc libvulkan-dev" ;;
+    cuda) [ -n "$(find_nvcc)" ] || die "nvcc, CUDA's compiler, is not there" "$(install_line cuda)" ;;
+    hip) have hipconfig || die "hipconfig of ROCm is not there" "$(install_line hip)" ;;
+    vulkan) have glslc || die "glslc, Vulkan's compiler, is not there" "$(install_line vulkan)" ;;
     metal) [ "$(uname -s)" = Darwin ] || die "Metal is macOS's alone" "use --backend auto" ;;
   esac
 }
 
 if [ "$backend" = auto ]; then
   backend=$(detect_backend)
-  say "backend: $backend (detected; --backend names another)"
+  found=$(describe_backend "$backend")
+  say "backend: $backend${found:+, $found} (detected; --backend names another)"
+  missing=$(missing_for_gpu)
+  [ -z "$missing" ] || [ "$backend" != cpu ] || say "note: $missing"
 fi
+# The card's own architecture: quicker to compile than all of them, and what HIP needs to be told.
+targets=${gpu_targets:-$(detect_targets "$backend")}
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}
 [ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
@@ -129,11 +117,11 @@ cmake_flags() { # one a line
   case $backend in
     cuda)
       flags+=(-DGGML_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(find_nvcc)")
-      [ -z "$gpu_targets" ] || flags+=("-DCMAKE_CUDA_ARCHITECTURES=$gpu_targets")
+      [ -z "$targets" ] || flags+=("-DCMAKE_CUDA_ARCHITECTURES=$targets")
       ;;
     hip)
       flags+=(-DGGML_HIP=ON)
-      [ -z "$gpu_targets" ] || flags+=("-DGPU_TARGETS=$gpu_targets")
+      [ -z "$targets" ] || flags+=("-DGPU_TARGETS=$targets")
       ;;
     vulkan) flags+=(-DGGML_VULKAN=ON) ;;
   esac
@@ -180,7 +168,7 @@ find_python() {
       return 0
     fi
   done
-  die "there is no Python with pip" "install one: apt install python3-venv"
+  die "there is no Python with pip" "$(install_line python)"
 }
 
 fetch_git() {
@@ -250,8 +238,10 @@ compile() {
   while IFS= read -r line; do environment+=("$line"); done < <(configure_environment)
   rm -rf "$work/build"
   say "configuring for $backend (log: $log)"
-  env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 ||
+  env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 || {
+    ! grep -q 'CUDA::cublas' "$log" || die "this CUDA toolkit has no cuBLAS" "$(install_line cuda)"
     die "cmake could not configure the build" "its last words: $(tail -n 3 "$log" | tr '\n' ' ')"
+  }
   say "compiling with $jobs jobs; minutes on many cores, ten on two"
   cmake --build "$work/build" --config Release --parallel "$jobs" --target "${TARGETS[@]}" >>"$log" 2>&1 9>&- &
   compiler=$!
@@ -267,13 +257,19 @@ stop_compiler() { # a background job ignores Ctrl-C; end it with all that it sta
   kill "$compiler" 2>/dev/null || true
 }
 
-show_progress() { # one line every half minute while the process lives
-  local pid=$1 seconds=0
+show_progress() { # while the process lives: one line that changes, or where that is no terminal one each half minute
+  local pid=$1 seconds=0 at
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     seconds=$((seconds + 1))
-    [ $((seconds % 30)) -ne 0 ] || say "  $(tail -n 1 "$log" | grep -oE '^\[[^]]*\]' || echo '...') after $seconds s"
+    at=$(tail -n 1 "$log" | grep -oE '^\[[^]]*\]' || echo '...')
+    if [ -t 2 ]; then
+      printf '\r  %s after %s s ' "$at" "$seconds" >&2
+    elif [ $((seconds % 30)) -eq 0 ]; then
+      say "  $at after $seconds s"
+    fi
   done
+  [ ! -t 2 ] || say ''
 }
 
 # -- check: a native build may hold instructions that this machine cannot run -----------------------------------

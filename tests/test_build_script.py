@@ -60,7 +60,9 @@ def source(tmp_path: Path) -> Path:
 def test_shellcheck_has_nothing_to_say() -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert shellcheck
-    done = subprocess.run([shellcheck, str(SCRIPT)], capture_output=True, text=True)
+    done = subprocess.run(
+        [shellcheck, "-x", str(SCRIPT), str(SCRIPT.with_name("detect_gpu.sh"))], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -102,11 +104,74 @@ def test_wrong_usage_exits_2(arguments: list[str], said: str) -> None:
 
 
 def test_a_missing_tool_is_named_with_its_package(tmp_path: Path) -> None:
-    done = build("--backend", "vulkan", PATH=f"{tmp_path}:/bin:/usr/bin")
-    if shutil.which("glslc", path="/bin:/usr/bin"):
-        pytest.skip("Vulkan's compiler is there")
-    assert done.returncode == 1
-    assert "apt install glslc" in done.stderr
+    for manager, line in (
+        ("apt-get", "apt-get install glslc"),
+        ("pacman", "pacman -S shaderc"),
+        ("", "install vulkan"),
+    ):
+        done = build("--backend", "vulkan", PATH=machine(tmp_path / f"with-{manager}", c=1, cmake=1, **{manager: 1}))
+        assert done.returncode == 1
+        assert line in done.stderr
+
+
+# fmt: off
+TOOLS = [
+    "bash", "sh", "cat", "sed", "awk", "sort", "paste", "head", "tail", "tr", "dirname", "uname", "getconf", "grep",
+    "mkdir", "rm", "ln", "env", "cut",
+]
+# fmt: on
+
+
+def machine(folder: Path, **programs: object) -> str:
+    """A PATH of a machine that has a shell, its everyday tools, and these programs, which print what is given."""
+    folder.mkdir()
+    for tool in TOOLS:
+        if (path := shutil.which(tool)) is not None:
+            (folder / tool).symlink_to(path)
+    for name, says in programs.items():
+        if name:
+            file = folder / {"c": "c++", "nvidia_smi": "nvidia-smi"}.get(name, name)
+            file.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+            file.chmod(0o755)
+    return str(folder)
+
+
+H200, R9700 = "NVIDIA H200, 9.0, 570.86\nNVIDIA H200, 9.0, 570.86", "cpu_cores_count 0\ngfx_target_version 120001"
+NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
+
+
+@pytest.mark.parametrize(
+    ("programs", "kfd", "said", "line"),
+    [
+        ({}, "", "backend: cpu (detected", ""),
+        ({}, "gfx_target_version 0", "backend: cpu (detected", ""),
+        (
+            {"nvidia_smi": H200, "nvcc": NVCC},
+            "",
+            "backend: cuda, NVIDIA H200 (compute 9.0, driver 570.86),NVIDIA H200",
+            "-DGGML_CUDA=ON -DCMAKE_CUDA_COMPILER={path}/nvcc -DCMAKE_CUDA_ARCHITECTURES=90",
+        ),
+        ({"nvidia_smi": H200, "apt-get": ""}, "", "sudo apt-get install nvidia-cuda-toolkit", ""),
+        ({"hipconfig": "7.1.0"}, R9700, "backend: hip, gfx1201 HIP 7.1.0", "-DGGML_HIP=ON -DGPU_TARGETS=gfx1201"),
+        ({"hipconfig": "6.4"}, "gfx_target_version 90010", "gfx90a", "-DGPU_TARGETS=gfx90a"),
+        ({"dnf": ""}, R9700, "an AMD GPU (gfx1201) is here, but not ROCm's HIP: sudo dnf install rocm-hip-devel", ""),
+        (
+            {"glslc": "shaderc v2025.1", "vulkaninfo": "  deviceName  = AMD Radeon 780M (RADV PHOENIX)"},
+            "",
+            "backend: vulkan, AMD Radeon 780M (RADV PHOENIX) shaderc v2025.1",
+            "-DGGML_VULKAN=ON",
+        ),
+    ],
+)
+def test_what_a_machine_has_is_found(tmp_path: Path, programs: dict[str, str], kfd: str, said: str, line: str) -> None:
+    node = tmp_path / "nodes" / "1"
+    node.mkdir(parents=True)
+    (node / "properties").write_text(kfd + "\n")
+    path = machine(tmp_path / "bin", **programs)
+    done = build("--dry-run", PATH=path, MUSICFLAMINGO_KFD=str(tmp_path / "nodes"), CUDA_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    assert line.format(path=path) in done.stdout
 
 
 def test_it_builds_checks_installs_and_the_second_run_takes_a_second(source: Path) -> None:

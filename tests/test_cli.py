@@ -121,14 +121,15 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
         (["batch", "{folder}", "--ask", "x", "--preset", "full"], 2, "exclude each other"),
         (["batch", "{folder}", "--save-as", "x"], 2, "--ask"),
         (["batch", "{folder}", "--temperature", "9"], 2, "between 0 and 5"),
-        (["caption", "{wav}", "--model", "Q6_K"], 4, "hf download"),
+        (["caption", "{wav}", "--model", "Q6_K"], 4, "models pull Q6_K"),
         (["caption", "{wav}", "--model", "tiny", "--engine", "magic"], 2, "use one of"),
         (["caption", "{wav}", "--model", "tiny", "--llama-dir", "/nowhere"], 3, "musicflamingo build"),
         (["caption", "{wav}", "--config", "/no/config.yaml"], 2, "cannot be read"),
         (["caption", "{wav}", "--ask", "x", "--save", "--model", "tiny"], 2, "--save-as"),
         (["prompts", "check", "/no/file.yaml"], 2, "prompts init"),
         (["prompts", "show", "nope"], 2, "prompts list"),
-        (["models", "pull", "Q6_K"], 4, "hf download"),
+        (["models", "pull", "one/two"], 2, "one/two:Q6_K"),
+        (["models", "remove", "tiny", "--models-dir", "{folder}"], 4, "models pull tiny"),
         (["models", "check", "tiny", "--models-dir", "{folder}"], 4, "models pull tiny"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -209,16 +210,84 @@ def test_prompts_edit_opens_the_editor_and_checks(monkeypatch: pytest.MonkeyPatc
 
 def test_models_commands(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
-    assert "hf download" in musicflamingo("models", "list", *options).stderr
+    listed = [json.loads(line) for line in musicflamingo("models", "list", "--json", *options).stdout.splitlines()]
+    assert [row["quant"] for row in listed] == ["Q8_0", "Q6_K", "Q4_K_M", "IQ3_M"]
+    assert [row["quant"] for row in listed if row["recommended"]] == ["Q6_K"]
+    assert all(row["path"] is None and row["memory_bytes"] > row["bytes"] for row in listed)
     assert musicflamingo("models", "check", *options).returncode == 4
     pulled = musicflamingo("models", "pull", "tiny", "--json", *options)
     assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
     assert "good" in musicflamingo("models", "check", *options).stdout
     assert "F32" in musicflamingo("models", "list", *options).stdout
+    refused = musicflamingo("models", "remove", "tiny", *options)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert musicflamingo("models", "remove", "tiny", "--yes", *options).returncode == 0
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_models_check_goes_on_after_a_bad_one(tmp_path: Path, tiny_models: Path) -> None:
+    options = ["--models-dir", str(tmp_path)]
+    musicflamingo("models", "pull", "tiny", *options)
+    (tmp_path / "a-broken.Q6_K.gguf").write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes()[:9000])
+    done = musicflamingo("models", "check", "--json", *options)
+    assert done.returncode == 4
+    assert [json.loads(line)["good"] for line in done.stdout.splitlines()] == [False, True]
+
+
+def test_removing_one_model_leaves_the_projector_to_the_other(tmp_path: Path) -> None:
+    options = ["--models-dir", str(tmp_path)]
+    musicflamingo("models", "pull", "tiny", *options)
+    (tmp_path / "x.Q6_K.gguf").write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes())
+    removed = musicflamingo("models", "remove", "Q6_K", "--yes", *options)
+    assert removed.stdout.split() == [str(tmp_path / "x.Q6_K.gguf")]
+    outside = tmp_path.parent / f"{tmp_path.name}.gguf"
+    outside.write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes())
+    assert "delete it yourself" in musicflamingo("models", "remove", outside, "--yes", *options).stderr
+    assert outside.exists()
+    (tmp_path / "models").mkdir()
+    roundabout = f"{tmp_path}/models/../{(tmp_path / 'musicflamingo-tiny.F32.gguf').name}"
+    refused = musicflamingo("models", "remove", roundabout, "--yes", "--models-dir", str(tmp_path / "models"))
+    assert "delete it yourself" in refused.stderr
+
+
+def test_the_last_real_model_takes_its_projector_along_and_leaves_the_tiny_pair(tmp_path: Path) -> None:
+    options = ["--models-dir", str(tmp_path)]
+    musicflamingo("models", "pull", "tiny", *options)
+    tiny = {path.name for path in tmp_path.glob("*.gguf")}
+    (tmp_path / "x.Q6_K.gguf").write_bytes(next(tmp_path.glob("*F32.gguf")).read_bytes())
+    (tmp_path / "x.mmproj-f16.gguf").write_bytes(next(tmp_path.glob("*mmproj*")).read_bytes())
+    musicflamingo("models", "remove", "Q6_K", "--yes", *options)
+    assert {path.name for path in tmp_path.glob("*.gguf")} == tiny
+
+
+def test_settings_beside_a_dataset(make_wav: MakeWav, fake: list[str]) -> None:
+    """They say how its tracks are captioned; they name no programs or files, since datasets come from others."""
+    audio = make_wav("data/a.wav")
+    settings = audio.parent / "musicflamingo-config.yaml"
+    settings.write_text("seed: 7\n")
+    musicflamingo("batch", audio.parent, "--preset", "brief", *fake)
+    assert read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_provenance"]["brief"]["seed"] == 7
+    for evil in ("llama_dir: /evil", "model: ./evil.bin", "model: evil.gguf", "model: ~/x", "mmproj: x"):
+        settings.write_text(f"{evil}\n")
+        refused = musicflamingo("batch", audio.parent, "--overwrite", *fake)
+        assert (refused.returncode, "may not name files" in refused.stderr) == (2, True), evil
+    settings.write_text("seed: 8\n")
+    both = musicflamingo("batch", audio.parent, make_wav("other/b.wav").parent, *fake)
+    assert (both.returncode, "its own folder only" in both.stderr) == (2, True)
 
 
 def test_help_of_every_command() -> None:
-    for command in ([], ["caption"], ["batch"], ["demo"], ["build"], ["prompts"], ["models"], ["models", "check"]):
+    for command in (
+        [],
+        ["caption"],
+        ["batch"],
+        ["demo"],
+        ["build"],
+        ["prompts"],
+        ["models"],
+        ["models", "check"],
+        ["doctor"],
+    ):
         done = musicflamingo(*command, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout

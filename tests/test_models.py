@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from musicflamingo_cli import models, tiny_model
+from musicflamingo_cli.catalog import quant_of
 from musicflamingo_cli.config import default_models_dir
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.gguf_header import read_header
-from musicflamingo_cli.models import quant_of, resolve
+from musicflamingo_cli.memory import Memory
+from musicflamingo_cli.models import resolve
 
 MODEL, PROJECTOR = tiny_model.LANGUAGE_MODEL_NAME, tiny_model.PROJECTOR_NAME
 
@@ -48,23 +50,48 @@ def test_the_tiny_pair_says_that_it_is_noise(tiny_models: Path) -> None:
     assert pair.context_length == 32768
 
 
-def test_auto_prefers_the_recommended_quant_and_never_the_tiny_one(tiny_models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "chosen"), [(80, "Q8_0"), (11, "Q6_K"), (6, "IQ3_M"), (1, "IQ3_M")])
+def test_auto_takes_the_best_that_fits_and_never_the_tiny_one(
+    tiny_models: Path, tmp_path: Path, free: int, chosen: str
+) -> None:
     models.pull_tiny(tmp_path)
     with pytest.raises(ModelError, match="no model in") as caught:
         resolve("auto", tmp_path)
-    assert "hf download" in caught.value.hint
+    assert "models pull auto" in caught.value.hint
     put_real(tmp_path, tiny_models, "Q8_0", "IQ3_M", "Q6_K")
-    pair = resolve("auto", tmp_path)
-    assert pair.language_model.name == "music-flamingo-hf.Q6_K.gguf"
+    pair = resolve("auto", tmp_path, None, lambda: Memory(free * 10**9, free * 10**9, "a GPU"))
+    assert pair.language_model.name == f"music-flamingo-hf.{chosen}.gguf"
+    assert f"{free}.0 GB are free (a GPU)" in pair.why
+    assert ("Q4_K_M would need" in pair.why) == (chosen == "IQ3_M")
     assert pair.projector.name == "music-flamingo-hf.mmproj-f16.gguf"
     assert resolve("iq3_m", tmp_path).language_model.name == "music-flamingo-hf.IQ3_M.gguf"
     assert resolve("tiny", tmp_path).projector.name == PROJECTOR
 
 
+def test_another_familys_quant_is_meant_only_by_its_full_name(tiny_models: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "aaa--other-GGUF"
+    theirs.mkdir()
+    put_real(theirs, tiny_models, "Q6_K")
+    with pytest.raises(ModelError, match="no Q6_K model"):
+        resolve("Q6_K", tmp_path)
+    with pytest.raises(ModelError, match="no model in"):
+        resolve("auto", tmp_path)
+    assert resolve("aaa/other-GGUF:Q6_K", tmp_path).language_model.parent == theirs
+    put_real(tmp_path, tiny_models, "Q6_K")
+    assert resolve("Q6_K", tmp_path).language_model.parent == tmp_path
+
+
+def test_a_link_into_a_cache_that_was_emptied_is_no_model(tiny_models: Path, tmp_path: Path) -> None:
+    (tmp_path / "music-flamingo-hf.Q6_K.gguf").symlink_to(tmp_path / "gone")
+    assert models.installed(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("name", "error", "said", "hint"),
     [
-        ("Q4_K_M", ModelError, "no Q4_K_M model", "hf download"),
+        ("Q4_K_M", ModelError, "no Q4_K_M model", "models pull Q4_K_M"),
+        ("some/where:Q6_K", ModelError, "no Q6_K model in", "models pull some/where:Q6_K"),
+        ("some/where", ConfigError, "names no quant", "some/where:Q6_K"),
         ("tiny", ModelError, "not here", "models pull tiny"),
         ("nonsense", ConfigError, "neither a quant nor a path", "Q6_K"),
         ("/gone/x.gguf", ModelError, "no model file", "models list"),

@@ -46,7 +46,8 @@ def announce(console: Console, captioner: Captioner) -> None:
     engine, model = captioner.engine, captioner.model
     lanes = f", {engine.lanes} tracks at once" if engine.lanes > 1 else ""
     console.detail(f"engine {engine.name} (llama.cpp {engine.version}{lanes}), because {captioner.why}")
-    console.detail(f"model {model.language_model}, projector {model.projector}")
+    console.detail(f"model {model.language_model}{f', because {model.why}' if model.why else ''}")
+    console.detail(f"projector {model.projector}")
     if model.is_noise:
         console.warn(NOISE)
 

@@ -30,7 +30,7 @@ def batch(
     from musicflamingo_cli.cli.batch_run import BatchRun, parse_shard
 
     console = console_for(common, json.as_json)
-    settings = asking.settings(common)
+    settings = asking.settings(common, folders)
     datasets = datasets_for(folders, settings, asking.preset, asking.ask, asking.save_as)
     save = asking.ask is None or asking.save_as is not None
     run = BatchRun(console, settings, datasets, save)

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 
 from musicflamingo_cli.batch import Dataset, Plan, Selection, Task, count, make_plan, run_batch, scan
-from musicflamingo_cli.captioner import Captioner, open_captioner
+from musicflamingo_cli.captioner import Captioner, open_captioner, resolve_model
 from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.console import Console, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.errors import ConfigError, ModelError
-from musicflamingo_cli.models import ModelPair, resolve
+from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Load, Outcome, Summary
 
 
@@ -33,7 +33,7 @@ class BatchRun:
         self._save = save
         self._model: ModelPair | None = None
         with contextlib.suppress(ModelError):  # told when the model is opened; a dry run needs none
-            self._model = resolve(settings.model, settings.models_folder, settings.mmproj)
+            self._model = resolve_model(settings)
         self._summary = Summary()
         self._started = time.monotonic()
 
@@ -101,7 +101,8 @@ class BatchRun:
         for note in outcome.notes:
             self._console.say(f"{audio}: {note}")
         if outcome.was_interrupted:
-            self._console.say(f"interrupted {audio}: {len(outcome.captions)} captions were there and are saved")
+            kept = f"{len(outcome.captions)} captions were there and are saved" if outcome.saved else "nothing is saved"
+            self._console.say(f"interrupted {audio}: {kept}")
         for failure in () if outcome.was_interrupted else outcome.failures:
             self._console.warn(failure_line(audio, failure))
         if not self._save:

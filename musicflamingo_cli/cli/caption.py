@@ -29,7 +29,7 @@ def caption(
     from musicflamingo_cli.types import Load, Outcome
 
     console = console_for(common, json.as_json)
-    settings = asking.settings(common)
+    settings = asking.settings(common, audio)
     for path in audio:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder", f"caption it with: musicflamingo batch '{path}'")

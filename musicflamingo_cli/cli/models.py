@@ -1,76 +1,123 @@
-"""`musicflamingo models` and `musicflamingo build`: what has to be there before a track can be heard."""
+"""`musicflamingo models`: what is here, what can be had and fits, get it, check it, remove it."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
-from musicflamingo_cli.errors import ConfigError, ModelError, ToolMissingError
+from musicflamingo_cli.errors import EXIT_MODEL, ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.config import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="GGUF models: what is here, get one, check one.")
 app.add_typer(models_app, name="models")
 
+_GB = 1e9
+Name = Annotated[str, typer.Argument(help="auto, tiny, a quant, OWNER/NAME:QUANT or a path.")]
 
-def _folder(common: Common) -> Path:
+
+def _settings(common: Common) -> "Settings":
     from musicflamingo_cli.config import load_settings
 
-    return load_settings({"models_dir": common.models_dir}, common.config).models_folder
+    return load_settings({"models_dir": common.models_dir, "llama_dir": common.llama_dir}, common.config)
 
 
 @command(models_app, "list")
 def list_(common: Common, json: Json) -> None:
-    """The models in the models folder, and those that can be had."""
-    from musicflamingo_cli import models
+    """The published quants: which are here, how large they are, which fit this machine; and what else is here."""
+    from musicflamingo_cli import memory
+    from musicflamingo_cli.catalog import load_catalog, quant_of
+    from musicflamingo_cli.models import installed, published
 
     console = console_for(common, json.as_json)
-    folder = _folder(common)
-    here = models.installed(folder)
-    for file in here:
-        quant, size = models.quant_of(file), file.stat().st_size
-        console.data(f"{quant:8} {size / 1e9:6.2f} GB  {file}")
-        console.json({"quant": quant, "bytes": size, "path": str(file)})
-    if not here:
-        console.say(f"no models in {folder}")
-    for quant in models.QUANTS:
-        if quant not in {models.quant_of(file) for file in here}:
-            console.say(f"{quant}: {models.pull_command(quant, folder)}")
-    console.say("tiny (random weights, for tests): musicflamingo models pull tiny")
+    settings = _settings(common)
+    catalog, free = load_catalog(), memory.here(settings.llama_dir)
+    others = installed(settings.models_folder)
+    for quant in catalog.quants:
+        needed = catalog.needed(quant)
+        file = next((file for file in published(settings.models_folder) if quant_of(file) == quant.name), None)
+        others = [other for other in others if other != file]
+        row = {
+            "quant": quant.name,
+            "bytes": file.stat().st_size if file else quant.size,
+            "memory_bytes": needed,
+            "fits": needed <= free.free,
+            "recommended": quant.name == catalog.recommended,
+            "path": str(file) if file else None,
+        }
+        console.json(row)
+        console.data(_line(row))
+    for file in others:
+        row = {"quant": quant_of(file), "bytes": file.stat().st_size, "path": str(file)}
+        console.json(row)
+        console.data(_line(row))
+    console.say(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
+    console.say(
+        "get one with: musicflamingo models pull NAME (auto: the best that fits; tiny: random weights, for tests)"
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    needs = ""
+    if "memory_bytes" in row:
+        fits = "fits" if row["fits"] else "too large"
+        needs = f"needs {row['memory_bytes'] / _GB:4.1f} GB, {fits:9}{' recommended' if row['recommended'] else ''}"
+    return f"{row['quant']:8} {row['bytes'] / _GB:5.1f} GB  {needs:36} {row['path'] or 'not here'}"
 
 
 @command(models_app)
 def pull(
-    name: Annotated[str, typer.Argument(help="tiny, or a quant such as Q6_K.")], common: Common, json: Json
+    name: Annotated[str, typer.Argument(help="auto, tiny, a quant (Q6_K) or OWNER/NAME:QUANT.")],
+    common: Common,
+    json: Json,
+    source: Annotated[
+        str | None, typer.Option("--source", help="The repository to take a quant from.", metavar="OWNER/NAME")
+    ] = None,
+    revision: Annotated[
+        str, typer.Option("--revision", help="Its branch, tag or commit.", metavar="REV", show_default=False)
+    ] = "main",
+    imatrix: Annotated[bool, typer.Option("--imatrix", help="Its importance matrix, too.")] = False,
 ) -> None:
-    """Get a model and its projector."""
-    from musicflamingo_cli import models
+    """Get a model and its projector: resumed where it stopped, checked, and there only when whole."""
+    from musicflamingo_cli import memory, models
+    from musicflamingo_cli import pull as pulling
+    from musicflamingo_cli.catalog import load_catalog
 
     console = console_for(common, json.as_json)
-    folder = _folder(common)
-    if name != models.TINY:
-        raise ModelError(f"{name} is not downloaded by this release", models.pull_command(name, folder))
-    files = models.pull_tiny(folder)
+    settings = _settings(common)
+    folder = settings.models_folder
+    if name == models.TINY:
+        files = list(models.pull_tiny(folder))
+        console.say("the tiny model has random weights: its captions are noise, for tests only")
+    else:
+        if name == "auto":
+            quant, why = load_catalog().best_for(memory.here(settings.llama_dir))
+            name = quant.name
+            console.say(f"{name}: {why}")
+        if common.quiet:
+            from huggingface_hub.utils.tqdm import disable_progress_bars
+
+            disable_progress_bars()
+        files = pulling.fetch(pulling.find(name, folder, source, revision, imatrix), console.say)
+        models.check_pair(files[0], files[1])
     for file in files:
         console.data(str(file))
     console.json([str(file) for file in files])
-    console.say("the tiny model has random weights: its captions are noise, for tests only")
 
 
 @command(models_app)
-def path(
-    name: Annotated[str, typer.Argument(help="auto, tiny, a quant or a path.")],
-    common: Common,
-    json: Json,
-) -> None:
+def path(name: Name, common: Common, json: Json) -> None:
     """Where a model and its projector lie."""
-    from musicflamingo_cli import models
+    from dataclasses import replace
+
+    from musicflamingo_cli.captioner import resolve_model
 
     console = console_for(common, json.as_json)
-    pair = models.resolve(name, _folder(common))
+    pair = resolve_model(replace(_settings(common), model=name))
     console.data(f"{pair.language_model}\n{pair.projector}")
     console.json({"model": str(pair.language_model), "mmproj": str(pair.projector)})
 
@@ -86,41 +133,60 @@ def check(
     from musicflamingo_cli import models
 
     console = console_for(common, json.as_json)
-    folder = _folder(common)
+    folder = _settings(common).models_folder
     names = [name] if name else [str(path.absolute()) for path in models.installed(folder)]
     if not names:
-        raise ModelError(f"no models in {folder}", "see what can be had: musicflamingo models list")
+        raise ModelError(f"no models in {folder}", "get one with: musicflamingo models pull auto")
+    bad = False
     for each in names:
-        pair = models.resolve(each, folder, mmproj)
+        try:
+            pair = models.resolve(each, folder, mmproj)
+        except ModelError as error:
+            if name:
+                raise
+            bad = True
+            console.fail(error)
+            console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
+            continue
         noise = ", random weights" if pair.is_noise else ""
-        console.data(f"{pair.language_model.name} + {pair.projector.name}: {pair.context_length} tokens{noise}, good")
+        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{noise}"
+        console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, good")
         console.json(
             {
                 "model": str(pair.language_model),
                 "mmproj": str(pair.projector),
+                "good": True,
+                "architecture": pair.architecture,
+                "projector_type": pair.projector_type,
                 "context_length": pair.context_length,
                 "noise": pair.is_noise,
             }
         )
+    if bad:
+        raise typer.Exit(EXIT_MODEL)
 
 
-@command(app, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def build(
+@command(models_app)
+def remove(
+    name: Name,
     common: Common,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Options of scripts/build_llama_cpp.sh.", metavar="[OPTIONS]")
-    ] = None,
+    json: Json,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Build llama.cpp for this machine (options: `musicflamingo build -- --help`)."""
-    from musicflamingo_cli.config import data_file
+    """Delete a model; its projector, too, when no other model in its folder is left to use it."""
+    from musicflamingo_cli import models
 
-    script = data_file("scripts", "build_llama_cpp.sh")
-    environment = {**os.environ, "PYTHON": sys.executable}
-    try:
-        done = subprocess.run(["bash", str(script), *(arguments or [])], env=environment, check=False)
-    except OSError as error:
-        raise ToolMissingError(f"bash cannot be started: {error.strerror}", "install bash, then try again") from error
-    if done.returncode == 2:
-        raise ConfigError("the build was not started", "see: musicflamingo build -- --help")
-    if done.returncode != 0:
-        raise ToolMissingError("llama.cpp was not built", "the lines above say what to do, or see the log they name")
+    console = console_for(common, json.as_json)
+    folder = _settings(common).models_folder
+    files = models.files_of(name, folder)
+    size = sum(file.stat().st_size for file in files)
+    listed = "\n".join(f"  {file}" for file in files)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"this would delete:\n{listed}", "say so: add --yes")
+        typer.confirm(f"delete {size / _GB:.1f} GB?\n{listed}\n", abort=True, err=True)
+    for file in files:
+        file.unlink()
+        console.data(str(file))
+    console.json([str(file) for file in files])
+    console.say(f"{size / _GB:.1f} GB deleted")

@@ -8,13 +8,13 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, MusicFlamingoError
+from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError, MusicFlamingoError
 
 if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
     from musicflamingo_cli.config import Settings
@@ -94,7 +94,7 @@ class Asking:
     ] = None
     slots: Annotated[
         int | None,
-        _flag("--slots", help="Tracks at once (batch).  [what fits, up to 4]", panel=_ASKING, min=1, metavar="N"),
+        _flag("--slots", help="Tracks at once (batch).  [GPU: up to 4]", panel=_ASKING, min=1, metavar="N"),
     ] = None
     gpu_layers: Annotated[
         int | None, _flag("--gpu-layers", help="Layers on the GPU.  [as many as fit]", panel=_ASKING, min=0)
@@ -108,13 +108,29 @@ class Asking:
         float | None, _flag("--max-seconds", help="Hear at most S seconds.  [1200]", panel=_ASKING, metavar="S")
     ] = None
 
-    def settings(self, common: Common) -> "Settings":
-        """These flags over environment, config file and defaults."""
-        from musicflamingo_cli.config import Settings, load_settings
+    def settings(self, common: Common, datasets: Sequence[Path] = ()) -> "Settings":
+        """These flags over environment, config files and defaults."""
+        from musicflamingo_cli.config import load_settings
+
+        return load_settings(self.flags(common), common.config, _one_dataset(datasets))
+
+    def flags(self, common: Common) -> dict[str, Any]:
+        """What was given on the command line, by the settings' names; None where it was not."""
+        from musicflamingo_cli.config import Settings
 
         names = {field.name for field in dataclasses.fields(Settings)}
         given = {**dataclasses.asdict(common), **dataclasses.asdict(self)}
-        return load_settings({name: value for name, value in given.items() if name in names}, common.config)
+        return {name: value for name, value in given.items() if name in names}
+
+
+def _one_dataset(datasets: Sequence[Path]) -> Path | None:
+    """The dataset whose settings count: an engine is opened once, so several must have the same. Raises ConfigError."""
+    from musicflamingo_cli.config import dataset_config
+
+    files = {file for file in map(dataset_config, datasets) if file.is_file()}
+    if files and len({dataset_config(dataset) for dataset in datasets}) > 1:
+        raise ConfigError(f"{min(files)} counts for its own folder only", "run the command for each folder")
+    return datasets[0] if files else None
 
 
 def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[[Callable[..., None]], Any]:

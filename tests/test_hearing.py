@@ -1,0 +1,67 @@
+"""The hearing test must pass on what hears, and fail, with the likely cause, on what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from musicflamingo_cli import hearing
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.doctor import FAILURE, OK
+from musicflamingo_cli.process import Guarded
+from tests.fakes.engines import ScriptedEngine
+from tests.fakes.mtmd_cli import write_fake
+
+
+def ignore(text: str) -> None:
+    """Remarks of the engine."""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("engine", ["auto", "mtmd-cli", "embedded"])
+def test_the_tiny_model_hears(engine: str, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+    start = Guarded.__init__
+
+    def counted(self: Guarded, *arguments: Any) -> None:
+        starts.append(arguments)
+        start(self, *arguments)
+
+    monkeypatch.setattr(Guarded, "__init__", counted)
+    check = hearing.hearing_test(replace(tiny_settings, engine=engine), ignore)
+    assert check.status == OK, check
+    assert len(starts) == (0 if engine == "mtmd-cli" else 1)  # one server hears all three
+
+
+@pytest.mark.parametrize(
+    ("answers", "heard", "said"),
+    [
+        (["a", "a", "a"], 750, "the audio does not reach the model"),
+        (["a", "b", "c"], 750, "the seed is random"),
+        (["a", "a", "b"], 0, "never reached the model (0 of 750 tokens)"),
+        (["a", "a", "b"], 750, ""),
+    ],
+)
+def test_each_fault_has_its_name(
+    answers: list[str], heard: int, said: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_so_far = iter(answers)
+    engine = ScriptedEngine(lambda prompt, sampling: next(said_so_far), heard=heard)
+    monkeypatch.setattr(hearing, "open_engine", lambda *arguments: (engine, "a test"))
+    check = hearing.hearing_test(Settings(model="tiny", models_dir=tiny_models), ignore)
+    assert said in check.detail
+    assert (check.status == FAILURE) == bool(said)
+    assert bool(check.hint) == bool(said)
+    assert engine.closed
+
+
+def test_an_engine_that_crashes_is_a_failed_check(tmp_path: Path, tiny_models: Path) -> None:
+    folder = write_fake(tmp_path / "llama", "crash")
+    check = hearing.hearing_test(
+        Settings(model="tiny", models_dir=tiny_models, llama_dir=folder, engine="mtmd-cli"), ignore
+    )
+    assert check.status == FAILURE
+    assert check.hint
