@@ -24,13 +24,14 @@ import numpy as np
 import soundfile
 
 from musicflamingo_cli import audio
-from musicflamingo_cli.batch import Dataset, Selection, Task, run_batch, scan
+from musicflamingo_cli.batch import Dataset, Task, claim_and, count, run_batch, scan
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.models import pull_tiny, resolve
 from musicflamingo_cli.prompts import choose, load_presets
-from musicflamingo_cli.types import Answer, Clip, Failure, Load, Prompt, Sampling, Summary
+from musicflamingo_cli.selection import ALL, Selection
+from musicflamingo_cli.types import Answer, Clip, Failure, Load, Outcome, Prompt, Sampling, Summary
 
 BARE = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
 CAPTION = "A warm, slow track in A minor with a soft piano, brushed drums and an upright bass. " * 6
@@ -104,17 +105,17 @@ class TimedEngine:
         self.engine.close()
 
 
-def own_cost(folder: Path, count: int, llama_dir: Path | None) -> None:
+def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
     """One track after another, so that nothing hides behind anything."""
     pull_tiny(folder / "models")
     random = np.random.default_rng(1)
     (folder / "music").mkdir()
-    for index in range(count):
+    for index in range(number):
         soundfile.write(folder / "music" / f"{index:04}.flac", 0.3 * random.uniform(-1, 1, (44_100 * 5, 2)), 44_100)
     model = resolve("tiny", folder / "models")
     presets = choose(load_presets([built_in_prompts()]), [])
     settings = Settings(engine="server", slots=1, llama_dir=llama_dir)
-    engine = TimedEngine(open_engine(settings, model, Load(count, len(presets)), print)[0])
+    engine = TimedEngine(open_engine(settings, model, Load(number, len(presets)), print)[0])
     captioner = Captioner(engine, model, Policy(retries=0))
     decoding = 0.0
     write_clip = audio.write_clip
@@ -126,21 +127,25 @@ def own_cost(folder: Path, count: int, llama_dir: Path | None) -> None:
         decoding += time.perf_counter() - started
         return clip
 
+    def ask(task: Task) -> Outcome:
+        return claim_and(
+            lambda task: captioner.caption(task.track, task.presets, task.info), task, Selection(wanted=ALL)
+        )
+
     audio.write_clip = timed_write_clip  # type: ignore[assignment]
     tasks = [item for item in scan([Dataset(folder / "music", presets)], Selection()) if isinstance(item, Task)]
     captioner.caption(tasks[0].track, presets, {})  # the server's start is not a track's cost
     engine.seconds = decoding = 0.0
     summary = Summary()
     started = time.perf_counter()
-    for task in scan([Dataset(folder / "music", presets)], Selection(overwrite=True)):
+    for task in scan([Dataset(folder / "music", presets)], Selection(wanted=ALL)):
         # One at a time: with two lanes of our own they would overlap.
-        run_batch([task], lambda task: captioner.caption(task.track, task.presets, task.info), 1, engine.close,
-                  lambda outcome: None, summary)  # fmt: skip
+        run_batch([task], ask, 1, engine.close, lambda outcome: count(summary, outcome))
     total = time.perf_counter() - started
     engine.close()
     audio.write_clip = write_clip
-    each, asking, reading = (1000 * seconds / count for seconds in (total, engine.seconds, decoding))
-    print(f"{count} tracks of 5 s: {each:.1f} ms each, {asking:.1f} the engine's, {reading:.1f} decoding,", end=" ")
+    each, asking, reading = (1000 * seconds / number for seconds in (total, engine.seconds, decoding))
+    print(f"{number} tracks of 5 s: {each:.1f} ms each, {asking:.1f} the engine's, {reading:.1f} decoding,", end=" ")
     print(f"{each - asking - reading:.1f} our own ({summary.captioned} whole, {summary.failed} with a refused answer)")
 
 

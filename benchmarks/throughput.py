@@ -31,7 +31,7 @@ import numpy as np
 import soundfile
 
 from musicflamingo_cli import llama_cpp
-from musicflamingo_cli.batch import Task, run_batch
+from musicflamingo_cli.batch import Task, count, run_batch
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.dataset import track_for
@@ -154,8 +154,7 @@ def batch(pair: ModelPair, settings: Settings, presets: list[Preset], tracks: li
         caption,
         engine.lanes,
         engine.close,
-        lambda outcome: None,
-        summary,
+        lambda outcome: count(summary, outcome),
     )
     engine.close()
     dumb = [failure for _, failure in summary.failures if failure.kind != "refused answer"]  # noise may be refused

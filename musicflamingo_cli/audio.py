@@ -46,15 +46,30 @@ class _Source:
     seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a track is heard: from ``start`` s on, ``fraction`` of what follows, at most ``max_seconds``."""
+
+    start: float = 0.0
+    fraction: float = 1.0
+    max_seconds: float = MAX_SECONDS
+
+    def samples(self, source_seconds: float | None) -> tuple[int, int]:
+        """16 kHz samples to leave out first, and to keep at most. A length that is not known counts as very long."""
+        left = max(0.0, source_seconds - self.start) if source_seconds else self.max_seconds / self.fraction
+        seconds = min(self.max_seconds, left * self.fraction if self.fraction < 1 else self.max_seconds)
+        return int(self.start * SAMPLE_RATE), int(seconds * SAMPLE_RATE)
+
+
 @contextlib.contextmanager
-def prepared(audio: Path, max_seconds: float = MAX_SECONDS) -> Iterator[Clip]:
+def prepared(audio: Path, part: Part | None = None) -> Iterator[Clip]:
     """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder that is gone afterwards.
 
     Channels are averaged, NaN and infinite samples are zeros, peaks beyond full scale are clipped, and at
-    most ``max_seconds`` are kept. Raises AudioError (SilentError, TooShortError) with a sentence.
+    most what ``part`` says is kept. Raises AudioError (SilentError, TooShortError) with a sentence.
     """
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder:
-        yield write_clip(audio, Path(folder) / "clip.wav", max_seconds)
+        yield write_clip(audio, Path(folder) / "clip.wav", part)
 
 
 def folder_prefix() -> str:
@@ -83,18 +98,21 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def write_clip(audio: Path, target: Path, max_seconds: float = MAX_SECONDS) -> Clip:
+def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
     """Write the clip that ``prepared`` yields to ``target``. The same errors."""
     import numpy as np
     import soundfile
     import soxr
 
-    limit = int(max_seconds * SAMPLE_RATE)
+    part = part or Part()
     low, high, written, cut = np.inf, -np.inf, 0, False
     with _open_source(audio) as source:
+        skip, limit = part.samples(source.seconds)
         resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, subtype="FLOAT") as clip:
             for block in _resampled(source.blocks, resampler):
+                skipped = min(skip, len(block))
+                skip, block = skip - skipped, block[skipped:]
                 room = limit - written
                 cut = len(block) > room
                 block = block[:room]
@@ -112,7 +130,8 @@ def write_clip(audio: Path, target: Path, max_seconds: float = MAX_SECONDS) -> C
     if high - low <= _SILENCE:
         raise SilentError(f"no sound in {audio.name}", "exclude it: it is silent, or its channels cancel out in mono")
     samples = _without_silent_window(target, written)
-    return Clip(target, samples, source.seconds if cut else written / SAMPLE_RATE, cut)
+    whole = source.seconds if cut else part.start + written / SAMPLE_RATE
+    return Clip(target, samples, whole, cut or part.start > 0, part.start)
 
 
 def _without_silent_window(clip: Path, samples: int) -> int:

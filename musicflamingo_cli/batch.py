@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.captioner import missing_presets
+from musicflamingo_cli import claims, sidecar
 from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.selection import Selection
 from musicflamingo_cli.types import Failure, Outcome, Skipped, Summary, Track
 
+COMPLETE = "complete"
+ELSEWHERE = "another process is at work on it"
 _LISTED_FAILURES = 1000  # a summary stays small when everything fails
 
 
@@ -30,23 +31,16 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which of the tracks: ``shard`` is (I, N), the I-th of N disjoint parts, from 1."""
-
-    overwrite: bool = False
-    limit: int | None = None
-    shard: tuple[int, int] = (1, 1)
-    model_is_noise: bool = False
-    save: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
-    """A track and what is to be asked about it; ``info`` is its sidecar's data as read just now."""
+    """A track and what is to be asked about it; ``info`` is its sidecar's data as read just now.
+
+    ``of`` are all presets of its dataset, ``presets`` those that are wanted.
+    """
 
     track: Track
     presets: Sequence[Preset]
     info: Mapping[str, Any]
+    of: Sequence[Preset] = ()
 
 
 @dataclass(slots=True)
@@ -66,11 +60,11 @@ def scan(datasets: Iterable[Dataset], selection: Selection) -> Iterator[Task | O
     remaining = selection.limit
     visited: set[tuple[int, int]] = set()
     for dataset in datasets:
-        for item in find_tracks(dataset.root, visited):
+        for item in find_tracks(dataset.root, visited, _sweep if selection.save else None):
             if isinstance(item, Skipped):
                 yield _skipped(item)
                 continue
-            if not _in_shard(item, dataset.root, selection.shard):
+            if not selection.takes(item, dataset.root):
                 continue
             result = _look_at(item, dataset.presets, selection)
             if isinstance(result, Task):
@@ -82,15 +76,15 @@ def scan(datasets: Iterable[Dataset], selection: Selection) -> Iterator[Task | O
 
 def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> Task | Outcome:
     try:
-        info = read_sidecar(track.sidecar)
+        info = sidecar.read_sidecar(track.sidecar)
     except SidecarError as error:
         return Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
     folder = track.sidecar.parent
     if selection.save and not os.access(folder, os.W_OK | os.X_OK):
         hint = "give yourself permission to write there"
         return Outcome(track, failures=(Failure("", "no permission", f"cannot write into {folder}", hint),))
-    wanted = list(presets) if selection.overwrite else missing_presets(info, presets, selection.model_is_noise)
-    return Task(track, wanted, info) if wanted else Outcome(track, skipped="complete")
+    wanted = selection.presets_of(info, presets)
+    return Task(track, wanted, info, presets) if wanted else Outcome(track, skipped=COMPLETE)
 
 
 def _skipped(item: Skipped) -> Outcome:
@@ -101,14 +95,21 @@ def _skipped(item: Skipped) -> Outcome:
     return Outcome(track, skipped=item.reason)
 
 
-def _in_shard(track: Track, root: Path, shard: tuple[int, int]) -> bool:
-    """Whether a hash of the track's path puts it into the shard; files added later move none to another."""
-    index, count = shard
-    if count == 1:
-        return True
-    name = track.audio.relative_to(root).as_posix() if track.audio != root else track.audio.name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % count == index - 1
+def _sweep(file: Path) -> None:
+    """Remove what a killed run left; what a living one holds stays."""
+    if not sidecar.sweep(file) and file.name.endswith(claims.SUFFIX):
+        claims.sweep(file)
+
+
+def claim_and(caption: Callable[[Task], Outcome], task: Task, selection: Selection) -> Outcome:
+    """Caption a track that no other process is at work on, as its sidecar says now that it is ours."""
+    if not selection.save:
+        return caption(task)
+    with claims.claimed(task.track.sidecar) as mine:
+        if not mine:
+            return Outcome(task.track, skipped=ELSEWHERE)
+        now = _look_at(task.track, task.of, selection)
+        return caption(now) if isinstance(now, Task) else now
 
 
 def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
@@ -120,7 +121,7 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
             plan.prompts += len(item.presets)
             for preset in item.presets:
                 plan.per_preset[preset.name] = plan.per_preset.get(preset.name, 0) + 1
-        elif item.skipped == "complete":
+        elif item.skipped == COMPLETE:
             plan.complete += 1
         elif item.failures:
             plan.problems += 1
@@ -135,45 +136,38 @@ def run_batch(
     lanes: int,
     stop: Callable[[], None],
     done: Callable[[Outcome], None],
-    summary: Summary,
 ) -> None:
     """Work through a scan, ``lanes`` tracks at once, while the clip of one more is prepared.
 
     ``caption`` runs in threads of its own; ``done`` is called here with every outcome, as it comes. When anything
-    ends this early (Ctrl-C), ``stop`` must end what is in work; those outcomes still come. ``summary`` is filled as
-    it goes, so that it tells the truth then, too.
+    ends this early (Ctrl-C), ``stop`` must end what is in work; those outcomes still come.
     """
-
-    def tell(outcome: Outcome) -> None:
-        count(summary, outcome)
-        done(outcome)
-
     working: set[Future[Outcome]] = set()
     with ThreadPoolExecutor(lanes + 1, thread_name_prefix="track") as pool:
         try:
             for item in items:
                 if isinstance(item, Outcome):
-                    tell(item)
+                    done(item)
                     continue
                 if len(working) > lanes:
-                    _tell_finished(working, tell)
+                    _tell_finished(working, done)
                 working.add(pool.submit(caption, item))
             while working:
-                _tell_finished(working, tell)
+                _tell_finished(working, done)
         except BaseException:
             stop()
             for future in working:
                 with contextlib.suppress(Exception):
-                    tell(future.result())
+                    done(future.result())
             raise
 
 
-def _tell_finished(working: set[Future[Outcome]], tell: Callable[[Outcome], None]) -> None:
+def _tell_finished(working: set[Future[Outcome]], done: Callable[[Outcome], None]) -> None:
     """Wait until a track is finished, and take it out of ``working``. Raises what ended a track's thread."""
     finished, _ = wait(working, return_when=FIRST_COMPLETED)
     for future in finished:
         working.discard(future)  # first: an interrupt must not have it told twice
-        tell(future.result())
+        done(future.result())
 
 
 def count(summary: Summary, outcome: Outcome) -> None:
@@ -188,7 +182,7 @@ def count(summary: Summary, outcome: Outcome) -> None:
                 summary.failures.append((outcome.track.audio, failure))
             else:
                 summary.failures_unlisted += 1
-    elif outcome.skipped == "complete":
+    elif outcome.skipped == COMPLETE:
         summary.complete += 1
     elif outcome.skipped:
         summary.skipped += 1

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from musicflamingo_cli import __version__, memory, sidecar, tags
-from musicflamingo_cli.audio import MAX_SECONDS, prepared, sweep_temporary_folders
+from musicflamingo_cli.audio import Part, prepared, sweep_temporary_folders
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
-from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError
+from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError, kind_of
+from musicflamingo_cli.freshness import Maker
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.text import judge
@@ -29,21 +30,8 @@ class Policy:
 
     sampling: Sampling = field(default_factory=Sampling)
     retries: int = Settings().retries
-    max_seconds: float = MAX_SECONDS
+    part: Part = field(default_factory=Part)  # of a track that is heard
     save: bool = True
-
-
-def missing_presets(info: Mapping[str, Any], presets: Sequence[Preset], model_is_noise: bool = False) -> list[Preset]:
-    """The presets that a sidecar's data has no caption for. A test model's noise counts as none for a real one."""
-    provenance = info.get(sidecar.PROVENANCE_KEY)
-
-    def has(preset: Preset) -> bool:
-        caption = info.get(sidecar.caption_key(preset.name))
-        made = provenance.get(preset.name) if isinstance(provenance, dict) else None
-        is_noise = isinstance(made, dict) and bool(made.get("noise"))
-        return isinstance(caption, str) and bool(caption.strip()) and (model_is_noise or not is_noise)
-
-    return [preset for preset in presets if not has(preset)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class Captioner:
         clip: Clip | None = None
         saved = False
         try:
-            with prepared(track.audio, self.policy.max_seconds) as clip:
+            with prepared(track.audio, self.policy.part) as clip:
                 values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
                 prompts, failures = _render(presets, values)
                 try:
@@ -171,6 +159,10 @@ class Captioner:
             made["system"] = prompt.system
         if clip.was_cut and clip.source_seconds:
             made["source_seconds"] = round(clip.source_seconds, 3)
+        if self.policy.part.start:
+            made["start"] = self.policy.part.start
+        if self.policy.part.fraction < 1:
+            made["fraction"] = self.policy.part.fraction
         if self.model.is_noise:
             made["noise"] = True
         return made
@@ -191,11 +183,29 @@ def open_captioner(
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
-    sampling = Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
-    policy = Policy(sampling, settings.retries, settings.max_seconds, save)
+    part = Part(settings.start, settings.fraction, settings.max_seconds)
+    policy = Policy(_sampling(settings), settings.retries, part, save)
     engine, why = open_engine(settings, model, load, warn)
     with contextlib.closing(engine):
         yield Captioner(engine, model, policy, why)
+
+
+def maker(settings: Settings, model: ModelPair) -> Maker:
+    """What these settings would make captions with, to know the stale ones by."""
+    hearing = {"start": settings.start or None, "fraction": settings.fraction if settings.fraction < 1 else None}
+    return Maker(
+        is_noise=model.is_noise,
+        model=model.language_model.name,
+        projector=model.projector.name,
+        sampling=_sampling(settings),
+        retries=settings.retries,
+        version=__version__,
+        hearing=hearing,
+    )
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
 
 
 def resolve_model(settings: Settings) -> ModelPair:
@@ -240,11 +250,11 @@ def _cut_note(clip: Clip) -> tuple[str, ...]:
     if not clip.was_cut:
         return ()
     whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
-    return (f"heard the first {clip.seconds:.0f} s{whole}; the rest was cut off",)
+    since = f"from {clip.start:.0f} s on" if clip.start else "the first"
+    return (f"heard {since} {clip.seconds:.0f} s{whole}; the rest was left out",)
 
 
 def _operating_system_failure(error: OSError) -> Failure:
     where = f" ({error.filename})" if error.filename else ""
-    return Failure(
-        "", "system", f"{error.strerror or error}{where}", "check the disk's space and permissions, then run it again"
-    )
+    hint = "check the disk's space and permissions, then run it again"
+    return Failure("", kind_of(error), f"{error.strerror or error}{where}", hint)

@@ -42,6 +42,8 @@ class Settings:
     timeout: float = 900.0  # seconds for one prompt
     retries: int = 2
     max_seconds: float = MAX_SECONDS
+    start: float = 0.0  # seconds of each track that are not heard
+    fraction: float = 1.0  # of what follows, how much is heard
 
     @property
     def models_folder(self) -> Path:
@@ -107,6 +109,8 @@ def _checked(settings: Settings) -> Settings:
         "threads": (1, 4096),
         "ctx_size": (256, 10_000_000),
         "slots": (1, 64),
+        "start": (0, 1e6),
+        "fraction": (0.01, 1),
         "gpu_layers": (0, 10_000),
     }
     for name, (low, high) in limits.items():
@@ -189,6 +193,12 @@ def user_log_dir() -> Path:
     import platformdirs
 
     return platformdirs.user_log_path(APP)
+
+
+def user_state_dir() -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path(APP)
 
 
 def llama_cache_dir() -> Path:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SHOWN_FAILURES = 20
+_TRACKS_TO_RECKON_FROM = 10
 
 
 @dataclass(slots=True)
@@ -70,10 +72,10 @@ class Console:
             _write(sys.stderr, text)
 
     @contextlib.contextmanager
-    def batch_bar(self, total: int) -> Iterator[BatchBar]:
+    def batch_bar(self, total: int, lanes: int = 1) -> Iterator[BatchBar]:
         """A live bar on a terminal, one line a track elsewhere, nothing with -q."""
         live = sys.stderr.isatty() and not self.quiet
-        with BatchBar(total, live, self.quiet, self.colour) as bar:
+        with BatchBar(total, live, self.quiet, self.colour, lanes) as bar:
             self._bar = bar
             try:
                 yield bar
@@ -82,9 +84,12 @@ class Console:
 
 
 class BatchBar:
-    """Progress over the tracks that need work: rate, time left, current track, failures so far."""
+    """Progress over the tracks that need work: rate, time left, the tracks in work, failures so far."""
 
-    def __init__(self, total: int, live: bool, quiet: bool, colour: bool) -> None:
+    def __init__(self, total: int, live: bool, quiet: bool, colour: bool, lanes: int = 1) -> None:
+        self._lanes = lanes
+        self._in_work: list[Path] = []  # one a lane, and the one that is being prepared
+        self._audio_seconds = 0.0
         self._total = total
         self._live = live
         self._quiet = quiet
@@ -97,7 +102,7 @@ class BatchBar:
 
     def __enter__(self) -> BatchBar:
         if self._live:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             rate, failed = TextColumn("{task.fields[rate]}"), TextColumn("[red]{task.fields[failed]}")
             track = TextColumn("{task.fields[track]}", markup=False)
@@ -105,12 +110,12 @@ class BatchBar:
                 BarColumn(20),
                 MofNCompleteColumn(),
                 rate,
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 failed,
                 track,
                 console=_rich(self._colour),
             )
-            self._task = self._progress.add_task("", total=self._total, rate="", failed="", track="")
+            self._task = self._progress.add_task("", total=self._total, rate="", left="", failed="", track="")
             self._progress.start()
         return self
 
@@ -126,8 +131,21 @@ class BatchBar:
             _write(sys.stderr, text)
 
     def starting(self, audio: Path) -> None:
+        """From any thread."""
+        self._in_work.append(audio)
+        self._show_tracks()
+
+    def ended(self, audio: Path) -> None:
+        """A track is out of work; whether it is finished is another question."""
+        with contextlib.suppress(ValueError):
+            self._in_work.remove(audio)
+        self._show_tracks()
+
+    def _show_tracks(self) -> None:
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, track=printable(audio.name)[:40])
+            width = max(12, 40 // self._lanes)
+            names = [printable(audio.name)[:width] for audio in self._in_work[: self._lanes]]
+            self._progress.update(self._task, track=" | ".join(names))
 
     def finished(self, outcome: Outcome) -> None:
         """Count an outcome that took work, and tell it where there is no live bar."""
@@ -135,16 +153,22 @@ class BatchBar:
             return
         self._done += 1
         self._failed += bool(outcome.failures)
-        per_hour = self._done / max(time.monotonic() - self._started, 1e-9) * 3600
-        rate = f"{per_hour:.0f} tracks/h"
+        self._audio_seconds += outcome.audio_seconds
+        hours = max(time.monotonic() - self._started, 1e-9) / 3600
+        rate = f"{self._done / hours:.0f} tracks/h, {self._audio_seconds / 3600 / hours:.1f} h of audio/h"
         if self._progress is not None and self._task is not None:
             failed = f"{self._failed} failed" if self._failed else ""
-            self._progress.update(self._task, advance=1, rate=rate, failed=failed)
+            self._progress.update(self._task, advance=1, rate=rate, failed=failed, left=self._left(hours))
         elif not self._quiet:
-            left = (self._total - self._done) / per_hour * 3600
             word = "failed" if outcome.failures else "done"
             line = f"[{self._done}/{self._total}] {word} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
-            _write(sys.stderr, f"{line}{duration(left)} left, {self._failed} failed)")
+            _write(sys.stderr, f"{line}{self._left(hours)}, {self._failed} failed)")
+
+    def _left(self, hours: float) -> str:
+        """The time left, told once there is something to reckon it from."""
+        if self._done < min(_TRACKS_TO_RECKON_FROM, self._total):
+            return "time left not known yet"
+        return f"{duration(max(0, self._total - self._done) / self._done * hours * 3600)} left"
 
 
 # -- the shapes of what is told ------------------------------------------------------------------------
@@ -179,11 +203,12 @@ def summary_lines(summary: Summary, seconds: float) -> list[str]:
         f" {duration(summary.audio_seconds)} of audio heard in {duration(seconds)}"
     ]
     if summary.failures:
-        lines.append("failed:")
+        kinds = Counter(failure.kind for _, failure in summary.failures)
+        lines.append(f"failed: {', '.join(f'{kind} {number}' for kind, number in kinds.most_common())}")
         lines += [f"  {failure_line(audio, failure)}" for audio, failure in summary.failures[:_SHOWN_FAILURES]]
         unlisted = len(summary.failures) + summary.failures_unlisted - _SHOWN_FAILURES
         if unlisted > 0:
-            lines.append(f"  and {unlisted} more; --json names all of them")
+            lines.append(f"  and {unlisted} more; the run log names all of them")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from musicflamingo_cli.sidecar import SUFFIX
@@ -27,20 +27,24 @@ def track_for(audio: Path) -> Track:
     return Track(audio, audio.with_name(f"{audio.stem}{SUFFIX}"))
 
 
-def find_tracks(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Track | Skipped]:
+def find_tracks(
+    root: Path, visited: set[tuple[int, int]] | None = None, leftover: Callable[[Path], None] | None = None
+) -> Iterator[Track | Skipped]:
     """All tracks under ``root`` in a stable, sorted order, and what was skipped or could not be looked into.
 
     Hidden files and folders, and the stems beside a full mix, are passed over in silence. A folder that is
     reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
-    track by itself.
+    track by itself. ``leftover`` is called with what a killed process may have left: see ``sidecar`` and ``claims``.
     """
     if root.is_file():
         yield track_for(root)
         return
-    yield from _walk(root, set() if visited is None else visited)
+    yield from _walk(root, set() if visited is None else visited, leftover)
 
 
-def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipped]:
+def _walk(
+    folder: Path, visited: set[tuple[int, int]], leftover: Callable[[Path], None] | None
+) -> Iterator[Track | Skipped]:
     try:
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
@@ -48,15 +52,20 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Track | Skipp
             return
         visited.add(identity)
         with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            found = sorted(entries, key=lambda e: e.name)
     except OSError as error:
         yield Skipped(folder, f"cannot look into the folder: {error.strerror}", failed=True, kind="no permission")
         return
+    shown = [entry for entry in found if not entry.name.startswith(".")]
+    if leftover is not None:
+        for entry in found:
+            if ".mf-" in entry.name or entry.name.endswith(f"{SUFFIX}.lock"):
+                leftover(folder / entry.name)
     names = [e.name for e in shown if Path(e.name).suffix.lower() in _RANK and not _is_folder(e)]
     yield from _tracks_in(folder, names)
     for entry in shown:
         if _is_folder(entry):
-            yield from _walk(folder / entry.name, visited)
+            yield from _walk(folder / entry.name, visited, leftover)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_TRACK_FAILED = 1
@@ -44,6 +45,10 @@ class HubUnreachableError(ModelError):
     """There is no connection to the hub: asking it for something else makes no sense."""
 
 
+class BatchStoppedError(MusicFlamingoError):
+    """Track after track failed in a way that is not theirs."""
+
+
 class TrackError(MusicFlamingoError):
     """One track cannot be captioned; the others can. ``kind`` is the word that failures are counted by."""
 
@@ -68,6 +73,20 @@ class SidecarError(TrackError):
     """The sidecar cannot be read or written; it was not touched."""
 
     kind = "sidecar"
+
+
+class SidecarBusyError(SidecarError):
+    """Another program held its lock for too long."""
+
+    kind = "sidecar busy"
+
+
+class StorageError(SidecarError):
+    """The file system refused: ``kind`` says in which way (see ``kind_of``)."""
+
+    def __init__(self, message: str, hint: str, cause: OSError) -> None:
+        super().__init__(message, hint)
+        self.kind = kind_of(cause)
 
 
 class EngineError(TrackError):
@@ -96,6 +115,13 @@ class PromptError(TrackError):
     """Nothing is left of a prompt once the variables that this track lacks are taken out."""
 
     kind = "prompt"
+
+
+def kind_of(error: OSError) -> str:
+    """The word that a file system's refusal is counted by."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "no space"
+    return "no permission" if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "system"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -65,6 +65,7 @@ class Children:
         started = time.monotonic()
         with log_file.open("wb") as log:
             child = self._start(command, log, env)
+            watchdog = _watch(child)
             try:
                 stdout, _ = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -76,6 +77,7 @@ class Children:
             finally:
                 with self._lock:
                     self._running.discard(child)
+                _dismiss(watchdog)
         if self._stopped:
             raise Stopped
         return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
@@ -99,12 +101,7 @@ class Children:
 
 
 class Guarded:
-    """A child that runs beside us and dies with us, however we die.
-
-    A watchdog in a group of its own reads from a pipe that only we hold open: when we are gone (SIGKILL included)
-    the read ends and it kills the child's group. That works on every POSIX system and from any thread, which
-    Linux's parent-death signal does not.
-    """
+    """A child that runs beside us and dies with us, however we die."""
 
     def __init__(self, command: list[str], log_file: Path, env: dict[str, str] | None = None) -> None:
         """Raises OSError when the command cannot be started."""
@@ -114,17 +111,7 @@ class Guarded:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
-        try:
-            self._watchdog = subprocess.Popen(
-                ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{self.process.pid}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError:
-            kill_group(self.process)  # nothing of ours runs unguarded
-            raise
+        self._watchdog = _watch(self.process)
 
     @property
     def is_running(self) -> bool:
@@ -140,10 +127,31 @@ class Guarded:
                 return
             with contextlib.suppress(ProcessLookupError):
                 kill_group(self.process)
-            kill_group(self._watchdog)
-            if self._watchdog.stdin:
-                self._watchdog.stdin.close()
+            _dismiss(self._watchdog)
             self._is_killed = True  # last: a Ctrl-C in the grace period must not make the next call a no-op
+
+
+def _watch(child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """A watchdog that lets a child die with us, however we die.
+
+    In a group of its own it reads from a pipe that only we hold open: when we are gone (SIGKILL included) the read
+    ends and it kills the child's group. That works on every POSIX system and from any thread, which Linux's
+    parent-death signal does not. Raises OSError, and then the child is gone: nothing of ours runs unguarded.
+    """
+    null = subprocess.DEVNULL
+    command = ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{child.pid}"]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
+    except OSError:
+        kill_group(child)
+        raise
+
+
+def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
+    """End a watchdog before it can hit a later process of the same number."""
+    kill_group(watchdog)
+    if watchdog.stdin:
+        watchdog.stdin.close()
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

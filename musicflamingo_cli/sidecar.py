@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import SidecarError
+from musicflamingo_cli.errors import SidecarBusyError, SidecarError, StorageError
 from musicflamingo_cli.types import KEY_PREFIX
 
 SUFFIX = ".INFO"
@@ -24,6 +24,9 @@ MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools that share these files
 
+LOCK_SUFFIX = ".lock"
+_MARK = "musicflamingo"  # what a lock file of ours holds; those of others are empty
+_TEMPORARY = ".mf-"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decoder = json.JSONDecoder()
 
@@ -170,11 +173,13 @@ def _read_text(path: Path) -> str | None:
 def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
     from filelock import FileLock, Timeout
 
-    lock_file = path.with_name(path.name + ".lock")
-    seen = _identity(lock_file)
+    lock_file = path.with_name(path.name + LOCK_SUFFIX)
+    foreign = None if _is_ours(lock_file) else _identity(lock_file)
     try:
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
             try:
+                if _identity(lock_file) != foreign:
+                    lock_file.write_text(_MARK)  # for whoever finds it after we were killed
                 before = _read_text(path)
                 after = change(before)
                 if after == before:
@@ -184,18 +189,49 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
             finally:
                 # A lock file that stood here before us stays: its owner's filelock may be older than 3.21, which
                 # does not check that the file it locked is still the one at the path. Ours goes while we hold it.
-                if _identity(lock_file) != seen:
+                if _identity(lock_file) != foreign:
                     with contextlib.suppress(OSError):
                         lock_file.unlink()
     except Timeout as error:
-        raise SidecarError(
+        raise SidecarBusyError(
             f"another program held the lock of {path.name} for {LOCK_TIMEOUT:g} s", "run the same command again later"
         ) from error
     except OSError as error:
-        raise SidecarError(
+        raise StorageError(
             f"cannot write {path.name}: {error.strerror or error}",
             "check the disk's space and the folder's permissions",
+            error,
         ) from error
+
+
+def sweep(file: Path) -> bool:
+    """Whether this is a file that writing a sidecar left when it was killed; then it is removed, if nobody writes.
+
+    Knows temporary files, and lock files with our mark.
+    """
+    from filelock import FileLock, Timeout
+
+    name, _, rest = file.name.partition(_TEMPORARY)
+    if name.startswith(".") and rest.endswith(".tmp"):
+        lock_file = file.with_name(name[1:] + LOCK_SUFFIX)
+    elif file.name.endswith(SUFFIX + LOCK_SUFFIX) and _is_ours(file):
+        lock_file = file
+    else:
+        return False
+    foreign = None if _is_ours(lock_file) else _identity(lock_file)
+    with contextlib.suppress(Timeout, OSError), FileLock(lock_file, timeout=0):
+        file.unlink(missing_ok=True)
+        if _identity(lock_file) != foreign:
+            lock_file.unlink(missing_ok=True)
+    return True
+
+
+def _is_ours(lock_file: Path) -> bool:
+    try:
+        with lock_file.open("rb") as file:
+            return file.read(len(_MARK) + 1) == _MARK.encode()
+    except OSError:
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -210,7 +246,7 @@ def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
     target = Path(os.path.realpath(path))  # a symlink stays one
     mode = _mode(target)
-    name = target.with_name(f".mf-{secrets.token_hex(8)}.tmp")
+    name = target.with_name(f".{target.name}{_TEMPORARY}{secrets.token_hex(8)}.tmp")
     # A new sidecar gets what the umask says, which the kernel applies; asking for the umask would set it for all
     # threads. One that replaces another is private until it has that one's mode.
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)

@@ -38,13 +38,14 @@ class Clip:
     """What an engine hears: a mono 16 kHz WAV file of ours.
 
     ``samples`` counts 16 kHz samples; ``source_seconds`` is the length of the whole track, or None where
-    that is not known because reading stopped at the limit.
+    that is not known because reading stopped at the limit. ``start``: where in the track it begins, in seconds.
     """
 
     path: Path
     samples: int
     source_seconds: float | None
     was_cut: bool
+    start: float = 0.0
 
     @property
     def seconds(self) -> float:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from musicflamingo_cli import audio
-from musicflamingo_cli.audio import folder_prefix, prepared, sweep_temporary_folders, write_clip
+from musicflamingo_cli.audio import Part, folder_prefix, prepared, sweep_temporary_folders, write_clip
 from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
 from tests.conftest import MakeWav, tone
 
@@ -116,11 +116,11 @@ def test_no_silent_window_for_a_multiple_of_30_seconds(
 
 
 def test_what_is_beyond_the_limit_is_cut_and_told(make_wav: MakeWav, tmp_path: Path) -> None:
-    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", max_seconds=2)
+    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", part=Part(max_seconds=2))
     assert clip.was_cut
     assert clip.seconds == 2
     assert clip.source_seconds == 5
-    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", max_seconds=2).was_cut
+    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", part=Part(max_seconds=2)).was_cut
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -7.0])
@@ -234,3 +234,29 @@ def test_memory_does_not_grow_with_the_track(
     monkeypatch.setattr(soundfile.SoundFile, "read", counted)
     write_clip(make_wav(seconds=60), tmp_path / "clip.wav")
     assert 0 < largest <= audio._BLOCK_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("part", "start", "seconds"),
+    [
+        (Part(), 0, 10),
+        (Part(start=4), 4, 6),
+        (Part(fraction=0.6), 0, 6),
+        (Part(start=4, fraction=0.5), 4, 3),
+        (Part(start=4, max_seconds=2), 4, 2),
+        (Part(fraction=0.6, max_seconds=2), 0, 2),
+    ],
+)
+def test_a_part_of_a_track(make_wav: MakeWav, tmp_path: Path, part: Part, start: float, seconds: float) -> None:
+    whole = write_clip(make_wav("whole.wav", 10), tmp_path / "whole-clip.wav")
+    clip = write_clip(tmp_path / "whole.wav", tmp_path / "clip.wav", part)
+    assert clip.seconds == pytest.approx(seconds, abs=0.01)
+    assert (clip.start, clip.was_cut) == (start, part != Part())
+    assert clip.source_seconds == pytest.approx(10, abs=0.01)
+    heard, expected = soundfile.read(clip.path)[0], soundfile.read(whole.path)[0]
+    np.testing.assert_array_equal(heard, expected[int(start * 16_000) :][: len(heard)])
+
+
+def test_a_start_beyond_the_end_is_too_short(make_wav: MakeWav, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="too short"):
+        write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Part(start=5))

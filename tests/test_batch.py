@@ -4,13 +4,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from musicflamingo_cli.batch import Dataset, Selection, Task, _in_shard, make_plan, run_batch, scan
+from musicflamingo_cli.batch import COMPLETE, ELSEWHERE, Dataset, Task, claim_and, count, make_plan, run_batch, scan
+from musicflamingo_cli.claims import claimed
 from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.selection import ALL, Selection
+from musicflamingo_cli.sidecar import merge_sidecar
 from musicflamingo_cli.types import Caption, Failure, Outcome, Summary, Track
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
@@ -40,7 +41,7 @@ def test_the_sidecars_say_what_there_is_to_do(tmp_path: Path) -> None:
 
 def test_overwrite_and_limit(tmp_path: Path) -> None:
     dataset = tree(tmp_path)
-    assert [name for name, _ in names(list(scan([dataset], Selection(overwrite=True))))] == ["a.wav", "b.wav", "c.wav"]
+    assert [name for name, _ in names(list(scan([dataset], Selection(wanted=ALL))))] == ["a.wav", "b.wav", "c.wav"]
     assert names(list(scan([dataset], Selection(limit=1)))) == [("a.wav", ["full", "brief"])]
 
 
@@ -48,17 +49,6 @@ def test_the_plan_counts(tmp_path: Path) -> None:
     plan = make_plan([tree(tmp_path)], Selection())
     assert (plan.tasks, plan.prompts, plan.complete, plan.problems) == (2, 4, 1, 1)
     assert plan.per_preset == {"full": 2, "brief": 2}
-
-
-@given(
-    st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), unique=True),
-    st.integers(1, 7),
-)
-def test_every_track_is_in_exactly_one_shard(stems: list[str], count: int) -> None:
-    root = Path("/data")
-    for stem in stems:
-        track = Track(root / f"{stem}.wav", root / "x.INFO")
-        assert sum(_in_shard(track, root, (index, count)) for index in range(1, count + 1)) == 1
 
 
 def test_running_counts_every_outcome(tmp_path: Path) -> None:
@@ -70,7 +60,11 @@ def test_running_counts_every_outcome(tmp_path: Path) -> None:
             return Outcome(task.track, failures=(Failure("full", "engine", "died"),), audio_seconds=2)
         return Outcome(task.track, (Caption("full", "x", None),), audio_seconds=3)  # type: ignore[arg-type]
 
-    run_batch(scan([tree(tmp_path)], Selection()), caption, 2, lambda: None, told.append, summary)
+    def done(outcome: Outcome) -> None:
+        count(summary, outcome)
+        told.append(outcome)
+
+    run_batch(scan([tree(tmp_path)], Selection()), caption, 2, lambda: None, done)
     assert (summary.captioned, summary.complete, summary.failed, summary.skipped) == (1, 1, 2, 1)
     assert summary.audio_seconds == 5
     assert sorted(audio.name for audio, _ in summary.failures) == ["c.wav", "d.wav"]
@@ -96,7 +90,7 @@ def test_one_more_than_the_lanes_are_in_work_and_never_more() -> None:
         return Outcome(task.track)
 
     summary = Summary()
-    run_batch(tasks(9), caption, 2, lambda: None, lambda outcome: None, summary)
+    run_batch(tasks(9), caption, 2, lambda: None, lambda outcome: count(summary, outcome))
     assert (most, summary.captioned) == (3, 9)
 
 
@@ -110,6 +104,7 @@ def test_an_interrupt_stops_what_is_in_work_and_tells_it() -> None:
         return Outcome(task.track, failures=(Failure("full", "interrupted", "stopped"),))
 
     def done(outcome: Outcome) -> None:
+        count(summary, outcome)
         if not told:
             told.append(outcome)
             raise KeyboardInterrupt
@@ -118,7 +113,7 @@ def test_an_interrupt_stops_what_is_in_work_and_tells_it() -> None:
     told: list[Outcome] = []
     summary = Summary()
     with pytest.raises(KeyboardInterrupt):
-        run_batch(tasks(20), caption, 2, stopped.set, done, summary)
+        run_batch(tasks(20), caption, 2, stopped.set, done)
     assert (summary.captioned, summary.interrupted, summary.failed) == (1, 2, 0)
     assert len(told) == len({outcome.track.audio for outcome in told}) == 3
 
@@ -129,7 +124,7 @@ def test_what_ends_one_track_ends_the_run() -> None:
 
     stops: list[None] = []
     with pytest.raises(ModelError):
-        run_batch(tasks(20), caption, 2, lambda: stops.append(None), lambda outcome: None, Summary())
+        run_batch(tasks(20), caption, 2, lambda: stops.append(None), lambda outcome: None)
     assert stops
 
 
@@ -137,3 +132,37 @@ def test_a_single_file_is_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     (task,) = scan([Dataset(tmp_path / "a.wav", PRESETS)], Selection())
     assert task.track == track_for(tmp_path / "a.wav")
+
+
+def test_a_track_in_work_elsewhere_is_left_to_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (task,) = (item for item in scan([Dataset(tmp_path, PRESETS)], Selection()) if isinstance(item, Task))
+    with claimed(task.track.sidecar):
+        assert claim_and(lambda task: Outcome(task.track), task, Selection()).skipped == ELSEWHERE
+
+
+def test_what_another_process_did_since_the_scan_is_not_done_again(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (task,) = (item for item in scan([Dataset(tmp_path, PRESETS)], Selection()) if isinstance(item, Task))
+    asked: list[list[str]] = []
+
+    def caption(task: Task) -> Outcome:
+        asked.append([preset.name for preset in task.presets])
+        return Outcome(task.track)
+
+    merge_sidecar(task.track.sidecar, {"music_flamingo_full": "x"})
+    claim_and(caption, task, Selection())
+    merge_sidecar(task.track.sidecar, {"music_flamingo_brief": "x"})
+    assert claim_and(caption, task, Selection()).skipped == COMPLETE
+    assert asked == [["brief"]]
+
+
+def test_a_scan_sweeps_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    ours = [".a.INFO.mf-0123456789abcdef.tmp", ".a.INFO.mf-claim", ".gone.INFO.mf-claim"]
+    theirs = [".hidden", "a.INFO.lock.bak", ".mf-notes", "x.INFO.lock"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).touch()
+    (tmp_path / "b.INFO.lock").write_text("musicflamingo")
+    list(scan([Dataset(tmp_path, PRESETS)], Selection()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.wav", *theirs])

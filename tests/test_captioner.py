@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from musicflamingo_cli import sidecar
-from musicflamingo_cli.captioner import Captioner, Policy, missing_presets
+from musicflamingo_cli.audio import Part
+from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.errors import EngineError
 from musicflamingo_cli.prompts import Preset
@@ -122,7 +123,7 @@ def test_a_sidecar_that_broke_meanwhile_is_left_alone(make_wav: MakeWav) -> None
 def test_what_was_cut_off_is_told_and_recorded(make_wav: MakeWav) -> None:
     audio = make_wav(seconds=4)
     engine = ScriptedEngine(lambda p, s: GOOD)
-    captioner = Captioner(engine, REAL_PAIR, Policy(max_seconds=2))
+    captioner = Captioner(engine, REAL_PAIR, Policy(part=Part(max_seconds=2)))
     outcome = captioner.caption(track_for(audio), PRESETS, {})
     assert "first 2 s of 4 s" in outcome.notes[0]
     made = json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_provenance"]["full"]
@@ -150,26 +151,6 @@ def test_a_prompt_of_which_nothing_is_left_fails_alone(make_wav: MakeWav) -> Non
     outcome, _ = run(make_wav(), lambda p, s: GOOD, [Preset("full", "About {title}."), PRESETS[1]])
     assert [(f.preset, f.kind) for f in outcome.failures] == [("full", "prompt")]
     assert [caption.preset for caption in outcome.captions] == ["brief"]
-
-
-@pytest.mark.parametrize(
-    ("info", "noise_model", "missing"),
-    [
-        ({}, False, ["full", "brief"]),
-        ({"music_flamingo_full": "x"}, False, ["brief"]),
-        ({"music_flamingo_full": "", "music_flamingo_brief": " \n"}, False, ["full", "brief"]),
-        ({"music_flamingo_full": None, "music_flamingo_brief": 3}, False, ["full", "brief"]),
-        (
-            {"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}},
-            False,
-            ["full", "brief"],
-        ),
-        ({"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}}, True, ["brief"]),
-        ({"music_flamingo_full": "x", "music_flamingo_provenance": "odd"}, False, ["brief"]),
-    ],
-)
-def test_what_is_missing(info: dict[str, Any], noise_model: bool, missing: list[str]) -> None:
-    assert [preset.name for preset in missing_presets(info, PRESETS, noise_model)] == missing
 
 
 def test_noise_is_marked_in_the_sidecar(make_wav: MakeWav) -> None:

@@ -107,6 +107,12 @@ class Asking:
     max_seconds: Annotated[
         float | None, _flag("--max-seconds", help="Hear at most S seconds.  [1200]", panel=_ASKING, metavar="S")
     ] = None
+    start: Annotated[
+        float | None, _flag("--start", help="Hear tracks from second S on.", panel=_ASKING, metavar="S")
+    ] = None
+    fraction: Annotated[
+        float | None, _flag("--fraction", help="Hear this share of each track.  [1]", panel=_ASKING, metavar="F")
+    ] = None
 
     def settings(self, common: Common, datasets: Sequence[Path] = ()) -> "Settings":
         """These flags over environment, config files and defaults."""
@@ -184,7 +190,7 @@ def console_for(common: Common, as_json: bool = False) -> "Console":
 @contextlib.contextmanager
 def reporting(common: Common) -> Iterator[None]:
     """One table from exception to sentence and exit code; a traceback only with -v."""
-    _interrupt_on_other_signals()
+    _interrupt_on_signals()
     try:
         yield
     except MusicFlamingoError as error:
@@ -206,14 +212,24 @@ def reporting(common: Common) -> Iterator[None]:
         raise typer.Exit(EXIT_TRACK_FAILED) from error
 
 
-def _interrupt_on_other_signals() -> None:
-    """What Ctrl-C does, SIGTERM and a lost terminal do: finished work is saved, children are killed."""
+def _interrupt_on_signals() -> None:
+    """What Ctrl-C does, SIGTERM and a lost terminal do: finished work is saved, children are killed.
+
+    A second time means now: no more waiting for anything. Children die with us (see process), and the next run
+    removes what lies about.
+    """
     import signal
 
+    seen = 0
+
     def interrupt(number: int, frame: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            os._exit(EXIT_INTERRUPTED)
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, interrupt)

@@ -18,6 +18,10 @@ BEHAVIOURS = {
         f"count = open(sys.argv[0] + '.count', 'a+'); count.write('x'); count.seek(0); times = len(count.read());"
         f" log({_LOG!r} if times > 2 else ''); out(b'A warm track with drums.' if times > 2 else b'A warm')"
     ),
+    "crashes_twice": (
+        f"count = open(sys.argv[0] + '.count', 'a+'); count.write('x'); count.seek(0); times = len(count.read());"
+        f" log({_LOG!r}); times > 2 or sys.exit(3); out(b'A warm track with drums.')"
+    ),
     "crash": "import os, signal; log('something odd\\n'); os.kill(os.getpid(), signal.SIGSEGV)",
     "illegal": "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
     "memory": "log('ggml_backend_cuda: cudaMalloc failed: out of memory\\n'); sys.exit(1)",

@@ -1,0 +1,81 @@
+"""What a sidecar says about its captions: there, missing, or made by something else than would make them now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musicflamingo_cli import sidecar
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.types import Sampling
+
+CAPTIONED, MISSING, STALE = "captioned", "missing", "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What would make a caption now; a field that is None is not compared.
+
+    ``retries``: answers that were asked for again carry a later seed and a higher repeat penalty.
+    """
+
+    is_noise: bool = False
+    model: str | None = None  # the language model's file name
+    projector: str | None = None
+    sampling: Sampling | None = None
+    retries: int = 0
+    version: str | None = None  # of this product
+    hearing: Mapping[str, Any] | None = None  # what part of a track is heard
+
+
+def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
+    """CAPTIONED, MISSING (a test model's noise counts as none for a real one) or STALE."""
+    caption = info.get(sidecar.caption_key(preset.name))
+    made = provenance_of(info, preset)
+    if not isinstance(caption, str) or not caption.strip() or (made.get("noise") and not maker.is_noise):
+        return MISSING
+    return STALE if _is_stale(made, preset, maker) else CAPTIONED
+
+
+def provenance_of(info: Mapping[str, Any], preset: Preset) -> Mapping[str, Any]:
+    """How a preset's caption was made; empty where nothing is known of it."""
+    all_made = info.get(sidecar.PROVENANCE_KEY)
+    made = all_made.get(preset.name) if isinstance(all_made, dict) else None
+    return made if isinstance(made, dict) else {}
+
+
+def missing(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -> list[Preset]:
+    return [preset for preset in presets if state_of(info, preset, maker) == MISSING]
+
+
+def outdated(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -> list[Preset]:
+    """Those that are missing or stale."""
+    return [preset for preset in presets if state_of(info, preset, maker) != CAPTIONED]
+
+
+def older_than(info: Mapping[str, Any], presets: Sequence[Preset], moment: str) -> list[Preset]:
+    """Those whose caption was not made since ``moment`` (UTC, ISO 8601, whole seconds)."""
+    return [preset for preset in presets if str(provenance_of(info, preset).get("time", "")) < moment]
+
+
+def _is_stale(made: Mapping[str, Any], preset: Preset, maker: Maker) -> bool:
+    """Whether something else made it; a caption of unknown origin was made by something else."""
+    compared = [(maker.model, "model"), (maker.projector, "mmproj"), (maker.version, "version")]
+    if any(expected is not None and made.get(key) != expected for expected, key in compared):
+        return True
+    if maker.model is not None and made.get("template") != preset.template_hash:
+        return True
+    if maker.hearing is not None and any(made.get(key) != value for key, value in maker.hearing.items()):
+        return True
+    return maker.sampling is not None and not _was_sampled_so(made, maker.sampling, maker.retries)
+
+
+def _was_sampled_so(made: Mapping[str, Any], sampling: Sampling, retries: int) -> bool:
+    seed = made.get("seed")
+    again = seed - sampling.seed if isinstance(seed, int) else -1
+    return (
+        made.get("temperature") == sampling.temperature
+        and made.get("top_p") == sampling.top_p
+        and (0 < again <= retries or (again == 0 and made.get("repeat_penalty") == sampling.repeat_penalty))
+    )

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from musicflamingo_cli.freshness import CAPTIONED, MISSING, STALE, Maker, missing, older_than, outdated, state_of
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.types import Sampling
+
+PRESETS = (Preset("full", "x"), Preset("brief", "y"))
+FULL = PRESETS[0]
+
+
+@pytest.mark.parametrize(
+    ("info", "noise_model", "expected"),
+    [
+        ({}, False, ["full", "brief"]),
+        ({"music_flamingo_full": "x"}, False, ["brief"]),
+        ({"music_flamingo_full": "", "music_flamingo_brief": " \n"}, False, ["full", "brief"]),
+        ({"music_flamingo_full": None, "music_flamingo_brief": 3}, False, ["full", "brief"]),
+        (
+            {"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}},
+            False,
+            ["full", "brief"],
+        ),
+        ({"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}}, True, ["brief"]),
+        ({"music_flamingo_full": "x", "music_flamingo_provenance": "odd"}, False, ["brief"]),
+    ],
+)
+def test_what_is_missing(info: dict[str, Any], noise_model: bool, expected: list[str]) -> None:
+    assert [preset.name for preset in missing(info, PRESETS, Maker(is_noise=noise_model))] == expected
+
+
+NOW = Maker(False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None})
+MADE = {
+    "model": "m.Q6_K.gguf",
+    "mmproj": "mmproj.gguf",
+    "version": "0.1.0",
+    "template": FULL.template_hash,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "repeat_penalty": 1.05,
+    "seed": 42,
+    "time": "2026-11-21T08:00:00+00:00",
+}
+
+
+def info(**changed: Any) -> dict[str, Any]:
+    made = {key: value for key, value in {**MADE, **changed}.items() if value is not None}
+    return {"music_flamingo_full": "A caption.", "music_flamingo_provenance": {"full": made}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({}, CAPTIONED),
+        ({"seed": 43, "repeat_penalty": 1.1}, CAPTIONED),  # asked again after a refusal
+        ({"seed": 45, "repeat_penalty": 1.1}, STALE),
+        ({"seed": 7}, STALE),
+        ({"seed": None}, STALE),
+        ({"repeat_penalty": 1.2}, STALE),
+        ({"temperature": 0.0}, STALE),
+        ({"top_p": 1.0}, STALE),
+        ({"model": "m.Q8_0.gguf"}, STALE),
+        ({"mmproj": "other.gguf"}, STALE),
+        ({"version": "0.0.9"}, STALE),
+        ({"template": "0" * 16}, STALE),
+        ({"start": 30.0}, STALE),
+        ({"fraction": 0.6}, STALE),
+    ],
+)
+def test_what_is_stale(changed: dict[str, Any], state: str) -> None:
+    assert state_of(info(**changed), FULL, NOW) == state
+
+
+def test_a_caption_of_unknown_origin_is_stale_but_not_missing() -> None:
+    unknown = {"music_flamingo_full": "A caption."}
+    assert state_of(unknown, FULL, NOW) == STALE
+    assert missing(unknown, [FULL], NOW) == []
+    assert outdated(unknown, [FULL], NOW) == [FULL]
+    assert state_of(unknown, FULL, Maker()) == CAPTIONED  # nothing to compare with
+
+
+def test_another_prompt_makes_it_stale() -> None:
+    assert state_of(info(), replace(FULL, prompt="z"), NOW) == STALE
+    assert state_of({"music_flamingo_full": ""}, FULL, NOW) == MISSING
+
+
+def test_older_than() -> None:
+    assert older_than(info(), [FULL], "2026-11-21T08:00:01+00:00") == [FULL]
+    assert older_than(info(), [FULL], "2026-11-21T08:00:00+00:00") == []
+    assert older_than({}, PRESETS, "2026") == list(PRESETS)
