@@ -152,7 +152,8 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
 # -- resume ---------------------------------------------------------------------------------------------
 
 
-def resume(folder: Path, count: int) -> None:
+def make_library(folder: Path, count: int) -> None:
+    """Finished tracks: empty audio files, which nobody opens, and whole sidecars."""
     presets = choose(load_presets([built_in_prompts()]), [])
     info = {f"music_flamingo_{preset.name}": CAPTION for preset in presets} | {"bpm": 120.0, "genres": ["House"]}
     data = json.dumps(info, indent=2)
@@ -162,6 +163,10 @@ def resume(folder: Path, count: int) -> None:
             artist.mkdir()
         (artist / f"{index:06}.flac").touch()
         (artist / f"{index:06}.INFO").write_text(data)
+
+
+def resume(folder: Path, count: int) -> None:
+    make_library(folder, count)
     command = [sys.executable, "-m", "musicflamingo_cli", "batch", str(folder), "--model", "tiny"]
     started = time.perf_counter()
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

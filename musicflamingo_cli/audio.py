@@ -219,7 +219,8 @@ def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
             raise _not_audio(audio) from error
         with container:
             stream = next(iter(container.streams.audio), None)
-            if stream is None or not stream.rate:
+            # A codec that FFmpeg does not know has no context, and then PyAV has no rate to tell.
+            if stream is None or stream.codec_context is None or not stream.rate:
                 raise _not_audio(audio)
             length = container.duration / av.time_base if container.duration else None
             yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)

@@ -83,11 +83,25 @@ def _forget_old() -> None:
 def latest(roots: Sequence[Path]) -> Path | None:
     """The newest log of a run over one of these datasets."""
     wanted = {str(root.absolute()) for root in roots}
-    for path in sorted(default_folder().glob("*.jsonl"), reverse=True):
-        first = next(_records(path), {})
-        if wanted & set(first.get("datasets", [])):
+    for path in _newest_first():
+        if wanted & set(next(_records(path), {}).get("datasets", [])):
             return path
     return None
+
+
+def last_pace() -> float | None:
+    """Seconds a captioned track in the newest run that captioned any; None where there is no such run."""
+    for path in _newest_first():
+        records = list(_records(path))
+        done = [record for record in records if record.get("event") == "track" and record.get("captions")]
+        if done:
+            first, last = (datetime.fromisoformat(record["time"]) for record in (records[0], done[-1]))
+            return max((last - first).total_seconds(), 0.5) / len(done)
+    return None
+
+
+def _newest_first() -> list[Path]:
+    return sorted(default_folder().glob("*.jsonl"), reverse=True)
 
 
 def failed(path: Path) -> dict[Path, list[str]]:

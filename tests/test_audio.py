@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -9,6 +11,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from musicflamingo_cli import audio
 from musicflamingo_cli.audio import Part, folder_prefix, prepared, sweep_temporary_folders, write_clip
@@ -260,3 +264,37 @@ def test_a_part_of_a_track(make_wav: MakeWav, tmp_path: Path, part: Part, start:
 def test_a_start_beyond_the_end_is_too_short(make_wav: MakeWav, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="too short"):
         write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Part(start=5))
+
+
+@functools.cache
+def specimen(extension: str) -> bytes:
+    """A second of sound in a container that libsndfile writes."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(1, 440), 16_000, format=extension.upper())
+    return buffer.getvalue()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["wav", "flac", "ogg", "mp3", "aiff"]),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=12),
+    st.integers(0, 100),
+)
+def test_a_mutated_file_is_heard_or_refused_in_one_sentence(
+    tmp_path: Path, extension: str, changes: list[tuple[int, int]], kept: int
+) -> None:
+    data = bytearray(specimen(extension))
+    for position, value in changes:
+        data[position % len(data)] = value
+    audio = tmp_path / f"mutated.{extension}"
+    audio.write_bytes(data[: len(data) * kept // 100] if kept > 20 else data)
+    refusal: AudioError | None = None
+    try:
+        clip = write_clip(audio, tmp_path / "clip.wav")
+    except AudioError as error:
+        refusal = error
+    if refusal is None:
+        assert clip.samples == soundfile.info(clip.path).frames > 0
+    else:
+        assert "\n" not in str(refusal)
+        assert refusal.hint

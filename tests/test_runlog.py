@@ -68,3 +68,14 @@ def test_a_disk_that_fills_up_ends_the_log_and_not_the_run(tmp_path: Path) -> No
     log.end(Summary())
     assert len(remarks) == 1
     assert "ends here" in remarks[0]
+
+
+def test_the_last_runs_pace(tmp_path: Path) -> None:
+    assert runlog.last_pace() is None
+    folder = runlog.default_folder()
+    folder.mkdir(parents=True)
+    records = [{"event": "run", "time": "2026-11-21T08:00:00+00:00", "datasets": []}]
+    records += [{"event": "track", "time": f"2026-11-21T08:00:{s}+00:00", "captions": ["full"]} for s in (10, 30, 40)]
+    (folder / "20261121-080000-1.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "20261121-090000-1.jsonl").write_text(json.dumps(records[0]))  # one that captioned nothing
+    assert runlog.last_pace() == pytest.approx(40 / 3)

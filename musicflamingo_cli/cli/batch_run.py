@@ -23,11 +23,11 @@ from musicflamingo_cli.batch import (
 from musicflamingo_cli.captioner import Captioner, open_captioner, resolve_model
 from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.console import BatchBar, Console, failure_line, outcome_json, summary_lines
+from musicflamingo_cli.console import BatchBar, Console, duration, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.errors import BatchStoppedError, ConfigError, ModelError
 from musicflamingo_cli.freshness import Maker
 from musicflamingo_cli.models import ModelPair
-from musicflamingo_cli.runlog import RunLog
+from musicflamingo_cli.runlog import RunLog, last_pace
 from musicflamingo_cli.selection import Selection
 from musicflamingo_cli.types import Load, Outcome, Summary
 
@@ -79,6 +79,8 @@ class BatchRun:
         """Do what is to be done (or, with ``dry_run``, say it) and return the counts."""
         plan = make_plan(self._datasets, self._selection)
         self._tell_plan(plan)
+        if dry_run and plan.tasks:
+            self._tell_time(plan)
         if not (plan.tasks or plan.problems or plan.skipped):
             self._summary.complete = plan.complete
         elif dry_run or not plan.tasks:
@@ -180,6 +182,13 @@ class BatchRun:
         wanted = ", ".join(f"{name} {number}" for name, number in plan.per_preset.items())
         more = f" ({wanted})" if wanted else ""
         self._console.say(f"{plan.tasks} tracks to caption{more}, {plan.complete} complete")
+
+    def _tell_time(self, plan: Plan) -> None:
+        pace = last_pace()
+        if pace is None:
+            self._console.say("no run is on record to reckon the time from; try one: --limit 10")
+        else:
+            self._console.say(f"about {duration(pace * plan.tasks)} at the last run's pace ({pace:.1f} s a track)")
 
     def _tell_only(self, item: Task | Outcome) -> None:
         """One item of a scan that is not acted on."""
