@@ -153,7 +153,7 @@ class Captioner:
             "seed": sampling.seed,
             "audio_seconds": round(clip.seconds, 3),
             "version": __version__,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # finer than a track takes: see --overwrite
         }
         if prompt.system:
             made["system"] = prompt.system

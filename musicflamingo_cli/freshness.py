@@ -55,7 +55,7 @@ def outdated(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -
 
 
 def older_than(info: Mapping[str, Any], presets: Sequence[Preset], moment: str) -> list[Preset]:
-    """Those whose caption was not made since ``moment`` (UTC, ISO 8601, whole seconds)."""
+    """Those whose caption was not made since ``moment`` (UTC, ISO 8601, milliseconds)."""
     return [preset for preset in presets if str(provenance_of(info, preset).get("time", "")) < moment]
 
 

@@ -11,7 +11,7 @@ from musicflamingo_cli import sidecar
 from musicflamingo_cli.audio import Part
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.dataset import track_for
-from musicflamingo_cli.errors import EngineError
+from musicflamingo_cli.errors import EngineError, StoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import Failure, Outcome, Prompt, Sampling
 from tests.conftest import MakeWav
@@ -159,3 +159,17 @@ def test_noise_is_marked_in_the_sidecar(make_wav: MakeWav) -> None:
     saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
     assert saved["music_flamingo_model"] == "gguf_tiny_noise"
     assert saved["music_flamingo_provenance"]["full"]["noise"] is True
+
+
+def test_what_was_answered_before_a_stop_is_saved(make_wav: MakeWav) -> None:
+    """As when Ctrl-C ends the engine while a batch's track is in work."""
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str | BaseException:
+        return GOOD if prompt.preset == "full" else StoppedError("stopped before it was answered")
+
+    audio = make_wav()
+    outcome = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    assert outcome.was_interrupted
+    assert outcome.saved
+    assert [caption.preset for caption in outcome.captions] == ["full"]
+    assert json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_full"]

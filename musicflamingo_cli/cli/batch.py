@@ -56,7 +56,7 @@ def batch(
         # An unsaved question leaves no trace in a sidecar, so it is always still to be asked.
         wanted=ALL if overwrite or not save else STALE if stale else MISSING,
         # Two processes that overwrite one tree share it: what one has made since then is done.
-        since=datetime.now(UTC).isoformat(timespec="seconds") if overwrite and save else "",
+        since=datetime.now(UTC).isoformat(timespec="milliseconds") if overwrite and save else "",
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         extensions=tuple(part.strip().lower().lstrip(".") for part in extensions.split(",") if part.strip()),
