@@ -129,22 +129,27 @@ def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
         )
     if high - low <= _SILENCE:
         raise SilentError(f"no sound in {audio.name}", "exclude it: it is silent, or its channels cancel out in mono")
-    samples = _without_silent_window(target, written)
     whole = source.seconds if cut else part.start + written / SAMPLE_RATE
+    if source.seconds is None and part.fraction < 1 and not cut:  # only now is the length known
+        written, cut = _shorten(target, max(1, int(written * part.fraction))), True
+    samples = _without_silent_window(target, written)
     return Clip(target, samples, whole, cut or part.start > 0, part.start)
 
 
 def _without_silent_window(clip: Path, samples: int) -> int:
     """Shorten the clip by at most 45 ms where its length would cost a window of silence; return its samples."""
-    import soundfile
-
     excess = (samples + _WINDOW_MARGIN) % WINDOW_SAMPLES
     if samples < WINDOW_SAMPLES - _WINDOW_MARGIN or excess > 2 * _WINDOW_MARGIN or excess == 0:
         return samples
-    kept = samples - excess
+    return _shorten(clip, samples - excess)
+
+
+def _shorten(clip: Path, samples: int) -> int:
+    import soundfile
+
     with soundfile.SoundFile(clip, "r+") as file:
-        file.truncate(kept)
-    return kept
+        file.truncate(samples)
+    return samples
 
 
 def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples]:

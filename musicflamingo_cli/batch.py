@@ -55,12 +55,15 @@ class Plan:
     per_preset: dict[str, int] = field(default_factory=dict)
 
 
-def scan(datasets: Iterable[Dataset], selection: Selection) -> Iterator[Task | Outcome]:
-    """Stream what there is to do, and outcomes for what needs nothing or cannot be done, in a stable order."""
+def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False) -> Iterator[Task | Outcome]:
+    """Stream what there is to do, and outcomes for what needs nothing or cannot be done, in a stable order.
+
+    ``sweep``: remove what killed runs have left on the way.
+    """
     remaining = selection.limit
     visited: set[tuple[int, int]] = set()
     for dataset in datasets:
-        for item in find_tracks(dataset.root, visited, _sweep if selection.save else None):
+        for item in find_tracks(dataset.root, visited, _sweep if sweep else None, selection.extensions):
             if isinstance(item, Skipped):
                 yield _skipped(item)
                 continue
@@ -112,10 +115,10 @@ def claim_and(caption: Callable[[Task], Outcome], task: Task, selection: Selecti
         return caption(now) if isinstance(now, Task) else now
 
 
-def make_plan(datasets: Iterable[Dataset], selection: Selection) -> Plan:
-    """Count what a run would do; reads every sidecar, writes nothing."""
+def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False) -> Plan:
+    """Count what a run would do; reads every sidecar, and unless it is to ``sweep`` writes nothing."""
     plan = Plan()
-    for item in scan(datasets, selection):
+    for item in scan(datasets, selection, sweep):
         if isinstance(item, Task):
             plan.tasks += 1
             plan.prompts += len(item.presets)

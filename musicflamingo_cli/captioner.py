@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +20,6 @@ from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.text import judge
 from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Load, Outcome, Prompt, Sampling, Track
-
-_RETRY_REPEAT_PENALTY = 1.1  # with another seed it cures loops, also at temperature 0 where a seed alone cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class Captioner:
             if not pending:
                 return
             refusals.clear()
-            for result in self._answers(clip, pending, _sampling_of(self.policy.sampling, attempt)):
+            for result in self._answers(clip, pending, self.policy.sampling.again(attempt)):
                 if isinstance(result, Failure):
                     failures.append(result)
                     continue
@@ -201,6 +199,7 @@ def maker(settings: Settings, model: ModelPair) -> Maker:
         retries=settings.retries,
         version=__version__,
         hearing=hearing,
+        max_seconds=settings.max_seconds,
     )
 
 
@@ -225,13 +224,6 @@ def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[
         except PromptError as error:
             failures.append(Failure(preset.name, error.kind, str(error), error.hint))
     return prompts, failures
-
-
-def _sampling_of(sampling: Sampling, attempt: int) -> Sampling:
-    if attempt == 0:
-        return sampling
-    penalty = max(sampling.repeat_penalty, _RETRY_REPEAT_PENALTY)
-    return replace(sampling, seed=sampling.seed + attempt, repeat_penalty=penalty)
 
 
 def _not_heard(answer: Answer, clip: Clip) -> Failure | None:

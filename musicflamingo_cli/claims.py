@@ -1,7 +1,7 @@
 """Claims: which process is at work on a track. A claim is a lock on a file, so it dies with its owner.
 
 The lock is the system's (flock), which also holds between machines on a shared folder that knows it (NFS 4, SMB).
-Where a folder knows no locks, there are no claims: then `--shard` keeps processes apart.
+Where a folder knows no locks, filelock falls back to files that need not die with their owner: use `--shard` there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def claimed(sidecar: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except (OSError, NotImplementedError):  # no locks here, or no permission: the sidecar's own lock still protects it
+    except PermissionError:
+        yield not claim_file(sidecar).exists()  # another user's claim; or a folder in which none can be made
+        return
+    except (OSError, RuntimeError):  # no locks here, or no permission: the sidecar's own lock still protects it
         yield True
         return
     try:
@@ -49,7 +52,7 @@ def sweep(file: Path) -> None:
     from filelock import FileLock, Timeout
 
     lock = FileLock(file, timeout=0, thread_local=False)
-    with contextlib.suppress(Timeout, OSError, NotImplementedError):
+    with contextlib.suppress(Timeout, OSError, RuntimeError):
         lock.acquire()
         with contextlib.suppress(OSError):
             file.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from musicflamingo_cli.sidecar import SUFFIX
@@ -28,22 +28,29 @@ def track_for(audio: Path) -> Track:
 
 
 def find_tracks(
-    root: Path, visited: set[tuple[int, int]] | None = None, leftover: Callable[[Path], None] | None = None
+    root: Path,
+    visited: set[tuple[int, int]] | None = None,
+    leftover: Callable[[Path], None] | None = None,
+    extensions: Sequence[str] = (),
 ) -> Iterator[Track | Skipped]:
     """All tracks under ``root`` in a stable, sorted order, and what was skipped or could not be looked into.
 
     Hidden files and folders, and the stems beside a full mix, are passed over in silence. A folder that is
     reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
     track by itself. ``leftover`` is called with what a killed process may have left: see ``sidecar`` and ``claims``.
+    ``extensions`` (`flac`), where there are any: no other files count, also not as rivals for a sidecar.
     """
     if root.is_file():
         yield track_for(root)
         return
-    yield from _walk(root, set() if visited is None else visited, leftover)
+    yield from _walk(root, set() if visited is None else visited, leftover, extensions)
 
 
 def _walk(
-    folder: Path, visited: set[tuple[int, int]], leftover: Callable[[Path], None] | None
+    folder: Path,
+    visited: set[tuple[int, int]],
+    leftover: Callable[[Path], None] | None,
+    extensions: Sequence[str],
 ) -> Iterator[Track | Skipped]:
     try:
         status = folder.stat()
@@ -61,11 +68,12 @@ def _walk(
         for entry in found:
             if ".mf-" in entry.name or entry.name.endswith(f"{SUFFIX}.lock"):
                 leftover(folder / entry.name)
-    names = [e.name for e in shown if Path(e.name).suffix.lower() in _RANK and not _is_folder(e)]
+    wanted = {f".{extension}" for extension in extensions} & set(_RANK) if extensions else _RANK
+    names = [e.name for e in shown if Path(e.name).suffix.lower() in wanted and not _is_folder(e)]
     yield from _tracks_in(folder, names)
     for entry in shown:
         if _is_folder(entry):
-            yield from _walk(folder / entry.name, visited, leftover)
+            yield from _walk(folder / entry.name, visited, leftover, extensions)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -10,6 +10,7 @@ from musicflamingo_cli import sidecar
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import Sampling
 
+_TOLERANCE = 0.1  # seconds: clips end a little before a multiple of 30 s
 CAPTIONED, MISSING, STALE = "captioned", "missing", "stale"
 
 
@@ -26,7 +27,8 @@ class Maker:
     sampling: Sampling | None = None
     retries: int = 0
     version: str | None = None  # of this product
-    hearing: Mapping[str, Any] | None = None  # what part of a track is heard
+    hearing: Mapping[str, Any] | None = None  # which part of a track is heard: start, fraction
+    max_seconds: float | None = None
 
 
 def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
@@ -68,14 +70,22 @@ def _is_stale(made: Mapping[str, Any], preset: Preset, maker: Maker) -> bool:
         return True
     if maker.hearing is not None and any(made.get(key) != value for key, value in maker.hearing.items()):
         return True
+    if maker.max_seconds is not None and not _was_heard_as_far(made, maker.max_seconds):
+        return True
     return maker.sampling is not None and not _was_sampled_so(made, maker.sampling, maker.retries)
 
 
 def _was_sampled_so(made: Mapping[str, Any], sampling: Sampling, retries: int) -> bool:
-    seed = made.get("seed")
-    again = seed - sampling.seed if isinstance(seed, int) else -1
-    return (
-        made.get("temperature") == sampling.temperature
-        and made.get("top_p") == sampling.top_p
-        and (0 < again <= retries or (again == 0 and made.get("repeat_penalty") == sampling.repeat_penalty))
-    )
+    was = tuple(made.get(key) for key in ("temperature", "top_p", "repeat_penalty", "seed"))
+    asked = (sampling.again(attempt) for attempt in range(retries + 1))
+    return was in [(s.temperature, s.top_p, s.repeat_penalty, s.seed) for s in asked]
+
+
+def _was_heard_as_far(made: Mapping[str, Any], max_seconds: float) -> bool:
+    """Whether as much of the track was heard as ``max_seconds`` would have it."""
+    heard = made.get("audio_seconds")
+    if not isinstance(heard, (int, float)):
+        return False
+    was_cut_short = made.get("source_seconds") is not None and not (made.get("start") or made.get("fraction"))
+    whole = made["source_seconds"] if was_cut_short else heard
+    return bool(abs(min(whole, max_seconds) - heard) < _TOLERANCE)

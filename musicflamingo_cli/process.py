@@ -65,8 +65,9 @@ class Children:
         started = time.monotonic()
         with log_file.open("wb") as log:
             child = self._start(command, log, env)
-            watchdog = _watch(child)
+            watchdog = None
             try:
+                watchdog = _watch(child)
                 stdout, _ = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
                 kill_group(child)
@@ -77,7 +78,8 @@ class Children:
             finally:
                 with self._lock:
                     self._running.discard(child)
-                _dismiss(watchdog)
+                if watchdog is not None:
+                    _dismiss(watchdog)
         if self._stopped:
             raise Stopped
         return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)

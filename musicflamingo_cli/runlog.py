@@ -14,7 +14,7 @@ from typing import Any
 from musicflamingo_cli import __version__
 from musicflamingo_cli.config import user_state_dir
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.types import Outcome, Summary
+from musicflamingo_cli.types import INTERRUPTED, Outcome, Summary
 
 _KEPT = 50
 _AGAIN = "name another file with --run-log, or leave it out"
@@ -92,11 +92,16 @@ def latest(roots: Sequence[Path]) -> Path | None:
 def last_pace() -> float | None:
     """Seconds a captioned track in the newest run that captioned any; None where there is no such run."""
     for path in _newest_first():
-        records = list(_records(path))
-        done = [record for record in records if record.get("event") == "track" and record.get("captions")]
+        began = ended = ""
+        done = 0
+        for record in _records(path):
+            if record.get("event") == "run":  # a log that was gone on with holds several
+                began, done = record["time"], 0
+            elif record.get("captions"):
+                ended, done = record["time"], done + 1
         if done:
-            first, last = (datetime.fromisoformat(record["time"]) for record in (records[0], done[-1]))
-            return max((last - first).total_seconds(), 0.5) / len(done)
+            seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+            return max(seconds, 0.5) / done
     return None
 
 
@@ -111,7 +116,7 @@ def failed(path: Path) -> dict[Path, list[str]]:
     tracks: dict[Path, list[str]] = {}
     for record in _records(path):
         if record.get("event") == "track":
-            kinds = [failure["kind"] for failure in record["failures"]]
+            kinds = [failure["kind"] for failure in record["failures"] if failure["kind"] != INTERRUPTED]
             if kinds:
                 tracks[Path(record["track"])] = kinds
             else:

@@ -174,11 +174,12 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
     from filelock import FileLock, Timeout
 
     lock_file = path.with_name(path.name + LOCK_SUFFIX)
-    foreign = None if _is_ours(lock_file) else _identity(lock_file)
+    before_us = _identity(lock_file)
     try:
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
+            is_ours = _identity(lock_file) != before_us or _is_ours(lock_file)
             try:
-                if _identity(lock_file) != foreign:
+                if is_ours:
                     lock_file.write_text(_MARK)  # for whoever finds it after we were killed
                 before = _read_text(path)
                 after = change(before)
@@ -189,7 +190,7 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
             finally:
                 # A lock file that stood here before us stays: its owner's filelock may be older than 3.21, which
                 # does not check that the file it locked is still the one at the path. Ours goes while we hold it.
-                if _identity(lock_file) != foreign:
+                if is_ours:
                     with contextlib.suppress(OSError):
                         lock_file.unlink()
     except Timeout as error:
@@ -205,24 +206,32 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
 
 
 def sweep(file: Path) -> bool:
-    """Whether this is a file that writing a sidecar left when it was killed; then it is removed, if nobody writes.
+    """Whether this is a file that writing a sidecar left when it was killed; then it is removed, if nobody holds it.
 
     Knows temporary files, and lock files with our mark.
     """
-    from filelock import FileLock, Timeout
-
-    name, _, rest = file.name.partition(_TEMPORARY)
-    if name.startswith(".") and rest.endswith(".tmp"):
-        lock_file = file.with_name(name[1:] + LOCK_SUFFIX)
-    elif file.name.endswith(SUFFIX + LOCK_SUFFIX) and _is_ours(file):
-        lock_file = file
-    else:
+    name, _, rest = file.name.rpartition(_TEMPORARY)
+    is_temporary = name.startswith(".") and rest.endswith(".tmp")
+    if not is_temporary and not (file.name.endswith(SUFFIX + LOCK_SUFFIX) and _is_ours(file)):
         return False
-    foreign = None if _is_ours(lock_file) else _identity(lock_file)
-    with contextlib.suppress(Timeout, OSError), FileLock(lock_file, timeout=0):
-        file.unlink(missing_ok=True)
-        if _identity(lock_file) != foreign:
-            lock_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, os.O_RDWR)
+        try:
+            if _lock_now(descriptor):
+                file.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def _lock_now(descriptor: int) -> bool:
+    """Lock an open file, as filelock does, if that needs no waiting. False too where there are no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
     return True
 
 
@@ -252,13 +261,14 @@ def _write_durably(path: Path, text: str) -> None:
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            _lock_now(descriptor)  # until it has its name: a sweep takes only what nobody holds
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _keep_owner(name, target)
-        if mode is not None:
-            os.chmod(name, mode)
-        os.replace(name, target)
+            _keep_owner(name, target)
+            if mode is not None:
+                os.chmod(name, mode)
+            os.replace(name, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 INTERRUPTED = "interrupted"  # the kind of failure that says nothing about a track
@@ -70,6 +70,9 @@ class Prompt:
     template_hash: str = ""
 
 
+_RETRY_REPEAT_PENALTY = 1.1
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How answers are drawn; names and meanings are llama.cpp's."""
@@ -78,6 +81,15 @@ class Sampling:
     top_p: float = 0.9
     repeat_penalty: float = 1.05  # 1 to 2 % of answers loop without one
     seed: int = 42
+
+    def again(self, attempt: int) -> Sampling:
+        """How a refused answer is asked for the ``attempt``-th time again (0: not yet).
+
+        Another seed cures most loops, a higher penalty those at temperature 0, where a seed changes nothing.
+        """
+        if attempt == 0:
+            return self
+        return replace(self, seed=self.seed + attempt, repeat_penalty=max(self.repeat_penalty, _RETRY_REPEAT_PENALTY))
 
 
 @dataclass(frozen=True, slots=True)

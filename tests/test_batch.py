@@ -164,5 +164,7 @@ def test_a_scan_sweeps_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -
     for name in (*ours, *theirs):
         (tmp_path / name).touch()
     (tmp_path / "b.INFO.lock").write_text("musicflamingo")
-    list(scan([Dataset(tmp_path, PRESETS)], Selection()))
+    make_plan([Dataset(tmp_path, PRESETS)], Selection())
+    assert len(list(tmp_path.iterdir())) == 2 + len(ours) + len(theirs), "a plan writes nothing"
+    make_plan([Dataset(tmp_path, PRESETS)], Selection(), sweep=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.wav", *theirs])

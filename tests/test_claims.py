@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from musicflamingo_cli.claims import claim_file, claimed, sweep
 
@@ -72,3 +75,20 @@ def test_a_dead_claim_is_swept(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_needs_no_claim(tmp_path: Path) -> None:
     with claimed(tmp_path / "gone" / "song.INFO") as mine:
         assert mine
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_users_claim_is_respected() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from musicflamingo_cli.claims import claimed\n"
+        "import filelock; os.setgid(65534); os.setuid(65534)\n"
+        "for name in sys.argv[1:]:\n"
+        "    with claimed(Path(name)) as mine: print(mine)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        ours, free = Path(folder) / "ours.INFO", Path(folder) / "free.INFO"
+        with claimed(ours):
+            command = [sys.executable, "-c", code, str(ours), str(free)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["False", "True"], done.stderr

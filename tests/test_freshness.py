@@ -33,7 +33,7 @@ def test_what_is_missing(info: dict[str, Any], noise_model: bool, expected: list
     assert [preset.name for preset in missing(info, PRESETS, Maker(is_noise=noise_model))] == expected
 
 
-NOW = Maker(False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None})
+NOW = Maker(False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None}, 1200.0)
 MADE = {
     "model": "m.Q6_K.gguf",
     "mmproj": "mmproj.gguf",
@@ -43,6 +43,7 @@ MADE = {
     "top_p": 0.9,
     "repeat_penalty": 1.05,
     "seed": 42,
+    "audio_seconds": 200.0,
     "time": "2026-11-21T08:00:00+00:00",
 }
 
@@ -58,6 +59,10 @@ def info(**changed: Any) -> dict[str, Any]:
         ({}, CAPTIONED),
         ({"seed": 43, "repeat_penalty": 1.1}, CAPTIONED),  # asked again after a refusal
         ({"seed": 45, "repeat_penalty": 1.1}, STALE),
+        ({"seed": 43}, STALE),  # without the penalty of a retry: another --seed
+        ({"audio_seconds": 1199.95, "source_seconds": 1800.0}, CAPTIONED),
+        ({"audio_seconds": 60.0, "source_seconds": 200.0}, STALE),  # with --max-seconds 60
+        ({"audio_seconds": None}, STALE),
         ({"seed": 7}, STALE),
         ({"seed": None}, STALE),
         ({"repeat_penalty": 1.2}, STALE),

@@ -226,6 +226,8 @@ def _interrupt_on_signals() -> None:
         nonlocal seen
         seen += 1
         if seen > 1:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h\n")  # the cursor, which a live bar hides
             os._exit(EXIT_INTERRUPTED)
         raise KeyboardInterrupt
 
