@@ -45,6 +45,7 @@ class Encoder:
     feed_forward: int = FEED_FORWARD
     heads: int = HEADS
     layers: int = LAYERS
+    half: bool = False  # matrices as F16, as in published projectors
 
 
 CHAT_TEMPLATE = (
@@ -112,10 +113,11 @@ def _atomically(path: Path, write: Callable[[Path], None]) -> Path:
 class _Weights:
     """Seeded tensors added to a GGUF file under llama.cpp's names."""
 
-    def __init__(self, writer: gguf.GGUFWriter, seed: int) -> None:
+    def __init__(self, writer: gguf.GGUFWriter, seed: int, half: bool = False) -> None:
         import numpy as np
 
         self.writer = writer
+        self.half = half
         self.random = np.random.RandomState(seed)  # its stream is frozen (NEP 19); Generator's is not
 
     def normal(self, *shape: int, scale: float) -> Array:
@@ -129,7 +131,7 @@ class _Weights:
         self.writer.add_tensor(name, data.astype(np.float16) if half else data)
 
     def add_matrix(self, name: str, rows: int, columns: int, gain: float = 1.0) -> None:
-        self.add(f"{name}.weight", self.normal(rows, columns, scale=gain / columns**0.5))
+        self.add(f"{name}.weight", self.normal(rows, columns, scale=gain / columns**0.5), self.half)
 
     def add_bias(self, name: str, *shape: int, value: float = 0.0) -> None:
         import numpy as np
@@ -222,7 +224,7 @@ def write_projector(path: Path, projection: int = WIDTH, encoder: Encoder | None
     writer.add_uint32("clip.audio.attention.head_count", encoder.heads)
     writer.add_float32("clip.audio.attention.layer_norm_epsilon", 1e-5)
     writer.add_uint32("clip.audio.projection_dim", projection)
-    _add_projector_tensors(_Weights(writer, seed=30), projection, encoder)
+    _add_projector_tensors(_Weights(writer, 30, encoder.half), projection, encoder)
     _close(writer)
 
 

@@ -19,7 +19,7 @@ from musicflamingo_cli.batch import (
 from musicflamingo_cli.captioner import maker, open_captioner, resolve_model
 from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.console import Console, duration, failure_line, outcome_json, summary_lines
+from musicflamingo_cli.console import BatchBar, Console, duration, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.freshness import Maker
 from musicflamingo_cli.models import ModelPair
@@ -91,22 +91,22 @@ class BatchRun:
             with self._console.batch_bar(plan.tasks + plan.problems, captioner.engine.lanes) as bar:
 
                 def settled(outcome: Outcome) -> None:
-                    if not outcome.skipped:
-                        bar.finished(outcome)
-                    self._settle(outcome, engine, model)
+                    self._settle(outcome, engine, model, bar)
 
                 say, keep_going = self._console.say, self._keep_going
                 rounds = Rounds(self._datasets, captioner, settled, say, bar.starting, bar.ended, keep_going)
                 if elsewhere := rounds.run(self._selection):
                     say(f"{elsewhere} tracks are left to other processes that are at work on them")
 
-    def _settle(self, outcome: Outcome, engine: str = "", model: str = "") -> None:
-        """The last word about a track."""
+    def _settle(self, outcome: Outcome, engine: str = "", model: str = "", bar: BatchBar | None = None) -> None:
+        """The last word about a track. Counted first: an interrupt may come at any moment."""
         count(self._summary, outcome)
         if outcome.skipped == COMPLETE:
             return
         if self._log and not outcome.skipped:
             self._log.track(outcome)
+        if bar and not outcome.skipped:
+            bar.finished(outcome)
         self._tell_outcome(outcome, engine, model)
 
     def _end(self) -> None:

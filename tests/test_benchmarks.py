@@ -1,0 +1,52 @@
+"""The benchmarks run: what they print is quoted, so they must not rot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.gguf_header import read_header
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(script: str, *words: object) -> str:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.real
+def test_throughput_on_random_weights_in_the_real_models_kinds_of_tensors(real_llama_dir: Path, tmp_path: Path) -> None:
+    model, projector = map(Path, run("random_model.py", tmp_path, "--shape", "small").split())
+    assert read_header(model).is_noise
+    rows = "shell loop,mtmd-cli,server 1,embedded 2"
+    words = ("--files", 2, "--seconds", 2, "--tokens", 8, "--threads", 1, "--rows", rows, "--llama-dir", real_llama_dir)
+    printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
+    for name in ("shell loop", "mtmd-cli", "server 1", "limit", "embedded 2"):
+        assert f"| {name} |" in printed
+
+
+@pytest.mark.real
+def test_overhead_prints_its_three_figures(real_llama_dir: Path) -> None:
+    printed = run("overhead.py", "--tracks", 3, "--finished", 200, "--llama-dir", real_llama_dir)
+    assert "of a bare one" in printed
+    assert "our own" in printed
+    assert "resume over 200 finished tracks" in printed
+
+
+def test_seven_billion_weights_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5.9 GB for Q6_K, by arithmetic: nobody writes that in a test."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import random_model
+
+    shape = random_model.SHAPES["7b"]
+    kv_width = shape.width // shape.heads * shape.kv_heads
+    layer = 2 * shape.width**2 + 2 * kv_width * shape.width + 3 * shape.width * shape.feed_forward
+    weights = shape.layers * layer + 2 * shape.vocabulary * shape.width
+    assert weights == pytest.approx(7.6e9, rel=0.01)
+    assert weights * 210 / 256 == pytest.approx(6.2e9, rel=0.02)
