@@ -103,8 +103,9 @@ def test_kills_at_any_moment_lose_nothing(
         else:  # it had finished: begin anew, with the foreign keys alone
             assert child.returncode == 0
             for path in data.rglob("*.INFO"):
-                index = int(path.stem)
-                path.write_text(json.dumps({**FOREIGN, "number": index}, indent=2))
+                fresh = tmp_path / "fresh"  # whole at any moment, as the reader expects
+                fresh.write_text(json.dumps({**FOREIGN, "number": int(path.stem)}, indent=2))
+                fresh.replace(path)
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     reader.stopping.set()
     reader.join()

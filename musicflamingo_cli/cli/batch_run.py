@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,29 +66,28 @@ class BatchRun:
         self._tell_plan(plan)
         if dry_run:
             self._tell_time(plan)
-            self._tell_items()
-            return self._summary
-        if plan.tasks or plan.problems:
-            self._log = RunLog(run_log, [dataset.root for dataset in self._datasets], self._console.warn)
-        try:
-            if plan.tasks:
-                self._caption(plan)
-            elif plan.problems or plan.skipped:
+            if plan.tasks or plan.problems or plan.skipped:
                 self._tell_items()
-            else:
-                self._summary.complete = plan.complete
-        finally:
-            self._end()
+            return self._summary
+        if plan.tasks:
+            self._caption(plan, run_log)
+        elif plan.problems or plan.skipped:
+            with self._recorded(run_log):
+                self._tell_items()
+        else:
+            self._summary.complete = plan.complete
+            self._tell_summary()
         return self._summary
 
-    def _caption(self, plan: Plan) -> None:
+    def _caption(self, plan: Plan, run_log: Path | None) -> None:
         most = max(len(dataset.presets) for dataset in self._datasets)
         load = Load(plan.tasks, most, at_once=plan.tasks)
         save = self._selection.save
         with open_captioner(self._settings, save, self._console.warn, load, self._model) as captioner:
             announce(self._console, captioner)
             engine, model = captioner.engine.name, captioner.model.language_model.name
-            with self._console.batch_bar(plan.tasks + plan.problems, captioner.engine.lanes) as bar:
+            bars = self._console.batch_bar(plan.tasks + plan.problems, captioner.engine.lanes)
+            with self._recorded(run_log), bars as bar:
 
                 def settled(outcome: Outcome) -> None:
                     self._settle(outcome, engine, model, bar)
@@ -109,12 +108,20 @@ class BatchRun:
             bar.finished(outcome)
         self._tell_outcome(outcome, engine, model)
 
-    def _end(self) -> None:
-        for line in summary_lines(self._summary, time.monotonic() - self._started):
-            self._console.say(line)
-        if self._log:
+    @contextlib.contextmanager
+    def _recorded(self, run_log: Path | None) -> Iterator[None]:
+        """A run log, and the summary at the end, however that comes."""
+        self._log = RunLog(run_log, [dataset.root for dataset in self._datasets], self._console.warn)
+        try:
+            yield
+        finally:
+            self._tell_summary()
             self._log.end(self._summary)
             self._console.say(f"run log: {self._log.path}")
+
+    def _tell_summary(self) -> None:
+        for line in summary_lines(self._summary, time.monotonic() - self._started):
+            self._console.say(line)
 
     def _tell_plan(self, plan: Plan) -> None:
         wanted = ", ".join(f"{name} {number}" for name, number in plan.per_preset.items())
