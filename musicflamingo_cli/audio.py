@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
+from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 MAX_SECONDS = 1200.0  # 20 minutes: what Music Flamingo was trained to hear
 MIN_SECONDS = 0.5
 _BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
+_BYTES_PER_SAMPLE = 4  # float32
+_SPARE = 16 << 20  # bytes
 _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _FOLDER_PREFIX = "musicflamingo-"
 _TOLERATED_PACKETS = 3
@@ -108,6 +110,7 @@ def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
     low, high, written, cut = np.inf, -np.inf, 0, False
     with _open_source(audio) as source:
         skip, limit = part.samples(source.seconds)
+        _require_room(target.parent, min(limit, int((source.seconds or part.max_seconds) * SAMPLE_RATE)))
         resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, subtype="FLOAT") as clip:
             for block in _resampled(source.blocks, resampler):
@@ -134,6 +137,16 @@ def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
         written, cut = _shorten(target, max(1, int(written * part.fraction))), True
     samples = _without_silent_window(target, written)
     return Clip(target, samples, whole, cut or part.start > 0, part.start)
+
+
+def _require_room(folder: Path, samples: int) -> None:
+    """Raises NoRoomError before a clip is written that the disk cannot hold: others need its last megabytes, too."""
+    needed, free = samples * _BYTES_PER_SAMPLE + _SPARE, shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoRoomError(
+            f"{needed >> 20} MiB are needed for a clip in {folder.parent}, {free >> 20} MiB are free",
+            "make room there, or name another folder: TMPDIR=/path musicflamingo ...",
+        )
 
 
 def _without_silent_window(clip: Path, samples: int) -> int:

@@ -69,6 +69,12 @@ class TooShortError(AudioError):
     kind = "too short"
 
 
+class NoRoomError(AudioError):
+    """The temporary folder cannot hold the clip."""
+
+    kind = "no space"
+
+
 class SidecarError(TrackError):
     """The sidecar cannot be read or written; it was not touched."""
 

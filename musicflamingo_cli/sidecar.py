@@ -174,13 +174,12 @@ def _rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
     from filelock import FileLock, Timeout
 
     lock_file = path.with_name(path.name + LOCK_SUFFIX)
-    before_us = _identity(lock_file)
     try:
+        _make_lock_file(lock_file, path)
+        before_us = _identity(lock_file)
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
             is_ours = _identity(lock_file) != before_us or _is_ours(lock_file)
             try:
-                if is_ours:
-                    lock_file.write_text(_MARK)  # for whoever finds it after we were killed
                 before = _read_text(path)
                 after = change(before)
                 if after == before:
@@ -251,11 +250,33 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
+    """Make the lock file, where there is none, with our mark in it from its first moment: a kill comes at any.
+
+    On a file system without hard links filelock makes it, without a mark.
+    """
+    if lock_file.exists():
+        return
+    marked = _temporary_name(sidecar)
+    try:
+        with marked.open("x") as file:
+            file.write(_MARK)
+        with contextlib.suppress(OSError):
+            os.link(marked, lock_file)
+    finally:
+        with contextlib.suppress(OSError):
+            marked.unlink()
+
+
+def _temporary_name(sidecar: Path) -> Path:
+    return sidecar.with_name(f".{sidecar.name}{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+
+
 def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
     target = Path(os.path.realpath(path))  # a symlink stays one
     mode = _mode(target)
-    name = target.with_name(f".{target.name}{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+    name = _temporary_name(target)
     # A new sidecar gets what the umask says, which the kernel applies; asking for the umask would set it for all
     # threads. One that replaces another is private until it has that one's mode.
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)

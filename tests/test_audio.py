@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from musicflamingo_cli import audio
 from musicflamingo_cli.audio import Part, folder_prefix, prepared, sweep_temporary_folders, write_clip
-from musicflamingo_cli.errors import AudioError, SilentError, TooShortError
+from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
 from tests.conftest import MakeWav, tone
 
 SNDFILE = [
@@ -298,3 +299,16 @@ def test_a_mutated_file_is_heard_or_refused_in_one_sentence(
     else:
         assert "\n" not in str(refusal)
         assert refusal.hint
+
+
+def test_a_clip_that_the_temporary_disk_cannot_hold_is_not_begun(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = make_wav(seconds=60)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=18 << 20))
+    with pytest.raises(NoRoomError) as caught:
+        write_clip(audio, tmp_path / "clip.wav")
+    assert caught.value.kind == "no space"
+    assert "TMPDIR" in caught.value.hint
+    assert write_clip(audio, tmp_path / "clip.wav", Part(max_seconds=20)).seconds == pytest.approx(20, abs=0.1)
