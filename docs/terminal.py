@@ -38,6 +38,7 @@ def main() -> None:
                 text=True,
                 check=False,
             ).stdout
+            shown = shown.replace(str(Path.home()), "~")
             screen.print(Text(shown.rstrip() + "\n"))
     svg = screen.export_svg(title="musicflamingo (tiny model: its words are noise)")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
