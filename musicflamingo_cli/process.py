@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -64,10 +65,8 @@ class Children:
         """
         started = time.monotonic()
         with log_file.open("wb") as log:
-            child = self._start(command, log, env)
-            watchdog = None
+            child, lifeline = self._start(command, log, env)
             try:
-                watchdog = _watch(child)
                 stdout, _ = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
                 kill_group(child)
@@ -78,8 +77,7 @@ class Children:
             finally:
                 with self._lock:
                     self._running.discard(child)
-                if watchdog is not None:
-                    _dismiss(watchdog)
+                lifeline.close()
         if self._stopped:
             raise Stopped
         return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
@@ -92,14 +90,15 @@ class Children:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)
 
-    def _start(self, command: list[str], log: IO[bytes], env: dict[str, str] | None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: list[str], log: IO[bytes], env: dict[str, str] | None
+    ) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         with self._lock:
             if self._stopped:
                 raise Stopped
-            pipe, null = subprocess.PIPE, subprocess.DEVNULL
-            child = subprocess.Popen(command, stdin=null, stdout=pipe, stderr=log, env=env, start_new_session=True)
+            child, lifeline = _start_guarded(command, subprocess.PIPE, log, env)
             self._running.add(child)
-            return child
+            return child, lifeline
 
 
 class Guarded:
@@ -110,17 +109,14 @@ class Guarded:
         self._killing = threading.Lock()
         self._is_killed = False
         with log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
-            )
-        self._watchdog = _watch(self.process)
+            self.process, self._lifeline = _start_guarded(command, log, log, env)
 
     @property
     def is_running(self) -> bool:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """End the child, then the watchdog, so that it can hit no later process of the same number.
+        """End the child and its watcher.
 
         From any thread, any number of times: only the first does it, the others wait for it.
         """
@@ -129,31 +125,40 @@ class Guarded:
                 return
             with contextlib.suppress(ProcessLookupError):
                 kill_group(self.process)
-            _dismiss(self._watchdog)
+            self._lifeline.close()
             self._is_killed = True  # last: a Ctrl-C in the grace period must not make the next call a no-op
 
 
-def _watch(child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """A watchdog that lets a child die with us, however we die.
+# `sh` first starts a watcher in its own group, then becomes the program: whatever moment we are killed at, the program
+# has its watcher, or is not there yet. The watcher reads from a pipe that only we hold open; when we are gone (SIGKILL
+# included) the read ends and it kills the group. That works on every POSIX system and from any thread, which Linux's
+# parent-death signal does not.
+_GUARDED = """exec 3<&0
+(cat <&3; kill -KILL -$$) >/dev/null 2>&1 &
+exec 3<&- </dev/null "$@\""""
 
-    In a group of its own it reads from a pipe that only we hold open: when we are gone (SIGKILL included) the read
-    ends and it kills the child's group. That works on every POSIX system and from any thread, which Linux's
-    parent-death signal does not. Raises OSError, and then the child is gone: nothing of ours runs unguarded.
+
+def _start_guarded(
+    command: list[str], stdout: int | IO[bytes], log: IO[bytes], env: dict[str, str] | None
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """A child in a group of its own, without stdin, and the pipe whose closing ends what is left of its group.
+
+    Raises OSError when the command cannot be started.
     """
-    null = subprocess.DEVNULL
-    command = ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{child.pid}"]
-    try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
-    except OSError:
-        kill_group(child)
-        raise
-
-
-def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
-    """End a watchdog before it can hit a later process of the same number."""
-    kill_group(watchdog)
-    if watchdog.stdin:
-        watchdog.stdin.close()
+    if not os.access(command[0], os.X_OK):  # what Popen would have said of the program, had it started that
+        missing = errno.EACCES if Path(command[0]).exists() else errno.ENOENT
+        raise OSError(missing, os.strerror(missing), command[0])
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARDED, "sh", *command],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=log,
+        env=env,
+        start_new_session=True,
+    )
+    assert child.stdin
+    lifeline, child.stdin = child.stdin, None  # communicate() would close it
+    return child, lifeline
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

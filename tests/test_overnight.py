@@ -116,6 +116,8 @@ def test_kills_at_any_moment_lose_nothing(
     assert foreign_is_whole(data)
     assert left_over(data) == []
     assert list((tmp_path / "scratch").iterdir()) == []
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tiny_settings.models_folder) not in listed, "an engine outlived a killed run"
 
 
 @pytest.mark.real

@@ -62,7 +62,7 @@ def running(engine: ServerEngine) -> ServerProcess:
 def server_of(batch: subprocess.Popen[str]) -> int:
     listed = subprocess.run(["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    ours = [row for row in rows if row[1] == str(batch.pid) and "/bin/sh" not in row[2]]  # the other is the watchdog
+    ours = [row for row in rows if row[1] == str(batch.pid)]
     (pid,) = [int(row[0]) for row in ours if "llama-server" in row[2] or "engines.embedded" in row[2]]
     return pid
 
