@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
+from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
@@ -28,7 +27,6 @@ _BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _BYTES_PER_SAMPLE = 4  # float32
 _SPARE = 16 << 20  # bytes
 _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
-_FOLDER_PREFIX = "musicflamingo-"
 _TOLERATED_PACKETS = 3
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
@@ -74,30 +72,24 @@ def prepared(audio: Path, part: Part | None = None) -> Iterator[Clip]:
         yield write_clip(audio, Path(folder) / "clip.wav", part)
 
 
-def folder_prefix() -> str:
-    """How temporary folders of this process begin: the host too, since containers and nodes may share a TMPDIR."""
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24]
-    return f"{_FOLDER_PREFIX}{host}-{os.getpid()}-"
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A track's length and sample rate, as its header says."""
+
+    seconds: float
+    rate: int  # Hz
 
 
-def sweep_temporary_folders() -> None:
-    """Remove what runs that were killed outright (SIGKILL, power) have left in the temporary folder."""
-    parents = {Path(tempfile.gettempdir()), Path("/tmp")}  # the server's socket cannot stand below a long TMPDIR
-    ours = folder_prefix().rsplit("-", 2)[0]
-    for folder in (folder for parent in parents for folder in parent.glob(f"{ours}-[0-9]*-*")):
-        pid = folder.name.removeprefix(f"{ours}-").split("-")[0]
-        if pid.isdigit() and not _is_running(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+def measure(audio: Path) -> Measure:
+    """Length and sample rate of an audio file; it is decoded only where its header names no length.
 
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    Raises AudioError where nothing reads it.
+    """
+    with _open_source(audio) as source:
+        seconds = source.seconds
+        if seconds is None:
+            seconds = sum(len(block) for block in source.blocks) / source.rate
+        return Measure(seconds, source.rate)
 
 
 def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:

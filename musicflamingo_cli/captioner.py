@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from musicflamingo_cli import __version__, memory, sidecar, tags
-from musicflamingo_cli.audio import Part, prepared, sweep_temporary_folders
+from musicflamingo_cli.audio import Part, prepared
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError, kind_of
 from musicflamingo_cli.freshness import Maker
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.scratch import sweep_temporary_folders
 from musicflamingo_cli.text import judge
 from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Load, Outcome, Prompt, Sampling, Track
 

@@ -34,16 +34,16 @@ class Maker:
 def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
     """CAPTIONED, MISSING (a test model's noise counts as none for a real one) or STALE."""
     caption = info.get(sidecar.caption_key(preset.name))
-    made = provenance_of(info, preset)
+    made = provenance_of(info, preset.name)
     if not isinstance(caption, str) or not caption.strip() or (made.get("noise") and not maker.is_noise):
         return MISSING
     return STALE if _is_stale(made, preset, maker) else CAPTIONED
 
 
-def provenance_of(info: Mapping[str, Any], preset: Preset) -> Mapping[str, Any]:
+def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
     """How a preset's caption was made; empty where nothing is known of it."""
     all_made = info.get(sidecar.PROVENANCE_KEY)
-    made = all_made.get(preset.name) if isinstance(all_made, dict) else None
+    made = all_made.get(preset) if isinstance(all_made, dict) else None
     return made if isinstance(made, dict) else {}
 
 
@@ -58,7 +58,7 @@ def outdated(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -
 
 def older_than(info: Mapping[str, Any], presets: Sequence[Preset], moment: str) -> list[Preset]:
     """Those whose caption was not made since ``moment`` (UTC, ISO 8601, milliseconds)."""
-    return [preset for preset in presets if str(provenance_of(info, preset).get("time", "")) < moment]
+    return [preset for preset in presets if str(provenance_of(info, preset.name).get("time", "")) < moment]
 
 
 def _is_stale(made: Mapping[str, Any], preset: Preset, maker: Maker) -> bool:

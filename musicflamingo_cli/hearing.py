@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from musicflamingo_cli.audio import folder_prefix
 from musicflamingo_cli.captioner import resolve_model
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.doctor import FAILURE, OK, Check
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
+from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import SAMPLE_RATE, TOKENS_PER_WINDOW, Answer, Clip, Load, Prompt, Sampling
 
 _QUESTION = Prompt("hearing", "Describe what you hear.", max_tokens=40, min_words=1)

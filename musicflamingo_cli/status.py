@@ -62,7 +62,7 @@ def _count(status: Status, info: dict[str, Any], dataset: Dataset, maker: Maker)
     is_complete = all(state == CAPTIONED for state in states.values())
     status.complete += is_complete
     status.untouched += all(state == MISSING for state in states.values())
-    heard = (freshness.provenance_of(info, preset).get("audio_seconds") for preset in dataset.presets)
+    heard = (freshness.provenance_of(info, preset.name).get("audio_seconds") for preset in dataset.presets)
     status.heard_seconds += max((float(s) for s in heard if isinstance(s, (int, float))), default=0.0)
     return is_complete
 

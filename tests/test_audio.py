@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musicflamingo_cli import audio
-from musicflamingo_cli.audio import Part, folder_prefix, prepared, sweep_temporary_folders, write_clip
+from musicflamingo_cli.audio import Part, prepared, write_clip
 from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
 from tests.conftest import MakeWav, tone
 
@@ -208,19 +207,6 @@ def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> Non
         raise KeyboardInterrupt
     assert folder
     assert not folder.exists()
-
-
-def test_folders_of_killed_runs_are_swept_and_those_of_living_ones_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead = tmp_path / folder_prefix().replace(str(os.getpid()), "999999999")
-    alive = tmp_path / f"{folder_prefix()}x"
-    foreign = tmp_path / "musicflamingo-otherhost-999999999-x"
-    for folder in (dead, alive, foreign):
-        folder.mkdir()
-    sweep_temporary_folders()
-    assert sorted(tmp_path.iterdir()) == sorted([alive, foreign])
 
 
 def test_memory_does_not_grow_with_the_track(

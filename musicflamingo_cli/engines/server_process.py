@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli import llama_cpp, process
-from musicflamingo_cli.audio import folder_prefix
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
 _LOADING_SECONDS = 600.0  # a 7B model from a slow disk
