@@ -1,0 +1,148 @@
+"""`musicflamingo export`: captions in the formats that trainers read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.budget import Budget
+    from musicflamingo_cli.console import Console
+    from musicflamingo_cli.exports import Choice, Tally
+
+FORMATS_HELP = "audiocraft, stable-audio, webdataset, audiofolder, ace-step, txt, csv, jsonl or parquet."
+_DEFAULT_PRESET = "full"  # what a track's text is where nobody says
+
+
+@command(app)
+def export(
+    format: Annotated[str, typer.Argument(help=FORMATS_HELP, metavar="FORMAT")],
+    dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
+    common: Common,
+    json: Json,
+    out: Annotated[
+        Path | None, typer.Argument(help="A new folder or file.  [named after DIR, here]", metavar="OUT")
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  [full]"),
+    ] = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="Words before each caption: a trigger word.")] = "",
+    suffix: Annotated[str, typer.Option("--suffix", help="Words after each caption.")] = "",
+    min_words: Annotated[int, typer.Option("--min-words", help="Leave out shorter captions.", min=1)] = 1,
+    max_words: Annotated[int | None, typer.Option("--max-words", help="Leave out longer captions.", min=1)] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="Only tracks with all of the presets.")] = False,
+    approved: Annotated[
+        bool, typer.Option("--approved", help="Only tracks whose sidecar says music_flamingo_approved: true.")
+    ] = False,
+    validation: Annotated[
+        float, typer.Option("--validation", help="Keep this share of the tracks apart.", min=0, max=0.9)
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="For the mix.")] = 42,
+    audio: Annotated[str, typer.Option("--audio", help="link or copy the audio into the export.")] = "link",
+    paths: Annotated[
+        str | None, typer.Option("--paths", help="relative or absolute.  [audiocraft: absolute; else relative]")
+    ] = None,
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Samples in a tar.", min=1)] = 1000,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported, write nothing.")] = False,
+) -> None:
+    """Captions in the formats that trainers read."""
+    import collections
+
+    from musicflamingo_cli.budget import Budget, token_counter
+    from musicflamingo_cli.console import failure_line
+    from musicflamingo_cli.exports import Choice, Tally, Target, default_out, find_format, rehearse
+    from musicflamingo_cli.exports import export as run
+
+    console = console_for(common, json.as_json)
+    find_format(format)
+    if not dataset.is_dir():
+        raise ConfigError(f"no such folder: {dataset}", "check the path")
+    _require_one_of("--audio", audio, ("link", "copy"))
+    _require_one_of("--paths", paths, (None, "relative", "absolute"))
+    weights = _weights(preset or [_DEFAULT_PRESET])
+    columns = list(weights) if preset else _default_presets(dataset)
+    choice = Choice(
+        weights=weights,
+        columns=columns,
+        prefix=prefix.strip(),
+        postfix=suffix.strip(),
+        min_words=min_words,
+        max_words=max_words,
+        only_complete=complete,
+        only_approved=approved,
+        validation=validation,
+        seed=seed,
+    )
+    budget = Budget(token_counter(tokenizer))
+    tally = Tally(lambda path, failure: console.warn(failure_line(path, failure)))
+    target = Target(out or default_out(format, dataset), audio, paths, shard_size, overwrite)
+    if dry_run:
+        collections.deque(rehearse(dataset, choice, tally, budget), maxlen=0)
+    else:
+        run(format, dataset, target, choice, tally, budget)
+    _tell(console, format, target.out, dry_run, tally, budget, choice)
+    if tally.failures:
+        raise typer.Exit(EXIT_TRACK_FAILED)
+
+
+def _tell(
+    console: "Console", format: str, out: Path, dry_run: bool, tally: "Tally", budget: "Budget", choice: "Choice"
+) -> None:
+    console.json(
+        {
+            "format": format,
+            "out": None if dry_run else str(out),
+            "exported": tally.exported,
+            "failed": tally.failures,
+            "left_out": tally.left_out,
+            "presets": choice.presets,
+            "tokens": budget.as_json(),
+        }
+    )
+    verb = "would be exported" if dry_run else "exported"
+    console.data(f"{tally.exported} tracks {verb} as {format}: {out}")
+    for reason, number in sorted(tally.left_out.items()):
+        console.say(f"{number} left out: {reason}")
+    if tally.failures:
+        console.say(f"{tally.failures} failed")
+    if not tally.exported and not tally.failures:
+        console.warn("nothing to export; caption the dataset first with: musicflamingo batch DIR")
+    for line in budget.lines():
+        console.say(line)
+
+
+def _weights(presets: list[str]) -> dict[str, float]:
+    """`NAME` or `NAME:WEIGHT` for each preset. Raises ConfigError."""
+    weights = {}
+    for text in presets:
+        name, _, weight = text.partition(":")
+        try:
+            weights[name] = float(weight) if weight else 1.0
+        except ValueError:
+            weights[name] = 0.0
+        if not 0 < weights[name] < 1e6:
+            raise ConfigError(f"--preset {text}: the weight must be a number above 0", f"for example: {name}:2")
+    return weights
+
+
+def _default_presets(dataset: Path) -> list[str]:
+    """The presets that a batch of this dataset asks, as far as its prompts files can be read."""
+    from musicflamingo_cli.config import prompts_files
+    from musicflamingo_cli.prompts import choose, load_presets
+
+    return [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
+
+
+def _require_one_of(option: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    if value not in known:
+        words = " or ".join(word for word in known if word)
+        raise ConfigError(f"{option} {value}: it is {words}", f"for example: {option} {known[-1]}")

@@ -1,0 +1,59 @@
+"""Formats with files beside each track: plain text, and ACE-Step's captions and metadata.
+
+Nothing is written into the dataset: the export is a folder of the same shape, with links to the audio.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.output import place_audio
+from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.sidecar import caption_key
+
+_LYRICS = "lyrics"  # the preset, and the key of other tools
+_UNKNOWN_LANGUAGE = "unknown"
+
+
+def write_txt(job: Job) -> None:
+    """`song.txt` beside each `song.flac`: the caption and nothing else."""
+
+    def write(row: Row) -> None:
+        audio = _place(row, job)
+        audio.with_suffix(".txt").write_text(row.text, encoding="utf-8", newline="")
+
+    job.for_each(write)
+
+
+def write_ace_step(job: Job) -> None:
+    """`song.caption.txt`, `song.json` and, where the words are known, `song.lyrics.txt` beside each track.
+
+    The JSON has `caption, bpm, keyscale, timesignature, language`; what is not known is empty or null. A missing
+    lyrics file says that nothing is known, not that nobody sings.
+    """
+
+    def write(row: Row) -> None:
+        facts = row.facts()
+        audio = _place(row, job)
+        audio.with_suffix(".caption.txt").write_text(row.text, encoding="utf-8", newline="")
+        lyrics = row.info.get(caption_key(_LYRICS)) or row.info.get(_LYRICS)
+        if isinstance(lyrics, str) and lyrics.strip():
+            audio.with_suffix(".lyrics.txt").write_text(lyrics, encoding="utf-8", newline="")
+        about = {
+            "caption": row.text,
+            "bpm": round(facts.bpm) if facts.bpm else None,
+            "keyscale": facts.key,
+            "timesignature": "",
+            "language": _UNKNOWN_LANGUAGE,
+        }
+        audio.with_suffix(".json").write_text(json_text(about, indent=2) + "\n", encoding="utf-8", newline="")
+
+    job.for_each(write)
+
+
+def _place(row: Row, job: Job) -> Path:
+    """Put the row's audio into the export; its path there."""
+    target = job.building / row.split / row.path
+    place_audio(row.track.audio, target, job.target.audio)
+    return target

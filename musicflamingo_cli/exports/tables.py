@@ -1,0 +1,64 @@
+"""One file with a row a track: CSV, JSON Lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.exports.job import ABSOLUTE, Job, column_of, json_text
+from musicflamingo_cli.exports.rows import Row
+
+_ROWS_IN_A_GROUP = 1000  # of Parquet; what is held in memory
+
+
+def write_csv(job: Job) -> None:
+    """CSV with a header; a caption that is missing is an empty cell."""
+    with job.building.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _columns(job), lineterminator="\n")
+        writer.writeheader()
+        job.for_each(lambda row: writer.writerow(_cells(row, job)))
+
+
+def write_jsonl(job: Job) -> None:
+    """JSON Lines; a caption that is missing is null."""
+    with job.building.open("w", encoding="utf-8", newline="") as file:
+        job.for_each(lambda row: print(json_text(_cells(row, job)), file=file))
+
+
+def write_parquet(job: Job) -> None:
+    """Parquet of text columns; a caption that is missing is null. Raises ConfigError where pyarrow is missing."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError("Parquet needs a package that is not installed", "pip install pyarrow") from error
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in _columns(job)])
+    group: list[dict[str, Any]] = []
+    with parquet.ParquetWriter(job.building, schema) as writer:
+
+        def flush() -> None:
+            if group:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                group.clear()
+
+        def write(row: Row) -> None:
+            group.append(_cells(row, job))
+            if len(group) == _ROWS_IN_A_GROUP:
+                flush()
+
+        job.for_each(write)
+        flush()
+
+
+def _columns(job: Job) -> list[str]:
+    split = ["split"] if job.choice.validation else []
+    return ["path", "text", "preset", *split, *map(column_of, job.choice.columns)]
+
+
+def _cells(row: Row, job: Job) -> dict[str, str | None]:
+    path = (job.root.absolute() / row.path) if job.target.paths == ABSOLUTE else row.path
+    cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
+    if row.split:
+        cells["split"] = row.split
+    return cells | {column_of(preset): row.captions.get(preset) for preset in job.choice.columns}

@@ -1,0 +1,82 @@
+"""WebDataset: tar shards of audio and JSON pairs, for stable-audio-tools and whatever else reads tars."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.rows import Row
+
+CONFIG = "dataset.json"
+
+
+def write_webdataset(job: Job) -> None:
+    """`00000.tar`, `00001.tar`, … (in `train/` and `validation/`), and a dataset config for stable-audio-tools.
+
+    A sample's key is its number: WebDataset ends a key at the first dot of a name, and names may have several. The
+    same dataset gives the same bytes: no times, no owners.
+    """
+    shards = {split: _Shards(job.building / split, job.target.shard_size) for split in job.splits}
+    try:
+        job.for_each(lambda row: shards[row.split].add(row))
+    finally:
+        for shard in shards.values():
+            shard.close()
+    for split in job.splits:
+        name = f"{split}.json" if split else CONFIG
+        (job.building / name).write_text(json_text(_config(job, split), indent=2) + "\n", encoding="utf-8", newline="")
+
+
+def _config(job: Job, split: str) -> dict[str, Any]:
+    folder = job.target.out.absolute() / split
+    identity = f"{job.root.resolve().name}-{split}".rstrip("-")
+    return {"dataset_type": "wds", "datasets": [{"id": identity, "path": f"{folder}"}], "random_crop": True}
+
+
+class _Shards:
+    """Writes samples into one tar after another."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder, self._size = folder, size
+        self._samples = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, row: Row) -> None:
+        facts = row.facts()
+        about = {
+            "text": row.text,
+            "prompt": row.text,
+            "seconds_total": facts.seconds,
+            "sample_rate": facts.rate,
+            "path": row.path.as_posix(),
+            "preset": row.preset,
+            "captions": dict(row.captions),
+        }
+        with row.track.audio.open("rb") as audio:
+            size = audio.seek(0, io.SEEK_END)
+            audio.seek(0)
+            tar = self._current()
+            self._write(tar, row.path.suffix, size, audio)
+        text = json_text(about).encode()
+        self._write(tar, ".json", len(text), io.BytesIO(text))
+        self._samples += 1
+
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+
+    def _current(self) -> tarfile.TarFile:
+        if self._tar is None or self._samples % self._size == 0:
+            self.close()
+            self._folder.mkdir(exist_ok=True)
+            name = self._folder / f"{self._samples // self._size:05d}.tar"
+            self._tar = tarfile.open(name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  (open until the next one)
+        return self._tar
+
+    def _write(self, tar: tarfile.TarFile, suffix: str, size: int, content: Any) -> None:
+        member = tarfile.TarInfo(f"{self._samples:08d}{suffix.lower()}")
+        member.size, member.mode = size, 0o644
+        tar.addfile(member, content)

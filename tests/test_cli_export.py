@@ -1,0 +1,75 @@
+"""`musicflamingo export` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from musicflamingo_cli.cli import app
+from tests.conftest import MakeWav
+
+
+@pytest.fixture
+def dataset(make_wav: MakeWav) -> Path:
+    for number in range(4):
+        audio = make_wav(f"music/{number}.wav", seconds=0.2)
+        info = {"music_flamingo_full": f"A calm piece no. {number}.", "music_flamingo_brief": "Calm. " * 140 * number}
+        audio.with_suffix(".INFO").write_text(json.dumps(info))
+    return audio.parent
+
+
+def test_json_says_what_was_exported(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (dataset / "3.INFO").write_text("{}")
+    done = CliRunner().invoke(app, ["export", "jsonl", "music", "--json"])
+    assert done.exit_code == 0
+    said = json.loads(done.stdout)
+    assert (said["exported"], said["left_out"], said["out"]) == (3, {"no caption": 1}, "music.jsonl")
+    assert said["tokens"]["is_estimate"] is True
+    assert len((tmp_path / "music.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(app, ["export", "txt", str(dataset), str(tmp_path / "out"), "--dry-run"])
+    assert "4 tracks would be exported" in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_captions_that_a_trainer_would_cut_are_counted(dataset: Path, tmp_path: Path) -> None:
+    arguments = ["export", "csv", str(dataset), str(tmp_path / "t.csv"), "--preset", "brief"]
+    done = CliRunner().invoke(app, arguments)
+    assert "3 of 3 captions are longer than the 128 tokens of Stable Audio Open, by an estimate" in done.stderr
+    assert "2 of 3 captions are longer than the 512 tokens of T5" in done.stderr
+
+
+def test_a_broken_sidecar_is_named_and_ends_with_1(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "1.INFO").write_text("{")
+    done = CliRunner().invoke(app, ["export", "csv", str(dataset), str(tmp_path / "t.csv")])
+    assert done.exit_code == 1
+    assert "1.INFO" in done.stderr
+    assert "3 tracks exported" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "hint"),
+    [
+        (["parket", "music"], "no format 'parket'; did you mean parquet?", "export --help"),
+        (["csv", "musik"], "no such folder: musik", "check the path"),
+        (["csv", "music", "--preset", "full:x"], "weight must be a number above 0", "full:2"),
+        (["csv", "music", "--paths", "odd"], "--paths odd: it is relative or absolute", "--paths absolute"),
+        (["txt", "music", "--audio", "move"], "--audio move: it is link or copy", "--audio copy"),
+        (["txt", "music", "music/out"], "lies inside the dataset", "outside"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_that_ends_with_what_to_type(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["export", *arguments])
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert hint in done.stderr

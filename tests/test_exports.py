@@ -1,0 +1,464 @@
+"""Exports, each proved by the reader that it is for: 50 tracks captioned by a batch, read back word for word."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dill
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicflamingo_cli import exports
+from musicflamingo_cli.batch import Dataset
+from musicflamingo_cli.budget import Budget, token_counter
+from musicflamingo_cli.captioner import Captioner, Policy
+from musicflamingo_cli.dataset import track_for
+from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.exports import FORMATS, Choice, Tally, Target, rows
+from musicflamingo_cli.exports.rows import captions_of, share
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.rounds import Rounds
+from musicflamingo_cli.selection import Selection
+from musicflamingo_cli.sidecar import caption_key, merge_sidecar, read_sidecar
+from musicflamingo_cli.types import Failure, Prompt, Sampling
+from tests.fakes.engines import REAL_PAIR, ScriptedEngine
+
+PRESETS = ("full", "technical", "genre_mood")
+EVERYTHING = Choice(weights={"full": 1}, columns=PRESETS)
+FOLDERS = ("a", "b c", "d#é%", "a/deep")
+ENDINGS = (".wav", ".flac", ".ogg")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 50 tracks in awkward places, captioned by a real batch over an engine double."""
+    root = tmp_path_factory.mktemp("datasets") / "my music"
+    for number in range(49):
+        path = root / FOLDERS[number % 4] / f"Track {number:02d} v1.2{ENDINGS[number % 3]}"
+        write_sound(path, 0.6 + number / 100)
+    write_sound(root / "Song" / "full_mix.flac", 1.0)
+    write_sound(root / "Song" / "drums.flac", 1.0)  # a stem: not a track
+    engine = ScriptedEngine(lambda prompt, sampling: say(prompt, sampling, engine))
+    captioner = Captioner(engine, REAL_PAIR, Policy())
+    dataset = Dataset(root, [Preset(name, "Describe it.") for name in PRESETS])
+    Rounds([dataset], captioner, lambda outcome: None, print, print, print).run(Selection())
+    return root
+
+
+def write_sound(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * 22050)) / 22050)
+    soundfile.write(path, wave, 22050)
+
+
+def say(prompt: Prompt, sampling: Sampling, engine: ScriptedEngine) -> str:
+    """Another caption each time, with what formats get wrong: quotes, commas, letters that are not ASCII."""
+    number = len(engine.asked)
+    return (
+        f'A "warm", slow jazz piece no. {number} at {60 + number} BPM in F# minor; café piano & drums, {prompt.preset}.'
+    )
+
+
+def run(name: str, root: Path, out: Path, choice: Choice = EVERYTHING, **target: Any) -> Tally:
+    failed: list[tuple[Path, Failure]] = []
+    tally = Tally(lambda path, failure: failed.append((path, failure)))
+    exports.export(name, root, Target(out, **target), choice, tally, Budget(token_counter(None)))
+    assert tally.failures == len(failed)
+    return tally
+
+
+def truth(root: Path) -> dict[str, dict[str, str]]:
+    """Path below the dataset to captions, read from the sidecars themselves."""
+    found = {}
+    for audio in sorted(root.rglob("*")):
+        if audio.suffix in ENDINGS and audio.stem != "drums":
+            info = read_sidecar(track_for(audio).sidecar)
+            found[audio.relative_to(root).as_posix()] = captions_of(info, PRESETS)
+    assert len(found) == 50
+    assert all(len(captions) == 3 for captions in found.values())
+    return found
+
+
+def texts(root: Path) -> dict[str, str]:
+    return {path: captions["full"] for path, captions in truth(root).items()}
+
+
+# -- the readers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_codec_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets wants torch and torchcodec before it looks at a value; this is what it then does with a path."""
+    import datasets
+
+    monkeypatch.setattr(datasets.Audio, "encode_example", lambda self, path: {"bytes": None, "path": path})
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.3])
+@pytest.mark.usefixtures("_no_codec_needed")
+def test_huggingface_datasets_reads_the_audiofolder(captioned: Path, tmp_path: Path, validation: float) -> None:
+    import datasets
+
+    choice = Choice(weights={"full": 1}, columns=PRESETS, validation=validation)
+    run("audiofolder", captioned, tmp_path / "out", choice)
+    read = datasets.load_dataset("audiofolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(read) == ({"train", "validation"} if validation else {"train"})
+    found, columns = {}, {}
+    for split in read.values():
+        for row in split.cast_column("audio", datasets.Audio(decode=False)):
+            path = Path(row["audio"]["path"])
+            name = path.relative_to(tmp_path / "out" / (split.split._name if validation else "")).as_posix()
+            assert soundfile.info(path).duration > 0.5
+            found[name] = row["text"]
+            columns[name] = {preset: row[preset] for preset in PRESETS}
+    assert found == texts(captioned)
+    assert columns == truth(captioned)
+
+
+def test_webdataset_reads_the_shards(captioned: Path, tmp_path: Path) -> None:
+    import webdataset
+
+    run("webdataset", captioned, tmp_path / "out", shard_size=20)
+    config = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    shards = sorted(map(str, Path(config["datasets"][0]["path"]).glob("*.tar")))
+    assert config["dataset_type"] == "wds"
+    assert len(shards) == 3
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    assert len({sample["__key__"] for sample in samples}) == 50
+    for sample in samples:
+        about = sample["json"]
+        ending = Path(about["path"]).suffix.lstrip(".")
+        assert sample[ending] == (captioned / about["path"]).read_bytes()
+        assert about["text"] == about["prompt"]
+        assert about["seconds_total"] == pytest.approx(soundfile.info(captioned / about["path"]).duration)
+    assert {sample["json"]["path"]: sample["json"]["text"] for sample in samples} == texts(captioned)
+    assert {sample["json"]["path"]: sample["json"]["captions"] for sample in samples} == truth(captioned)
+
+
+def load_metadata_module(config: Path) -> tuple[Any, dict[str, Any]]:
+    """As stable_audio_tools/data/dataset.py does: from the file, and through dill for every sample."""
+    dataset = json.loads(config.read_text())["datasets"][0]
+    spec = importlib.util.spec_from_file_location("metadata_module", dataset["custom_metadata_module"])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pickled = dill.dumps(module.get_custom_metadata)
+    return (lambda info: dill.loads(pickled)(info, None)), dataset
+
+
+def info_of(audio: Path, dataset: dict[str, Any]) -> dict[str, Any]:
+    return {"path": str(audio), "relpath": str(audio.relative_to(dataset["path"])), "seconds_start": 0}
+
+
+def test_stable_audio_tools_gets_every_prompt(captioned: Path, tmp_path: Path) -> None:
+    run("stable-audio", captioned, tmp_path / "out")
+    get, dataset = load_metadata_module(tmp_path / "out" / "dataset.json")
+    root = Path(dataset["path"])
+    found = {path: get(info_of(root / path, dataset)) for path in truth(captioned)}
+    assert found == {path: {"prompt": text} for path, text in texts(captioned).items()}
+    assert get(info_of(root / "Song" / "drums.flac", dataset)) == {"__reject__": True}
+
+
+def test_stable_audio_tools_draws_another_caption_each_time(captioned: Path, tmp_path: Path) -> None:
+    """Though the trainer loads the function anew for every sample."""
+    run("stable-audio", captioned, tmp_path / "out", Choice({"full": 3, "technical": 1}, PRESETS, prefix="mytrigger,"))
+    get, dataset = load_metadata_module(tmp_path / "out" / "dataset.json")
+    path, captions = next(iter(truth(captioned).items()))
+    drawn = Counter(get(info_of(Path(dataset["path"]) / path, dataset))["prompt"] for _ in range(400))
+    assert set(drawn) == {f"mytrigger, {captions['full']}", f"mytrigger, {captions['technical']}"}
+    assert 200 < drawn[f"mytrigger, {captions['full']}"] < 390
+
+
+def test_stable_audio_tools_gets_each_track_in_one_split(captioned: Path, tmp_path: Path) -> None:
+    tables = tmp_path / "table.csv"
+    choice = Choice({"full": 1}, PRESETS, validation=0.3)
+    run("stable-audio", captioned, tmp_path / "out", choice)
+    run("csv", captioned, tables, choice)
+    expected = {row["path"]: row["split"] for row in read_csv(tables)}
+    assert 5 < Counter(expected.values())["validation"] < 25
+    for split in ("train", "validation"):
+        get, dataset = load_metadata_module(tmp_path / "out" / f"{split}.json")
+        takes = {path for path in expected if "prompt" in get(info_of(Path(dataset["path"]) / path, dataset))}
+        assert takes == {path for path, its in expected.items() if its == split}
+
+
+# audiocraft/data/music_dataset.py and info_audio_dataset.py, restated: its package does not install everywhere.
+AUDIOCRAFT_FIELDS = ("title", "artist", "key", "bpm", "genre", "moods", "description", "name", "instrument")
+
+
+def as_audiocraft_reads(info: dict[str, Any]) -> dict[str, Any]:
+    missing = [name for name in AUDIOCRAFT_FIELDS if name not in info]
+    assert not missing  # it raises KeyError
+    assert isinstance(info["moods"], (list, str))
+    key = info["key"]
+    return {
+        "key": key.strip().lower() if key and "," not in key else None,
+        "bpm": float(info["bpm"]) if info["bpm"] is not None else None,
+        "description": info["description"].strip() or None,
+        "moods": [mood.strip().lower() for mood in info["moods"] if mood] or None,
+        "instrument": info["instrument"].strip().lower() or None,
+    }
+
+
+def test_audiocraft_gets_manifest_info_and_paraphrases(captioned: Path, tmp_path: Path) -> None:
+    run("audiocraft", captioned, tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "data.jsonl").read_text("utf-8").splitlines()]
+    paraphrases = json.loads((tmp_path / "out" / "paraphrases.json").read_text("utf-8"))
+    found, others = {}, {}
+    for meta in lines:
+        assert set(meta) == {"path", "duration", "sample_rate", "amplitude", "weight", "info_path"}
+        path = Path(meta["path"])
+        assert soundfile.info(path).duration == pytest.approx(meta["duration"])
+        assert soundfile.info(path).samplerate == meta["sample_rate"]
+        read = as_audiocraft_reads(json.loads(path.with_suffix(".json").read_text("utf-8")))
+        assert read["key"] == "f# minor"
+        assert 60 < read["bpm"] < 300
+        assert read["instrument"] == "piano, drums"
+        assert read["moods"] == ["warm"]
+        name = path.relative_to(tmp_path / "out" / "audio").as_posix()
+        found[name] = read["description"]
+        others[name] = paraphrases[str(path.with_suffix(".json"))]
+    assert found == texts(captioned)
+    assert others == {path: list(captions.values()) for path, captions in truth(captioned).items()}
+
+
+def test_ace_step_files_stand_beside_the_audio(captioned: Path, tmp_path: Path) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    sidecar = next(root.rglob("Track 04*.INFO"))
+    merge_sidecar(sidecar, {caption_key("lyrics"): "La la la"})
+    run("ace-step", root, tmp_path / "out")
+    found = {}
+    for audio in (path for path in (tmp_path / "out").rglob("*") if path.suffix in ENDINGS):
+        about = json.loads(audio.with_suffix(".json").read_text("utf-8"))
+        assert set(about) == {"caption", "bpm", "keyscale", "timesignature", "language"}
+        assert about["caption"] == audio.with_suffix(".caption.txt").read_text("utf-8")
+        assert about["keyscale"] == "F# minor"
+        assert isinstance(about["bpm"], int)
+        found[audio.relative_to(tmp_path / "out").as_posix()] = about["caption"]
+    assert found == texts(root)
+    lyrics = list((tmp_path / "out").rglob("*.lyrics.txt"))
+    assert [path.read_text() for path in lyrics] == ["La la la"]  # no file claims that the others have none
+
+
+def test_txt_holds_the_caption_and_nothing_else(captioned: Path, tmp_path: Path) -> None:
+    run("txt", captioned, tmp_path / "out", audio="copy")
+    found = {}
+    for audio in (path for path in (tmp_path / "out").rglob("*") if path.suffix in ENDINGS):
+        assert not audio.is_symlink()
+        found[audio.relative_to(tmp_path / "out").as_posix()] = audio.with_suffix(".txt").read_text("utf-8")
+    assert found == texts(captioned)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_jsonl(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def read_parquet(path: Path) -> list[dict[str, str]]:
+    from pyarrow import parquet
+
+    rows: list[dict[str, str]] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize(("name", "read"), [("csv", read_csv), ("jsonl", read_jsonl), ("parquet", read_parquet)])
+@pytest.mark.parametrize("paths", ["relative", "absolute"])
+def test_tables_are_read_back_word_for_word(
+    captioned: Path, tmp_path: Path, name: str, read: Any, paths: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(captioned.parent)
+    run(name, Path("my music"), tmp_path / "table", paths=paths)
+    rows = read(tmp_path / "table")
+    start = f"{captioned}/" if paths == "absolute" else ""
+    assert {row["path"]: row["text"] for row in rows} == {f"{start}{k}": v for k, v in texts(captioned).items()}
+    assert {row["path"]: {preset: row[preset] for preset in PRESETS} for row in rows} == {
+        f"{start}{path}": captions for path, captions in truth(captioned).items()
+    }
+
+
+# -- what holds for all of them ------------------------------------------------------------------------
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(f.relative_to(path.parent)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_second_export_is_the_same_bytes(captioned: Path, tmp_path: Path, name: str) -> None:
+    choice = Choice({"full": 1, "technical": 1}, PRESETS, validation=0.2)
+    run(name, captioned, tmp_path / "out", choice)
+    first = fingerprint(tmp_path / "out")
+    run(name, captioned, tmp_path / "out", choice, overwrite=True)
+    assert fingerprint(tmp_path / "out") == first
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing is left beside it
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_broken_sidecar_is_named_and_the_rest_exported(captioned: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    next(root.rglob("Track 20*.INFO")).write_text("{broken")
+    if name not in ("stable-audio", "csv", "jsonl", "parquet"):  # these do not read the audio
+        next(root.rglob("Track 30*.wav"), next(root.rglob("Track 30*"))).unlink()
+    failed: list[Path] = []
+    tally = Tally(lambda path, failure: failed.append(path))
+    exports.export(name, root, Target(tmp_path / "out"), EVERYTHING, tally, Budget(token_counter(None)))
+    assert [path.stem for path in failed] == ["Track 20 v1.2"]
+    assert tally.exported in (48, 49)
+
+
+@pytest.mark.parametrize("name", ["audiocraft", "ace-step", "webdataset"])
+def test_audio_that_cannot_be_read_costs_its_track_only(captioned: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    broken = next(path for path in root.rglob("Track 30*") if path.suffix in ENDINGS)
+    broken.write_bytes(b"no sound")
+    tally = run(name, root, tmp_path / "out")
+    assert (tally.exported, tally.failures) == (49, 1)
+    left = [path.name for path in (tmp_path / "out").rglob("Track 30*")]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "exported", "left_out"),
+    [
+        (Choice({"full": 1}, PRESETS), 3, {"no caption": 2}),
+        (Choice({"technical": 1}, ()), 1, {"no caption": 4}),
+        (Choice({"full": 1}, PRESETS, only_complete=True), 1, {"no caption": 1, "not complete": 3}),
+        (Choice({"full": 1}, PRESETS, only_approved=True), 1, {"no caption": 1, "not approved": 3}),
+        (Choice({"full": 1}, (), min_words=5), 1, {"no caption": 2, "no caption of the right length": 2}),
+        (Choice({"full": 1}, (), max_words=4), 2, {"no caption": 2, "no caption of the right length": 1}),
+    ],
+    ids=["all", "another preset", "complete", "approved", "min", "max"],
+)
+def test_which_tracks_are_taken(tmp_path: Path, choice: Choice, exported: int, left_out: dict[str, int]) -> None:
+    captions: list[dict[str, Any]] = [
+        {"music_flamingo_full": "Four words of text", "music_flamingo_approved": True},
+        {"music_flamingo_full": "Here are five words now", "music_flamingo_approved": "yes"},
+        {f"music_flamingo_{preset}": "In all three" for preset in PRESETS},
+        {"music_flamingo_genre_mood": "", "music_flamingo_full": None},
+        {"music_flamingo_genre_mood": "Only this"},
+    ]
+    if choice.min_words == 5:
+        captions[2]["music_flamingo_full"] = "Too short"
+    for number, info in enumerate(captions):
+        write_sound(tmp_path / "music" / f"{number}.wav", 0.1)
+        (tmp_path / "music" / f"{number}.INFO").write_text(json.dumps(info))
+    tally = run("csv", tmp_path / "music", tmp_path / "out.csv", choice)
+    assert (tally.exported, tally.left_out) == (exported, left_out)
+
+
+def test_noise_of_the_test_model_is_not_exported(tmp_path: Path) -> None:
+    write_sound(tmp_path / "music" / "a.wav", 0.1)
+    made = {"full": {"noise": True}}
+    info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
+    (tmp_path / "music" / "a.INFO").write_text(json.dumps(info))
+    assert run("jsonl", tmp_path / "music", tmp_path / "out.jsonl").left_out == {"no caption": 1}
+
+
+def test_a_mix_keeps_to_its_odds_and_to_each_track(captioned: Path, tmp_path: Path) -> None:
+    choice = Choice({"full": 4, "technical": 1}, PRESETS)
+    run("jsonl", captioned, tmp_path / "all.jsonl", choice)
+    drawn = {row["path"]: row["preset"] for row in read_jsonl(tmp_path / "all.jsonl")}
+    assert 25 < Counter(drawn.values())["full"] < 49
+    smaller = tmp_path / "my music"
+    shutil.copytree(captioned, smaller)
+    shutil.rmtree(smaller / "a")
+    run("jsonl", smaller, tmp_path / "some.jsonl", choice)
+    assert all(drawn[row["path"]] == row["preset"] for row in read_jsonl(tmp_path / "some.jsonl"))
+
+
+@given(st.text())
+def test_a_share_is_at_least_zero_and_below_one(text: str) -> None:
+    assert 0 <= share(text) < 1
+
+
+def test_a_name_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
+    for name in ("good", "bad\udcff"):
+        write_sound(tmp_path / "music" / "x.wav", 0.1)
+        (tmp_path / "music" / "x.wav").rename(tmp_path / "music" / f"{name}.wav")
+        (tmp_path / "music" / f"{name}.INFO").write_text('{"music_flamingo_full": "A caption."}')
+    tally = run("parquet", tmp_path / "music", tmp_path / "out.parquet")
+    assert (tally.exported, tally.failures) == (1, 1)
+
+
+# -- the place -----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_an_export_of_ours_is_never_replaced(captioned: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.doc").write_text("years of work")
+    with pytest.raises(ConfigError, match="no export of ours"):
+        run("txt", captioned, out, overwrite=True)
+    (out / "thesis.doc").unlink()
+    run("txt", captioned, out)
+    with pytest.raises(ConfigError, match="holds an export already"):
+        run("txt", captioned, out)
+    (out / "a" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"did not write: a/notes\.txt"):
+        run("txt", captioned, out, overwrite=True)
+    assert (out / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_an_export_that_fails_leaves_the_old_one(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("csv", captioned, tmp_path / "t.csv")
+    run("txt", captioned, tmp_path / "out")
+    before = fingerprint(tmp_path / "t.csv") | fingerprint(tmp_path / "out")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows, "_fits", interrupted)
+    for name, out in (("csv", "t.csv"), ("txt", "out")):
+        with pytest.raises(KeyboardInterrupt):
+            run(name, captioned, tmp_path / out, overwrite=True)
+    assert fingerprint(tmp_path / "t.csv") | fingerprint(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "t.csv"]
+
+
+@pytest.mark.parametrize("name", ["txt", "webdataset"])
+def test_an_export_into_the_dataset_is_refused(captioned: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="inside the dataset"):
+        run(name, captioned, captioned / "exported")
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
+    """2000 tracks of links, tables and tars of the same sound: the peak of the second thousand is the first's."""
+    import tracemalloc
+
+    root = tmp_path / "music"
+    write_sound(tmp_path / "sound.wav", 0.1)
+    for number in range(2000):
+        folder = root / f"{number // 100:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.wav").symlink_to(tmp_path / "sound.wav")
+        (folder / f"{number}.INFO").write_text(json.dumps({"music_flamingo_full": f"Caption {number}. " * 50}))
+    peaks: list[int] = []
+    for part in (root / "00", root):
+        tracemalloc.start()
+        for name in ("csv", "webdataset", "audiocraft", "parquet"):
+            run(name, part, tmp_path / f"{name}-{len(peaks)}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 6_000_000, [math.ceil(peak / 1e6) for peak in peaks]
