@@ -30,7 +30,7 @@ _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _TOLERATED_PACKETS = 3
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
-_NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
+NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
 # llama.cpp pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs one
 # more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it.
@@ -174,7 +174,7 @@ def _open_source(audio: Path) -> Iterator[_Source]:
     import soundfile
 
     file = None
-    if audio.suffix.lower() not in _NOISY_IN_SNDFILE:
+    if audio.suffix.lower() not in NOISY_IN_SNDFILE:
         with contextlib.suppress(soundfile.SoundFileError):
             file = soundfile.SoundFile(os.fsencode(audio))  # as bytes: a name need not be UTF-8
     if file is not None and not 0 < file.frames < _UNKNOWN_FRAMES:  # written to a pipe: its header has no length

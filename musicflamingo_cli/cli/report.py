@@ -1,0 +1,44 @@
+"""`musicflamingo report`: one page about a captioned dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.errors import ConfigError
+
+
+@command(app)
+def report(
+    dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
+    common: Common,
+    json: Json,
+    out: Annotated[Path | None, typer.Option("--out", help="The page.  [DIR's name-report.html, here]")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option("--preset", "-p", help="Only these presets.  [the default ones]")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
+    ] = None,
+    spectrograms: Annotated[bool, typer.Option(help="A picture of each track's sound.")] = True,
+) -> None:
+    """One page about a captioned dataset: figures, distributions, every caption with its audio."""
+    from musicflamingo_cli.budget import token_counter
+    from musicflamingo_cli.config import prompts_files
+    from musicflamingo_cli.prompts import choose, load_presets
+    from musicflamingo_cli.report import gather, write_page
+
+    console = console_for(common, json.as_json)
+    if not dataset.is_dir():
+        raise ConfigError(f"no such folder: {dataset}", "check the path")
+    names = preset or [known.name for known in choose(load_presets(prompts_files(dataset, None)), [])]
+    page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
+    counter = token_counter(tokenizer)
+    found = gather(dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"))
+    write_page(found, page)
+    console.json({**found.as_json(), "page": str(page)})
+    console.data(f"{len(found.entries)} tracks, {found.complete} complete: {page}")
+    for kind, number in found.failures.most_common():
+        console.say(f"{number} with problems: {kind}")
