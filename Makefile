@@ -12,7 +12,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: $(VENV)/installed
 	$(BIN)/musicflamingo demo --engine embedded
 
-# With the real binary: a test marked `real` that cannot find it fails here instead of being skipped.
+# With the real binary: a test marked `real` that cannot find it fails here instead of being skipped. The report is
+# tested in a browser where there is one; the gate (.ci/run) installs it and insists.
 test: $(VENV)/installed llama
 	MUSICFLAMINGO_REQUIRE_REAL=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
@@ -34,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,embedded]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,embedded,export]'
 	touch $@
 
 clean:

@@ -1,3 +1,46 @@
-"""Captions for music libraries: NVIDIA's Music Flamingo under llama.cpp, written into `.INFO` sidecars."""
+"""Captions for music libraries: NVIDIA's Music Flamingo under llama.cpp, written into `.INFO` sidecars.
+
+What a program may use: ``MusicFlamingoGGUF`` asks the model; ``normalize_text``, ``read_sidecar``, ``merge_sidecar``
+and ``find_tracks`` are the parts that other tools want. Each is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF
+    from musicflamingo_cli.dataset import find_tracks
+    from musicflamingo_cli.sidecar import merge_sidecar, read_sidecar
+    from musicflamingo_cli.text import normalize_text
 
 __version__ = "0.1.0"
+__all__ = [
+    "Analysis",
+    "AnalysisError",
+    "MusicFlamingoGGUF",
+    "find_tracks",
+    "merge_sidecar",
+    "normalize_text",
+    "read_sidecar",
+]
+_PUBLIC = {
+    "Analysis": "api",
+    "AnalysisError": "api",
+    "MusicFlamingoGGUF": "api",
+    "find_tracks": "dataset",
+    "merge_sidecar": "sidecar",
+    "normalize_text": "text",
+    "read_sidecar": "sidecar",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,12 @@ class Captioner:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_lanes", threading.Semaphore(self.engine.lanes))
+
+    def saving(self, save: bool) -> Captioner:
+        """The same captioner, with the same lanes, that saves or does not."""
+        other = replace(self, policy=replace(self.policy, save=save))
+        object.__setattr__(other, "_lanes", self._lanes)
+        return other
 
     def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.

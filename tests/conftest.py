@@ -112,3 +112,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ran = [r for key in ("passed", "failed") for r in terminalreporter.stats.get(key, []) if "real" in r.keywords]
     where = f"on {_REAL_BINARY}" if isinstance(_REAL_BINARY, Path) else "NOT RUN on the real binary"
     terminalreporter.write_line(f"real llama.cpp: {len({r.nodeid for r in ran})} tests ran {where}")
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "NOT RUN in a browser" in str(r.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"NOT RUN in a browser: {len(skipped)} tests of the report", yellow=True, bold=True)

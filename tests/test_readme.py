@@ -73,3 +73,23 @@ def test_the_two_commands_are_in_the_makefile_and_the_gate_runs_one() -> None:
 def test_every_file_that_it_links_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.real
+def test_the_python_example_runs(
+    make_wav: MakeWav, tmp_path: Path, tiny_models: Path, real_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for name in ("track", "a", "b"):
+        make_wav("x.wav").rename(tmp_path / f"{name}.flac")
+    (tmp_path / "models").mkdir()
+    for name, quant in ((tiny_model.LANGUAGE_MODEL_NAME, "Q6_K"), (tiny_model.PROJECTOR_NAME, "mmproj-f16")):
+        shutil.copy(tiny_models / name, tmp_path / "models" / f"music-flamingo-hf.{quant}.gguf")
+    monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("MUSICFLAMINGO_LLAMA_DIR", str(real_llama_dir))
+    code = f"{block}\n    print(sorted(captions), mood, answer)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *many, last = done.stdout.splitlines()
+    assert {line.split()[0] for line in many} == {"a.flac", "b.flac"}
+    assert last.startswith("['full', 'genre_mood', 'instrumentation', 'structure', 'technical']")

@@ -1,0 +1,231 @@
+"""The Python API, on the real binary and over an engine double."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import musicflamingo_cli
+from musicflamingo_cli import AnalysisError, MusicFlamingoGGUF, api, find_tracks, merge_sidecar, normalize_text
+from musicflamingo_cli.captioner import Captioner, Policy
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling
+from tests.conftest import MakeWav
+from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
+
+FIVE = ["full", "technical", "genre_mood", "instrumentation", "structure"]
+
+
+# -- on the real thing ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real(tiny_settings: Settings, tmp_path: Path) -> Iterator[MusicFlamingoGGUF]:
+    """The test pair behind a real server; short answers."""
+    prompts = tmp_path / "prompts.yaml"
+    limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in FIVE)
+    prompts.write_text(f"presets:\n{limits}")
+    with MusicFlamingoGGUF(
+        "tiny",
+        models_dir=tiny_settings.models_dir,
+        llama_dir=tiny_settings.llama_dir,
+        prompts=prompts,
+        temperature=0.0,
+        threads=1,
+    ) as flamingo:
+        yield flamingo
+
+
+@pytest.mark.real
+def test_a_track_is_analyzed(real: MusicFlamingoGGUF, make_wav: MakeWav) -> None:
+    captions = real.analyze(make_wav(seconds=2))
+    assert list(captions) == FIVE or set(captions) == set(FIVE)
+    assert all(len(text.split()) >= 3 for text in captions.values())
+    assert real.analyze(make_wav(seconds=2), prompt_type="full") == captions["full"]
+    assert real.analyze(make_wav(seconds=2), ["full", "structure"]) == {k: captions[k] for k in ("full", "structure")}
+    answer = real.analyze(str(make_wav(seconds=2)), prompt="What is this?")
+    assert isinstance(answer, str)
+    assert answer
+
+
+@pytest.mark.real
+def test_many_tracks_are_analyzed_and_saved(
+    real: MusicFlamingoGGUF, make_wav: MakeWav, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [make_wav(f"{n}.wav", seconds=1 + n / 10, hertz=200 + 50 * n) for n in range(4)]
+    (paths[0].parent / "broken.wav").write_text("no sound")
+    found = {a.path.name: a for a in real.analyze_many([*paths, paths[0].parent / "broken.wav"], "full", save=True)}
+    assert "5/5" in capfd.readouterr().err
+    assert set(found) == {"0.wav", "1.wav", "2.wav", "3.wav", "broken.wav"}
+    assert not found["broken.wav"].ok
+    assert found["broken.wav"].failures[0].kind == "unreadable audio"
+    for path in paths:
+        analysis = found[path.name]
+        assert analysis.ok
+        assert analysis.audio_seconds == pytest.approx(1 + paths.index(path) / 10, abs=0.05)
+        assert read_sidecar(path.with_suffix(".INFO"))["music_flamingo_full"] == analysis.captions["full"]
+
+
+# -- what the real thing will not do on command --------------------------------------------------------
+
+
+class SlowEngine(ScriptedEngine):
+    """Two lanes; counts how many clips are in work at once, and can be closed in the middle."""
+
+    lanes = 2
+
+    def __init__(self) -> None:
+        super().__init__(lambda prompt, sampling: GOOD)
+        self.at_once = self.most = 0
+        self.lock = threading.Lock()
+
+    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Any:
+        with self.lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        time.sleep(0.05)
+        yield from super().describe(clip, prompts, sampling)
+        with self.lock:
+            self.at_once -= 1
+
+
+def over(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> MusicFlamingoGGUF:
+    flamingo = MusicFlamingoGGUF()
+    monkeypatch.setattr(flamingo, "_captioner", Captioner(engine, REAL_PAIR, Policy(save=False)))
+    flamingo._stack.callback(engine.close)
+    return flamingo
+
+
+def test_no_more_tracks_are_asked_about_than_there_are_lanes(
+    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SlowEngine()
+    paths = [make_wav(f"{n}.wav") for n in range(9)]
+    for save in (False, True):
+        assert sum(a.ok for a in over(engine, monkeypatch).analyze_many(iter(paths), save=save, progress=False)) == 9
+    assert engine.most == 2
+
+
+def test_paths_may_be_endless_and_leaving_early_ends_the_engine(
+    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def endless() -> Iterator[Path]:
+        while True:
+            taken.append(1)
+            yield path
+
+    path, engine = make_wav(), SlowEngine()
+    for analysis in over(engine, monkeypatch).analyze_many(endless(), progress=False):
+        assert analysis.ok
+        break
+    assert engine.closed
+    assert len(taken) <= 4
+
+
+def test_what_fails_is_an_error_that_holds_the_rest(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(prompt: Prompt, sampling: Sampling) -> str | Failure:
+        return Failure("structure", "timeout", "no answer", "wait") if prompt.preset == "structure" else GOOD
+
+    flamingo = over(ScriptedEngine(reply), monkeypatch)
+    with pytest.raises(AnalysisError, match=r"\[structure\]: no answer") as raised:
+        flamingo.analyze(make_wav())
+    assert raised.value.hint == "wait"
+    assert set(raised.value.analysis.captions) == set(FIVE) - {"structure"}
+    assert flamingo.analyze(make_wav(), "full") == GOOD
+
+
+def test_nothing_is_saved_unless_asked(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    flamingo = over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch)
+    wav = make_wav()
+    flamingo.analyze(wav)
+    assert not wav.with_suffix(".INFO").exists()
+    flamingo.analyze(wav, save=True)
+    assert read_sidecar(wav.with_suffix(".INFO"))["music_flamingo_full"] == GOOD
+
+
+def test_a_broken_sidecar_fails_only_what_would_be_saved_into_it(
+    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flamingo = over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch)
+    wav = make_wav()
+    wav.with_suffix(".INFO").write_text("{")
+    assert flamingo.analyze(wav, "full") == GOOD
+    with pytest.raises(AnalysisError, match="not valid JSON"):
+        flamingo.analyze(wav, "full", save=True)
+    assert wav.with_suffix(".INFO").read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"temprature": 1}, "no setting 'temprature'"),
+        ({"temperature": 9}, "--temperature must be between"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        MusicFlamingoGGUF(**arguments)
+
+
+def test_wrong_questions_are_refused(make_wav: MakeWav) -> None:
+    flamingo = MusicFlamingoGGUF()
+    with pytest.raises(ConfigError, match="did you mean full"):
+        flamingo.analyze(make_wav(), "fulll")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        flamingo.analyze(make_wav(), "full", prompt="What?")  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="no key to be saved under"):
+        flamingo.analyze(make_wav(), prompt="What?", save=True)
+
+
+def test_a_missing_model_is_told_as_on_the_command_line(make_wav: MakeWav, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as raised:
+        MusicFlamingoGGUF("Q6_K", models_dir=tmp_path).analyze(make_wav())
+    assert "musicflamingo models pull Q6_K" in raised.value.hint
+
+
+def test_the_presets_in_force_are_told() -> None:
+    assert set(FIVE) <= set(MusicFlamingoGGUF().presets)
+
+
+# -- the surface ---------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = ("numpy", "soundfile", "av", "yaml", "tqdm", "typer", "musicflamingo_cli.captioner")
+    code = (
+        "import sys, musicflamingo_cli\n"
+        "from musicflamingo_cli import normalize_text, find_tracks\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", musicflamingo_cli.__all__)
+def test_what_is_public_is_documented(name: str) -> None:
+    assert getattr(musicflamingo_cli, name).__doc__
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = musicflamingo_cli.nothing
+
+
+def test_the_parts_work_together(make_wav: MakeWav) -> None:
+    wav = make_wav("music/a.wav")
+    (track,) = find_tracks(wav.parent)
+    assert isinstance(track, musicflamingo_cli.types.Track)
+    merge_sidecar(track.sidecar, {"music_flamingo_full": normalize_text("**Warm** pads")})
+    assert read_sidecar(track.sidecar) == {"music_flamingo_full": "Warm pads"}
+    assert api.__all__ == ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]
