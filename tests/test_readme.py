@@ -87,6 +87,12 @@ def test_the_python_example_runs(
         shutil.copy(tiny_models / name, tmp_path / "models" / f"music-flamingo-hf.{quant}.gguf")
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("MUSICFLAMINGO_LLAMA_DIR", str(real_llama_dir))
+    # Short answers and one thread, since the tests beside this one use the others.
+    names = ("full", "technical", "genre_mood", "instrumentation", "structure")
+    limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in names)
+    (tmp_path / "prompts.yaml").write_text(f"presets:\n{limits}")
+    (tmp_path / "config.yaml").write_text("threads: 1\nprompts: prompts.yaml\n")
+    monkeypatch.setenv("MUSICFLAMINGO_CONFIG", str(tmp_path / "config.yaml"))
     code = f"{block}\n    print(sorted(captions), mood, answer)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
