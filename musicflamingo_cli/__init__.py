@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF
     from musicflamingo_cli.dataset import find_tracks
+    from musicflamingo_cli.errors import ConfigError, ModelError, MusicFlamingoError, ToolMissingError
     from musicflamingo_cli.sidecar import merge_sidecar, read_sidecar
     from musicflamingo_cli.text import normalize_text
+    from musicflamingo_cli.types import Failure, Skipped, Track
 
 __version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "AnalysisError",
+    "ConfigError",
+    "Failure",
+    "ModelError",
+    "MusicFlamingoError",
     "MusicFlamingoGGUF",
+    "Skipped",
+    "ToolMissingError",
+    "Track",
     "find_tracks",
     "merge_sidecar",
     "normalize_text",
@@ -28,7 +37,14 @@ __all__ = [
 _PUBLIC = {
     "Analysis": "api",
     "AnalysisError": "api",
+    "ConfigError": "errors",
+    "Failure": "types",
+    "ModelError": "errors",
+    "MusicFlamingoError": "errors",
     "MusicFlamingoGGUF": "api",
+    "Skipped": "types",
+    "ToolMissingError": "errors",
+    "Track": "types",
     "find_tracks": "dataset",
     "merge_sidecar": "sidecar",
     "normalize_text": "text",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any, overload
 
 from musicflamingo_cli.captioner import Captioner, open_captioner
-from musicflamingo_cli.config import Settings, load_settings, prompts_files
+from musicflamingo_cli.config import load_settings, prompts_files, typed_settings
 from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, SidecarError
 from musicflamingo_cli.prompts import Preset, choose, load_presets, validate
 from musicflamingo_cli.sidecar import read_sidecar
-from musicflamingo_cli.types import Failure, Load, Outcome
+from musicflamingo_cli.types import Failure, Load
 
 __all__ = ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]
 
@@ -60,12 +61,17 @@ class AnalysisError(MusicFlamingoError):
         super().__init__(f"{analysis.path}{named}: {first.reason}{more}", first.hint)
         self.analysis = analysis
 
+    def __reduce__(self) -> tuple[type[AnalysisError], tuple[Analysis]]:
+        """So that it can come back from another process."""
+        return AnalysisError, (self.analysis,)
+
 
 class MusicFlamingoGGUF:
     """A model that is loaded once, at the first question, and asked about as many tracks as you like.
 
     ``model_name``: `auto`, a quant (`Q6_K`), `tiny`, or the path of a `.gguf` (then ``mmproj``, its projector's).
-    ``engine``: `auto`, `server`, `embedded` or `mtmd-cli`. ``settings``: any other option of the command line by its
+    ``engine``: `auto`, `server`, `embedded` or `mtmd-cli`. What is left out is as the settings files have it, or
+    `auto`. ``settings``: any other option of the command line by its
     name, with underscores: `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`, `prompts=…`.
     They come before the settings files and environment variables, which count here, too.
 
@@ -73,18 +79,18 @@ class MusicFlamingoGGUF:
     """
 
     def __init__(
-        self, model_name: str = "auto", *, mmproj: str | Path | None = None, engine: str = "auto", **settings: Any
+        self,
+        model_name: str | None = None,
+        *,
+        mmproj: str | Path | None = None,
+        engine: str | None = None,
+        **settings: Any,
     ) -> None:
         given = {"model": model_name, "mmproj": mmproj, "engine": engine, **settings}
-        known = {field.name: str(field.type) for field in dataclasses.fields(Settings)}
-        for name, value in given.items():
-            if name not in known:
-                raise ConfigError(f"no setting {name!r}", f"the settings are: {', '.join(sorted(known))}")
-            if "Path" in known[name] and value is not None:
-                given[name] = Path(value)
-        self.settings = load_settings(given)
+        self.settings = load_settings(typed_settings(given, "MusicFlamingoGGUF"))
         self._stack = contextlib.ExitStack()
         self._captioner: Captioner | None = None
+        self._opening = threading.Lock()  # an engine is gigabytes: never two, whoever asks first
 
     def __enter__(self) -> MusicFlamingoGGUF:
         return self
@@ -94,8 +100,9 @@ class MusicFlamingoGGUF:
 
     def close(self) -> None:
         """End the engine and free its memory. A later question starts it again."""
-        self._captioner = None
-        self._stack.close()
+        with self._opening:
+            self._captioner = None
+            self._stack.close()
 
     @property
     def presets(self) -> dict[str, str]:
@@ -131,7 +138,7 @@ class MusicFlamingoGGUF:
         presets = self._presets_for(Path(path), prompt_type, prompt)
         if save and prompt is not None:
             raise ConfigError("an answer to a free prompt has no key to be saved under", "make it a preset")
-        found = self._analyze(Path(path), presets, save)
+        found = self._analyze(self._open().saving(save), Path(path), presets)
         if not found.ok:
             raise AnalysisError(found)
         is_one = prompt is not None or isinstance(prompt_type, str)
@@ -149,17 +156,38 @@ class MusicFlamingoGGUF:
 
         A file that fails is an Analysis with failures, not an error. ``paths`` may be endless: only a few more are
         taken than the engine works on at once. Leaving the loop early ends the engine; a later question starts it
-        again. ``progress`` shows a tqdm bar, in notebooks, too.
+        again. ``progress`` shows a tqdm bar, in notebooks, too. With ``save``, of two files with one sidecar the
+        second is a failure.
+
+        Raises ConfigError for an unknown preset, ModelError and ToolMissingError before the first track.
         """
         from tqdm.auto import tqdm
 
-        lanes = self._open().engine.lanes
+        if isinstance(paths, (str, bytes)):
+            raise ConfigError("analyze_many takes many paths", "give a list, or use analyze")
+        self._presets_for(None, prompt_type, None)  # a misspelt name is told before the model is loaded
+        captioner = self._open().saving(save)
         total = len(paths) if isinstance(paths, (list, tuple, set, frozenset)) else None
-        waiting = map(Path, paths)
+        sidecars: set[Path] = set()
 
         def ask(path: Path) -> Analysis:
-            return self._analyze(path, self._presets_for(path, prompt_type, None), save)
+            try:
+                return self._analyze(captioner, path, self._presets_for(path, prompt_type, None))
+            except (MusicFlamingoError, OSError, ValueError) as error:
+                hint = error.hint if isinstance(error, MusicFlamingoError) else "check the path"
+                return _failed(path, "error", str(error), hint)
 
+        def submit(path: Path) -> Future[Analysis]:
+            sidecar = track_for(path).sidecar if path.name else path
+            if save and sidecar in sidecars:  # the later one would replace the captions of the first
+                done: Future[Analysis] = Future()
+                done.set_result(_failed(path, "skipped", f"another file has the same sidecar, {sidecar.name}", ""))
+                return done
+            sidecars.add(sidecar)
+            return pool.submit(ask, path)
+
+        waiting = map(Path, paths)
+        lanes = captioner.engine.lanes
         with (
             ThreadPoolExecutor(lanes + 1, thread_name_prefix="track") as pool,
             tqdm(total=total, unit="track", disable=not progress) as bar,
@@ -168,7 +196,7 @@ class MusicFlamingoGGUF:
             try:
                 while True:
                     # One more than lanes: its clip is prepared meanwhile.
-                    working |= {pool.submit(ask, path) for path in islice(waiting, lanes + 1 - len(working))}
+                    working |= {submit(path) for path in islice(waiting, lanes + 1 - len(working))}
                     if not working:
                         return
                     done, working = wait(working, return_when=FIRST_COMPLETED)
@@ -176,30 +204,35 @@ class MusicFlamingoGGUF:
                         bar.update()
                         yield future.result()
             except BaseException:  # Ctrl-C, or nobody wants the rest: end what is in work
+                for future in working:
+                    future.cancel()
                 self.close()
                 raise
 
-    def _analyze(self, path: Path, presets: Sequence[Preset], save: bool) -> Analysis:
+    def _analyze(self, captioner: Captioner, path: Path, presets: Sequence[Preset]) -> Analysis:
         track = track_for(path)
         try:
             info = read_sidecar(track.sidecar)
         except SidecarError as error:
-            if save:  # it could not be merged into
-                return Analysis(path, {}, (Failure("", error.kind, str(error), error.hint),), 0.0, 0.0)
+            if captioner.policy.save:  # it could not be merged into
+                return _failed(path, error.kind, str(error), error.hint)
             info = {}
-        return _analysis(path, self._open().saving(save).caption(track, presets, info))
+        outcome = captioner.caption(track, presets, info)
+        captions = {caption.preset: caption.text for caption in outcome.captions}
+        return Analysis(path, captions, outcome.failures, outcome.audio_seconds, outcome.seconds)
 
     def _open(self) -> Captioner:
-        if self._captioner is None:
-            load = Load(_MANY, len(choose(self._known_presets(None), [])), _MANY)
-            opened = open_captioner(self.settings, False, lambda text: warnings.warn(text, stacklevel=2), load)
-            self._captioner = self._stack.enter_context(opened)
-        return self._captioner
+        with self._opening:
+            if self._captioner is None:
+                load = Load(_MANY, len(choose(self._known_presets(None), [])), _MANY)
+                opened = open_captioner(self.settings, False, lambda text: warnings.warn(text, stacklevel=2), load)
+                self._captioner = self._stack.enter_context(opened)
+            return self._captioner
 
     def _known_presets(self, path: Path | None) -> dict[str, Preset]:
         return load_presets(prompts_files(path, self.settings.prompts))
 
-    def _presets_for(self, path: Path, prompt_type: str | list[str] | None, prompt: str | None) -> list[Preset]:
+    def _presets_for(self, path: Path | None, prompt_type: str | list[str] | None, prompt: str | None) -> list[Preset]:
         if prompt is None:
             names = [prompt_type] if isinstance(prompt_type, str) else list(prompt_type or [])
             return choose(self._known_presets(path), names)
@@ -208,6 +241,5 @@ class MusicFlamingoGGUF:
         return [validate(Preset(_QUESTION, prompt, min_words=1), Path("--ask"))]
 
 
-def _analysis(path: Path, outcome: Outcome) -> Analysis:
-    captions = {caption.preset: caption.text for caption in outcome.captions}
-    return Analysis(path, captions, outcome.failures, outcome.audio_seconds, outcome.seconds)
+def _failed(path: Path, kind: str, reason: str, hint: str) -> Analysis:
+    return Analysis(path, {}, (Failure("", kind, reason, hint),), 0.0, 0.0)

@@ -16,6 +16,7 @@ from musicflamingo_cli.errors import ConfigError
 # Who reads how many tokens: Stable Audio Open's model config (`max_length`: 128), and T5 as it was trained.
 LIMITS: Mapping[str, int] = {"Stable Audio Open": 128, "T5": 512}
 
+_MOST_LISTED, _MOST_SHOWN = 1000, 5
 _PIECES = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 _LETTERS = 8  # a longer word is reckoned as several of T5's 32,000 pieces, which serve four languages
 
@@ -28,11 +29,6 @@ class TokenCounter:
     is_exact: bool
     name: str
 
-    def limits_exceeded(self, text: str) -> list[str]:
-        """The names of the limits that a text goes beyond."""
-        tokens = self.count(text)
-        return [name for name, limit in LIMITS.items() if tokens > limit]
-
 
 @dataclass(slots=True)
 class Budget:
@@ -42,25 +38,31 @@ class Budget:
     captions: int = 0
     longest: int = 0
     beyond: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
+    too_long: list[tuple[str, int]] = field(default_factory=list)  # where they stand, and their tokens
 
-    def add(self, text: str) -> int:
-        """Count a caption; its tokens."""
+    def add(self, text: str, where: str = "") -> int:
+        """Count a caption; its tokens. ``where`` names it among those that are too long."""
         tokens = self.counter.count(text)
         self.captions += 1
         self.longest = max(self.longest, tokens)
         for name, limit in LIMITS.items():
             self.beyond[name] += tokens > limit
+        if tokens > min(LIMITS.values()) and len(self.too_long) < _MOST_LISTED:
+            self.too_long.append((where, tokens))
         return tokens
 
     def lines(self) -> list[str]:
         """For a person: which captions a trainer would cut; nothing where it would cut none."""
         by = "" if self.counter.is_exact else ", by an estimate (--tokenizer counts them)"
-        return [
+        lines = [
             f"{number} of {self.captions} captions are longer than the {LIMITS[name]} tokens of {name}{by}: "
             "a trainer cuts their end without a word"
             for name, number in self.beyond.items()
             if number
         ]
+        shown = [f"  {where}: {tokens} tokens" for where, tokens in self.too_long[:_MOST_SHOWN]]
+        rest = ["  and more: --json names up to a thousand"] if len(self.too_long) > _MOST_SHOWN else []
+        return lines + shown + rest
 
     def as_json(self) -> dict[str, Any]:
         """For --json: what was counted, by what."""
@@ -69,6 +71,7 @@ class Budget:
             "longest": self.longest,
             "is_estimate": not self.counter.is_exact,
             "tokenizer": self.counter.name if self.counter.is_exact else None,
+            "too_long": [{"track": where, "tokens": tokens} for where, tokens in self.too_long],
             "beyond": {f"{name} ({LIMITS[name]})": number for name, number in self.beyond.items()},
         }
 

@@ -133,6 +133,16 @@ def _read_file(file: Path, required: bool) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold `name: value` lines", hint)
+    return _typed(data, file, hint)
+
+
+def typed_settings(given: dict[str, Any], place: str) -> dict[str, Any]:
+    """Settings as a program gives them, of the right types, those that are None left out. Raises ConfigError."""
+    texts = {name: str(Path(value).expanduser()) if isinstance(value, Path) else value for name, value in given.items()}
+    return _typed(texts, Path(place), "see: musicflamingo doctor --json, which names all settings")
+
+
+def _typed(data: dict[str, Any], file: Path, hint: str) -> dict[str, Any]:
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     values: dict[str, Any] = {}
     for key, value in data.items():

@@ -28,7 +28,7 @@ def track_for(audio: Path) -> Track:
 
 
 def find_tracks(
-    root: Path,
+    root: Path | str,
     visited: set[tuple[int, int]] | None = None,
     leftover: Callable[[Path], None] | None = None,
     extensions: Sequence[str] = (),
@@ -40,6 +40,7 @@ def find_tracks(
     track by itself. ``leftover`` is called with what a killed process may have left: see ``sidecar`` and ``claims``.
     ``extensions`` (`flac`), where there are any: no other files count, also not as rivals for a sidecar.
     """
+    root = Path(root)
     if root.is_file():
         yield track_for(root)
         return

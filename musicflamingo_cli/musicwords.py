@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from musicflamingo_cli.config import data_file
 
 _TEMPO = re.compile(r"\b(\d{2,3}(?:\.\d+)?)[ -]*(?:BPM\b|beats per minute)", re.IGNORECASE)
-_KEY = re.compile(r"\b([A-G])[ -]?(#|b|sharp|flat)?[ -]*(major|minor|maj|min)\b")
-_SLOWEST, _FASTEST = 30, 300  # beats per minute; what lies outside is no tempo
+# "A minor detail" is no key: a bare A is one only where a key is spoken of.
+_KEY = re.compile(
+    r"(?:\b([B-G])|\b(A)(?=[ -]?(?:[#b♯♭]|sharp|flat))|(?<=\bin )(A)|(?<=\bof )(A)|(?<=\bis )(A)|(?<=[Kk]ey: )(A))"
+    r"[ -]?(#|b|♯|♭|sharp|flat)?[ -]*(major|minor|maj|min)\b"
+)
+_DENIED = re.compile(r"\b(?:no|not|without|lacks?|lacking|absence of|instead of)\b[^.;,]*", re.IGNORECASE)
+SLOWEST, FASTEST = 30, 300  # beats per minute; what lies outside is no tempo
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,12 @@ def words_of(caption: str) -> Words:
     >>> words_of("A dark techno track at 128 BPM in F# minor with synths, a kick drum and a synth bass.")
     Words(tempo=128.0, key='F# minor', genres=('techno',), instruments=('synth', 'kick drum', 'bass'), moods=('dark',))
     """
-    rest = _vocabulary()["genres"][0].sub(" ", caption)  # drum and bass is no bass
+    said = _DENIED.sub(" ", caption)
+    rest = _vocabulary()["genres"][0].sub(" ", said)  # drum and bass is no bass
     return Words(
         tempo_of(caption),
         key_of(caption),
-        tuple(_named(caption, "genres")),
+        tuple(_named(said, "genres")),
         tuple(_named(rest, "instruments")),
         tuple(_named(rest, "moods")),
     )
@@ -47,7 +53,7 @@ def words_of(caption: str) -> Words:
 def tempo_of(caption: str) -> float | None:
     """The first tempo that a caption names, in beats per minute."""
     tempi = (float(match[1]) for match in _TEMPO.finditer(caption))
-    return next((tempo for tempo in tempi if _SLOWEST <= tempo <= _FASTEST), None)
+    return next((tempo for tempo in tempi if SLOWEST <= tempo <= FASTEST), None)
 
 
 def key_of(caption: str) -> str:
@@ -55,8 +61,9 @@ def key_of(caption: str) -> str:
     match = _KEY.search(caption)
     if match is None:
         return ""
-    accidental = {"sharp": "#", "flat": "b"}.get(match[2] or "", match[2] or "")
-    return f"{match[1]}{accidental} {'major' if match[3].startswith('maj') else 'minor'}"
+    letter = next(filter(None, match.groups()[:6]))
+    accidental = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}.get(match[7] or "", match[7] or "")
+    return f"{letter}{accidental} {'major' if match[8].startswith('maj') else 'minor'}"
 
 
 def _named(caption: str, kind: str) -> Iterator[str]:

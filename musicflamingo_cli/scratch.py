@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -13,7 +14,7 @@ _PREFIX = "musicflamingo-"
 
 
 def owner() -> str:
-    """This process, for a name: the host too, since containers and nodes may share a folder."""
+    """This process, for a name: the host, too, since containers and nodes may share a folder."""
     return f"{_host()}-{os.getpid()}"
 
 
@@ -37,7 +38,11 @@ def sweep_temporary_folders() -> None:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24]
+    """This machine, or this container: where a process number means the same process."""
+    place = socket.gethostname()
+    with contextlib.suppress(OSError):
+        place += os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (no file behind it to make a path of)
+    return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
 def _is_running(pid: int) -> bool:

@@ -22,6 +22,7 @@ from musicflamingo_cli.types import KEY_PREFIX
 SUFFIX = ".INFO"
 MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
+APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a track's captions; never set by us
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools that share these files
 
 LOCK_SUFFIX = ".lock"
@@ -35,18 +36,20 @@ def caption_key(preset: str) -> str:
     return f"{KEY_PREFIX}{preset}"
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Path | str) -> dict[str, Any]:
     """All keys of a sidecar; an empty dict where there is none. Raises SidecarError for anything else."""
+    path = Path(path)
     text = _read_text(path)
     return _parse(text, path) if text is not None else {}
 
 
-def merge_sidecar(path: Path, ours: Mapping[str, Any]) -> bool:
+def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
     """Set our keys in a sidecar, under its lock, durably; return whether anything changed.
 
     ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values; the provenance object is merged
     preset by preset. Raises SidecarError, and then the file is as it was.
     """
+    path = Path(path)
     foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
     if foreign:
         raise ValueError(f"not our keys: {foreign}")

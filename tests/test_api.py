@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import subprocess
 import sys
 import threading
@@ -171,6 +173,9 @@ def test_a_broken_sidecar_fails_only_what_would_be_saved_into_it(
     [
         ({"temprature": 1}, "no setting 'temprature'"),
         ({"temperature": 9}, "--temperature must be between"),
+        ({"temperature": "hot"}, "temperature cannot be 'hot'"),
+        ({"threads": 2.5}, "threads cannot be 2.5"),
+        ({"seed": True}, "seed cannot be True"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once(arguments: dict[str, Any], says: str) -> None:
@@ -192,6 +197,52 @@ def test_a_missing_model_is_told_as_on_the_command_line(make_wav: MakeWav, tmp_p
     with pytest.raises(ModelError) as raised:
         MusicFlamingoGGUF("Q6_K", models_dir=tmp_path).analyze(make_wav())
     assert "musicflamingo models pull Q6_K" in raised.value.hint
+
+
+def test_what_is_left_out_is_as_the_settings_files_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text("model: tiny\nengine: mtmd-cli\nseed: 7\n")
+    monkeypatch.setenv("MUSICFLAMINGO_CONFIG", str(tmp_path / "config.yaml"))
+    settings = MusicFlamingoGGUF(seed=8, models_dir="~/models").settings
+    assert (settings.model, settings.engine, settings.seed) == ("tiny", "mtmd-cli", 8)
+    assert settings.models_dir == Path.home() / "models"
+
+
+def test_an_engine_is_opened_once_whoever_asks_first(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    @contextlib.contextmanager
+    def slowly(*_: Any) -> Iterator[Captioner]:
+        opened.append(1)
+        time.sleep(0.1)
+        yield Captioner(SlowEngine(), REAL_PAIR, Policy(save=False))
+
+    monkeypatch.setattr(api, "open_captioner", slowly)
+    flamingo, wav = MusicFlamingoGGUF(), make_wav()
+    threads = [threading.Thread(target=flamingo.analyze, args=(wav, "full")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+
+
+def test_nothing_a_path_may_be_ends_the_others(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    flamingo = over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch)
+    (make_wav("odd/a.wav").parent / "musicflamingo-prompts.yaml").write_text("presets: [broken")
+    twin = make_wav("c.wav").rename(make_wav("b.wav").with_suffix(".flac"))
+    paths = [Path(), Path("nowhere.wav"), make_wav("odd/a.wav"), make_wav("b.wav"), twin]
+    found = {str(a.path): a for a in flamingo.analyze_many(paths, save=True, progress=False)}
+    assert [found[str(path)].ok for path in paths] == [False, False, False, True, False]
+    assert "same sidecar" in found[str(twin)].failures[0].reason
+    with pytest.raises(ConfigError, match="takes many paths"):
+        list(flamingo.analyze_many("song.wav"))
+
+
+def test_an_error_survives_the_way_from_another_process(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AnalysisError) as raised:
+        over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch).analyze("nowhere.wav")
+    back = pickle.loads(pickle.dumps(raised.value))
+    assert (str(back), back.hint, back.analysis) == (str(raised.value), raised.value.hint, raised.value.analysis)
 
 
 def test_the_presets_in_force_are_told() -> None:
@@ -224,8 +275,8 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 def test_the_parts_work_together(make_wav: MakeWav) -> None:
     wav = make_wav("music/a.wav")
-    (track,) = find_tracks(wav.parent)
+    (track,) = find_tracks(str(wav.parent))
     assert isinstance(track, musicflamingo_cli.types.Track)
     merge_sidecar(track.sidecar, {"music_flamingo_full": normalize_text("**Warm** pads")})
-    assert read_sidecar(track.sidecar) == {"music_flamingo_full": "Warm pads"}
+    assert read_sidecar(str(track.sidecar)) == {"music_flamingo_full": "Warm pads"}
     assert api.__all__ == ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]

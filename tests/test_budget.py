@@ -37,10 +37,11 @@ def test_a_tokenizer_counts_whole_captions(tokenizer_json: Path) -> None:
 
 def test_the_estimate_says_that_it_is_one() -> None:
     budget = Budget(token_counter(None))
-    budget.add("word " * 200)
+    budget.add("word " * 200, "song.wav")
     assert budget.as_json()["is_estimate"] is True
     assert budget.beyond == {"Stable Audio Open": 1, "T5": 0}
-    (line,) = budget.lines()
+    line, where = budget.lines()
+    assert where == "  song.wav: 201 tokens"
     assert "by an estimate" in line
     assert "128 tokens of Stable Audio Open" in line
 

@@ -48,6 +48,16 @@ def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> 
     assert "noise" not in made
 
 
+def test_new_captions_are_not_approved_by_what_was_said_of_the_old(make_wav: MakeWav) -> None:
+    for before, after in (("true", False), ("false", False)):
+        audio = make_wav()
+        audio.with_suffix(".INFO").write_text(f'{{"music_flamingo_approved": {before}}}')
+        run(audio, lambda prompt, sampling: GOOD)
+        assert sidecar.read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_approved"] is after
+    run(other := make_wav("other.wav"), lambda prompt, sampling: GOOD)
+    assert "music_flamingo_approved" not in sidecar.read_sidecar(other.with_suffix(".INFO"))
+
+
 def test_a_refused_answer_is_asked_again_with_other_seeds(make_wav: MakeWav) -> None:
     def reply(prompt: Prompt, sampling: Sampling) -> str:
         return "" if prompt.preset == "full" and sampling.seed < 44 else GOOD

@@ -44,6 +44,30 @@ def test_captions_that_a_trainer_would_cut_are_counted(dataset: Path, tmp_path: 
     done = CliRunner().invoke(app, arguments)
     assert "3 of 3 captions are longer than the 128 tokens of Stable Audio Open, by an estimate" in done.stderr
     assert "2 of 3 captions are longer than the 512 tokens of T5" in done.stderr
+    assert "  3.wav: " in done.stderr
+
+
+def test_all_captions_that_a_trainer_may_draw_are_counted(dataset: Path, tmp_path: Path) -> None:
+    arguments = [
+        "export",
+        "stable-audio",
+        str(dataset),
+        str(tmp_path / "out"),
+        "-p",
+        "full:50",
+        "-p",
+        "brief",
+        "--json",
+    ]
+    tokens = json.loads(CliRunner().invoke(app, arguments).stdout)["tokens"]
+    assert (tokens["captions"], tokens["beyond"]) == (7, {"Stable Audio Open (128)": 3, "T5 (512)": 2})
+    assert [item["track"] for item in tokens["too_long"]] == ["1.wav", "2.wav", "3.wav"]
+
+
+def test_the_default_place_is_never_inside_the_dataset(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(dataset)
+    assert CliRunner().invoke(app, ["export", "txt", "."]).exit_code == 0
+    assert len(list((dataset.parent / "music-txt").glob("*.txt"))) == 4
 
 
 def test_a_broken_sidecar_is_named_and_ends_with_1(dataset: Path, tmp_path: Path) -> None:
@@ -60,6 +84,11 @@ def test_a_broken_sidecar_is_named_and_ends_with_1(dataset: Path, tmp_path: Path
         (["parket", "music"], "no format 'parket'; did you mean parquet?", "export --help"),
         (["csv", "musik"], "no such folder: musik", "check the path"),
         (["csv", "music", "--preset", "full:x"], "weight must be a number above 0", "full:2"),
+        (["csv", "music", "--preset", "model"], "that key of a sidecar is no caption", "prompts list"),
+        (["csv", "music", "--audio", "copy"], "--audio means nothing to csv", "leave it out"),
+        (["csv", "music", "--preset", "fulll"], "nothing to export: 4 no caption", "--preset NAME"),
+        (["csv", "music", "music/0.INFO", "--overwrite"], "lies inside the dataset", "outside"),
+        (["csv", "music", "file/x.csv"], "cannot write file/x.csv", "another place"),
         (["csv", "music", "--paths", "odd"], "--paths odd: it is relative or absolute", "--paths absolute"),
         (["txt", "music", "--audio", "move"], "--audio move: it is link or copy", "--audio copy"),
         (["txt", "music", "music/out"], "lies inside the dataset", "outside"),
@@ -69,6 +98,7 @@ def test_wrong_usage_is_one_sentence_that_ends_with_what_to_type(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str, hint: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
     done = CliRunner().invoke(app, ["export", *arguments])
     assert done.exit_code == 2
     assert says in done.stderr

@@ -31,9 +31,13 @@ def test_tempo(caption: str, tempo: float | None) -> None:
         ("C sharp minor", "C# minor"),
         ("Bb major", "Bb major"),
         ("in G-major", "G major"),
-        ("A minor", "A minor"),
+        ("A minor", ""),
         ("a minor detail", ""),
-        ("A major key change is heard", "A major"),
+        ("A major key change is heard", ""),
+        ("in A minor", "A minor"),
+        ("The key is A major", "A major"),
+        ("F♯ minor, then B♭ major", "F# minor"),
+        ("A♭ major", "Ab major"),
         ("no key", ""),
     ],
 )
@@ -48,3 +52,8 @@ def test_words_are_whole_the_longest_and_counted_as_one_kind() -> None:
     assert words.genres == ("drum and bass", "hip hop")
     assert words.instruments == ("synth", "electric guitar")
     assert words.moods == ("moody",)
+
+
+def test_what_is_denied_is_not_named() -> None:
+    words = words_of("A calm piece without drums or guitar, not aggressive; no vocals. A flute plays.")
+    assert (words.instruments, words.moods) == (("flute",), ("calm",))

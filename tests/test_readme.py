@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -37,6 +38,10 @@ def test_the_commands_run(
     command: str, make_wav: MakeWav, tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_wav("music/a.wav")
+    captioned = make_wav("music/captioned.wav").with_suffix(".INFO")
+    names = ("full", "technical", "genre_mood", "instrumentation", "structure")
+    caption = "A calm piece with piano, in words enough."
+    captioned.write_text(json.dumps({f"music_flamingo_{name}": caption for name in names}))
     make_wav("song.wav").rename(tmp_path / "song.flac")
     shutil.copytree(tmp_path / "music", Path(os.environ["HOME"]) / "Music")
     shutil.copytree(tiny_models, tmp_path / "models")

@@ -80,12 +80,30 @@ def test_failures_of_the_last_run_are_told(dataset: Path) -> None:
     assert gather(dataset, PRESETS, token_counter(None), pictures=False).failures["timeout"] == 1
 
 
+def test_each_kind_of_a_track_counts(dataset: Path) -> None:
+    track = next(dataset.rglob("track 07*.wav"))
+    log = RunLog(None, [dataset], print)
+    both = (Failure("structure", "timeout", "why"), Failure("structure", "refused answer", "why"))
+    log.track(Outcome(Track(track, track), failures=both))
+    found = gather(dataset, PRESETS, token_counter(None), pictures=False).failures
+    assert (found["timeout"], found["refused answer"]) == (1, 1)
+
+
+def test_an_empty_folder_is_a_page_that_says_so(chromium: Browser, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    write_page(gather(tmp_path / "music", PRESETS, token_counter(None)), tmp_path / "page.html")
+    page = chromium.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.locator("#more")).to_have_text("No tracks.")
+    page.close()
+
+
 def test_only_a_report_is_replaced(dataset: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for _ in range(2):
         write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
     page.write_text("<html>my own page</html>")
-    with pytest.raises(ConfigError, match="is no report"):
+    with pytest.raises(ConfigError, match="did not write it"):
         write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
     assert page.read_text() == "<html>my own page</html>"
 
@@ -183,7 +201,14 @@ def test_search_filter_and_sort(chromium: Browser, report_page: Path) -> None:
     assert "track 11" in rows.first.inner_text()
     page.fill("#search", "")
     expect(rows).to_have_count(14)
-    for name, number in (("shared", 2), ("incomplete", 2), ("problem", 2), ("unusual", 4), ("long", 1)):
+    for name, number in (
+        ("shared", 2),
+        ("incomplete", 2),
+        ("problem", 2),
+        ("unusual", 4),
+        ("beyond128", 1),
+        ("beyond512", 0),
+    ):
         page.select_option("#filter", name)
         assert (rows.count(), name) == (number, name)
     page.select_option("#filter", "all")
@@ -198,7 +223,7 @@ def test_search_filter_and_sort(chromium: Browser, report_page: Path) -> None:
 def test_a_track_opens_plays_and_shows_its_captions(chromium: Browser, report_page: Path) -> None:
     page, complaints = open_page(chromium, report_page)
     row = page.locator("tr.track", has_text="track 02")
-    row.focus()
+    row.locator("button").focus()
     page.keyboard.press("Enter")
     detail = page.locator("tr.detail")
     assert "A calm jazz piece no. 02 at 82 BPM" in detail.inner_text()

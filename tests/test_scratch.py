@@ -17,7 +17,7 @@ def test_folders_of_killed_runs_are_swept_and_those_of_living_ones_kept(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = tmp_path / folder_prefix().replace(str(os.getpid()), "999999999")
     alive = tmp_path / f"{folder_prefix()}x"
-    foreign = tmp_path / "musicflamingo-otherhost-999999999-x"
+    foreign = tmp_path / "musicflamingo-0123456789ab-999999999-x"
     for folder in (dead, alive, foreign):
         folder.mkdir()
     sweep_temporary_folders()

@@ -1,13 +1,13 @@
 """`musicflamingo export`: captions in the formats that trainers read."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
-from musicflamingo_cli.errors import EXIT_TRACK_FAILED, ConfigError
+from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from musicflamingo_cli.budget import Budget
@@ -43,11 +43,15 @@ def export(
         float, typer.Option("--validation", help="Keep this share of the tracks apart.", min=0, max=0.9)
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For the mix.")] = 42,
-    audio: Annotated[str, typer.Option("--audio", help="link or copy the audio into the export.")] = "link",
-    paths: Annotated[
-        str | None, typer.Option("--paths", help="relative or absolute.  [audiocraft: absolute; else relative]")
+    audio: Annotated[
+        str | None, typer.Option("--audio", help="link or copy the audio into the export.  [link]")
     ] = None,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Samples in a tar.", min=1)] = 1000,
+    paths: Annotated[
+        str | None, typer.Option("--paths", help="relative (to DIR) or absolute, in tables.  [relative]")
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option("--shard-size", help="Samples in a tar (webdataset).  [1000]", min=1)
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
@@ -55,24 +59,19 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported, write nothing.")] = False,
 ) -> None:
     """Captions in the formats that trainers read."""
-    import collections
-
     from musicflamingo_cli.budget import Budget, token_counter
     from musicflamingo_cli.console import failure_line
-    from musicflamingo_cli.exports import Choice, Tally, Target, default_out, find_format, rehearse
+    from musicflamingo_cli.exports import Choice, Tally, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
 
     console = console_for(common, json.as_json)
-    find_format(format)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    _require_one_of("--audio", audio, ("link", "copy"))
-    _require_one_of("--paths", paths, (None, "relative", "absolute"))
+    how = _given(format, audio=audio, paths=paths, shard_size=shard_size)
     weights = _weights(preset or [_DEFAULT_PRESET])
-    columns = list(weights) if preset else _default_presets(dataset)
     choice = Choice(
         weights=weights,
-        columns=columns,
+        columns=list(weights) if preset else _default_presets(dataset),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,
@@ -84,14 +83,33 @@ def export(
     )
     budget = Budget(token_counter(tokenizer))
     tally = Tally(lambda path, failure: console.warn(failure_line(path, failure)))
-    target = Target(out or default_out(format, dataset), audio, paths, shard_size, overwrite)
-    if dry_run:
-        collections.deque(rehearse(dataset, choice, tally, budget), maxlen=0)
-    else:
-        run(format, dataset, target, choice, tally, budget)
+    target = Target(out or default_out(format, dataset), overwrite=overwrite, **how)
+    try:
+        (rehearse if dry_run else run)(format, dataset, target, choice, tally, budget)
+    except KeyboardInterrupt as error:
+        console.warn("interrupted; nothing was exported")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
     _tell(console, format, target.out, dry_run, tally, budget, choice)
     if tally.failures:
         raise typer.Exit(EXIT_TRACK_FAILED)
+
+
+def _given(format: str, **options: Any) -> dict[str, Any]:
+    """The options that were given, if they mean something to the format. Raises ConfigError."""
+    from musicflamingo_cli.exports import find_format
+
+    takes = find_format(format).takes
+    known = {"audio": ("link", "copy"), "paths": ("relative", "absolute")}
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if name not in takes:
+            raise ConfigError(f"{option} means nothing to {format}", "leave it out")
+        if name in known and value not in known[name]:
+            raise ConfigError(
+                f"{option} {value}: it is {' or '.join(known[name])}", f"for example: {option} {known[name][1]}"
+            )
+    return given
 
 
 def _tell(
@@ -114,17 +132,25 @@ def _tell(
         console.say(f"{number} left out: {reason}")
     if tally.failures:
         console.say(f"{tally.failures} failed")
-    if not tally.exported and not tally.failures:
-        console.warn("nothing to export; caption the dataset first with: musicflamingo batch DIR")
+    for remark, number in sorted(tally.remarks.items()):
+        console.warn(f"{number} {remark}")
+    if choice.validation and not dry_run and not any(out.glob("validation*")) and out.is_dir():
+        console.warn("no track fell into the validation part: take a larger --validation")
     for line in budget.lines():
         console.say(line)
 
 
 def _weights(presets: list[str]) -> dict[str, float]:
     """`NAME` or `NAME:WEIGHT` for each preset. Raises ConfigError."""
+    from musicflamingo_cli.prompts import RESERVED_NAMES
+
     weights = {}
     for text in presets:
         name, _, weight = text.partition(":")
+        if name in RESERVED_NAMES:
+            raise ConfigError(
+                f"--preset {name}: that key of a sidecar is no caption", "see: musicflamingo prompts list"
+            )
         try:
             weights[name] = float(weight) if weight else 1.0
         except ValueError:
@@ -140,9 +166,3 @@ def _default_presets(dataset: Path) -> list[str]:
     from musicflamingo_cli.prompts import choose, load_presets
 
     return [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
-
-
-def _require_one_of(option: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    if value not in known:
-        words = " or ".join(word for word in known if word)
-        raise ConfigError(f"{option} {value}: it is {words}", f"for example: {option} {known[-1]}")

@@ -40,5 +40,8 @@ def report(
     write_page(found, page)
     console.json({**found.as_json(), "page": str(page)})
     console.data(f"{len(found.entries)} tracks, {found.complete} complete: {page}")
-    for kind, number in found.failures.most_common():
-        console.say(f"{number} with problems: {kind}")
+    for entry in found.entries:
+        if entry.problem:
+            console.say(f"{entry.track.audio}: {entry.problem}")
+    if not any(found.coverage().values()):
+        console.warn(f"no track has a caption of {', '.join(names)}; see: musicflamingo status '{dataset}'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,33 +11,38 @@ from musicflamingo_cli.errors import ConfigError, nearest
 from musicflamingo_cli.exports.audiocraft import write_audiocraft
 from musicflamingo_cli.exports.audiofolder import write_audiofolder
 from musicflamingo_cli.exports.beside import write_ace_step, write_txt
-from musicflamingo_cli.exports.job import COPY, LINK, Job, Target
-from musicflamingo_cli.exports.output import new_file, new_folder
+from musicflamingo_cli.exports.job import Job, Target, count, nothing_exported
+from musicflamingo_cli.exports.output import new_file, new_folder, require_free_file, require_free_folder
 from musicflamingo_cli.exports.rows import Choice, Tally, rows_of
 from musicflamingo_cli.exports.stable_audio import write_stable_audio
-from musicflamingo_cli.exports.tables import write_csv, write_jsonl, write_parquet
+from musicflamingo_cli.exports.tables import is_csv, is_jsonl, is_parquet, write_csv, write_jsonl, write_parquet
 from musicflamingo_cli.exports.webdataset import write_webdataset
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """``suffix``: of the one file that it is; empty where it is a folder."""
+    """How a format is written. ``takes``: the fields of ``Target`` that mean something to it.
+
+    ``is_ours``: for a format that is one file, whether a file is such an export. ``writes_all``: see ``Job``.
+    """
 
     write: Callable[[Job], None]
-    help: str
-    suffix: str = ""
+    takes: frozenset[str] = frozenset(["audio"])
+    is_ours: Callable[[Path], bool] | None = None
+    writes_all: bool = False
 
 
+_TABLE = frozenset(["paths"])
 FORMATS = {
-    "audiocraft": Format(write_audiocraft, "MusicGen: manifest, a JSON beside each track, paraphrases"),
-    "stable-audio": Format(write_stable_audio, "stable-audio-tools: dataset config and metadata module"),
-    "webdataset": Format(write_webdataset, "tar shards, with a config for stable-audio-tools"),
-    "audiofolder": Format(write_audiofolder, "Hugging Face datasets: metadata.jsonl and the audio"),
-    "ace-step": Format(write_ace_step, "ACE-Step 1.5: caption, lyrics and JSON beside each track"),
-    "txt": Format(write_txt, "a text file beside each track"),
-    "csv": Format(write_csv, "one table", ".csv"),
-    "jsonl": Format(write_jsonl, "one JSON object a line", ".jsonl"),
-    "parquet": Format(write_parquet, "one Parquet file", ".parquet"),
+    "audiocraft": Format(write_audiocraft, writes_all=True),
+    "stable-audio": Format(write_stable_audio, writes_all=True),
+    "webdataset": Format(write_webdataset, frozenset(["shard_size"])),
+    "audiofolder": Format(write_audiofolder, writes_all=True),
+    "ace-step": Format(write_ace_step),
+    "txt": Format(write_txt),
+    "csv": Format(write_csv, _TABLE, is_csv, writes_all=True),
+    "jsonl": Format(write_jsonl, _TABLE, is_jsonl, writes_all=True),
+    "parquet": Format(write_parquet, _TABLE, is_parquet, writes_all=True),
 }
 
 
@@ -50,39 +55,52 @@ def find_format(name: str) -> Format:
 
 
 def default_out(name: str, root: Path) -> Path:
-    """Where an export goes when nobody says: the working folder, under the dataset's and the format's name."""
-    suffix = find_format(name).suffix
-    dataset = root.resolve().name or "dataset"
-    return Path(f"{dataset}{suffix}") if suffix else Path(f"{dataset}-{name}")
+    """Where an export goes when nobody says: the working folder, or beside the dataset where that is inside it."""
+    dataset = root.resolve()
+    folder = dataset.parent if Path.cwd().is_relative_to(dataset) else Path()
+    return folder / (f"{dataset.name}.{name}" if find_format(name).is_ours else f"{dataset.name}-{name}")
 
 
 def export(name: str, root: Path, target: Target, choice: Choice, tally: Tally, budget: Budget) -> None:
     """Export the dataset at ``root``: whole and under its name, or not at all.
 
-    Raises ConfigError where the target is in the way, and OSError where it cannot be written.
+    Raises ConfigError where the target is in the way or cannot be written, and where there is nothing to export.
     """
     form = find_format(name)
-    if not form.suffix:
-        _require_apart(root, target.out)
-    make = new_file if form.suffix else new_folder
-    with make(target.out, target.overwrite) as building:
-        job = Job(root, building, target, choice, rows_of(root, choice, tally), tally, budget)
-        form.write(job)
+    _require_apart(root, target.out)
+    place = (
+        new_file(target.out, target.overwrite, form.is_ours)
+        if form.is_ours
+        else new_folder(target.out, target.overwrite)
+    )
+    try:
+        with place as building:
+            job = Job(root, building, target, choice, rows_of(root, choice, tally), tally, budget, form.writes_all)
+            form.write(job)
+    except OSError as error:
+        hint = "make room, or name a place with more of it"
+        raise ConfigError(f"cannot write {target.out}: {error.strerror or error}", hint) from error
 
 
-def rehearse(root: Path, choice: Choice, tally: Tally, budget: Budget) -> Iterator[Path]:
-    """What an export would hold: the tracks, one by one, counted, and nothing written."""
+def rehearse(name: str, root: Path, target: Target, choice: Choice, tally: Tally, budget: Budget) -> None:
+    """Count what an export would hold, with the same objections, and write nothing. Audio is not opened."""
+    form = find_format(name)
+    _require_apart(root, target.out)
+    if form.is_ours:
+        require_free_file(target.out, target.overwrite, form.is_ours)
+    else:
+        require_free_folder(target.out, target.overwrite)
     for row in rows_of(root, choice, tally):
         tally.exported += 1
-        budget.add(row.text)
-        yield row.track.audio
+        count(row, budget, form.writes_all)
+    if not tally.exported:
+        raise nothing_exported(tally)
 
 
 def _require_apart(root: Path, out: Path) -> None:
     """An export inside its dataset would be captioned by the next batch, and read by the next export."""
-    inside, outside = out.resolve(), root.resolve()
-    if inside.is_relative_to(outside):
+    if out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{out} lies inside the dataset {root}", "name a place outside of it")
 
 
-__all__ = ["COPY", "FORMATS", "LINK", "Choice", "Format", "Tally", "Target", "default_out", "export", "find_format"]
+__all__ = ["FORMATS", "Choice", "Format", "Tally", "Target", "default_out", "export", "find_format", "rehearse"]

@@ -10,7 +10,7 @@ import contextlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from musicflamingo_cli.exports.job import RELATIVE, Job, json_text
+from musicflamingo_cli.exports.job import Job, json_text
 from musicflamingo_cli.exports.output import place_audio
 from musicflamingo_cli.exports.rows import Facts, Row
 
@@ -20,11 +20,15 @@ AUDIO, MANIFEST, PARAPHRASES = "audio", "data.jsonl", "paraphrases.json"
 def write_audiocraft(job: Job) -> None:
     """`audio/…` with JSONs; `data.jsonl` and `paraphrases.json`, in `train/` and `validation/` where there are both."""
     with contextlib.ExitStack() as stack:
-        manifests, paraphrases = {}, {}
-        for split in job.splits:
-            (job.building / split).mkdir(exist_ok=True)
-            manifests[split] = stack.enter_context(_new(job.building / split / MANIFEST))
-            paraphrases[split] = stack.enter_context(_Object(job.building / split / PARAPHRASES))
+        parts: dict[str, tuple[IO[str], _Object]] = {}
+
+        def files_of(split: str) -> tuple[IO[str], _Object]:
+            if split not in parts:
+                folder = job.building / split
+                folder.mkdir(exist_ok=True)
+                manifest = stack.enter_context(_new(folder / MANIFEST))
+                parts[split] = manifest, stack.enter_context(_Object(folder / PARAPHRASES))
+            return parts[split]
 
         def write(row: Row) -> None:
             facts = row.facts()
@@ -32,10 +36,12 @@ def write_audiocraft(job: Job) -> None:
             place_audio(row.track.audio, target, job.target.audio)
             about = json_text(info_of(row, facts), indent=2) + "\n"
             target.with_suffix(".json").write_text(about, encoding="utf-8", newline="")
-            path = _manifest_path(row, job)
-            manifests[row.split].write(json_text(_meta(path, facts)) + "\n")
+            # As it will be, and absolute: audiocraft takes a relative path for one below its working folder.
+            path = (job.target.out.absolute() / AUDIO / row.path).as_posix()
+            manifest, paraphrases = files_of(row.split)
+            manifest.write(json_text(_meta(path, facts)) + "\n")
             beside = PurePosixPath(path).with_suffix(".json").as_posix()
-            paraphrases[row.split].add(beside, list(dict.fromkeys(row.captions.values())))
+            paraphrases.add(beside, list(dict.fromkeys(row.captions.values())))
 
         job.for_each(write)
 
@@ -54,11 +60,6 @@ def info_of(row: Row, facts: Facts) -> dict[str, Any]:
         "name": row.path.stem,
         "instrument": ", ".join(facts.instruments),
     }
-
-
-def _manifest_path(row: Row, job: Job) -> str:
-    inside = Path(AUDIO) / row.path
-    return inside.as_posix() if job.target.paths == RELATIVE else (job.target.out.absolute() / inside).as_posix()
 
 
 def _meta(path: str, facts: Facts) -> dict[str, Any]:

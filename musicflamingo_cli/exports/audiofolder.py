@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from typing import IO
 
-from musicflamingo_cli.exports.job import Job, column_of, json_text
+from musicflamingo_cli.exports.job import Job, columns_of, json_text
 from musicflamingo_cli.exports.output import place_audio
 from musicflamingo_cli.exports.rows import Row
 
 METADATA = "metadata.jsonl"
+_IN_A_FOLDER = 1000
 
 
 def write_audiofolder(job: Job) -> None:
     """One folder, or `train/` and `validation/`, which the loader takes for splits.
 
-    Columns are texts in every row, empty where there is no caption: the loader guesses their type from the first rows
-    of each split, and refuses splits that differ.
+    The audio's files are numbered, and the column `path` has their names: the loader takes a `test_01.wav` or a
+    `soul train.flac` for a split of its own and leaves out the rest. Columns are texts in every row, empty where there
+    is no caption: the loader guesses their type from the first rows of each split, and refuses splits that differ.
     """
+    columns = columns_of(job.choice.columns)
     with contextlib.ExitStack() as stack:
-        files = {}
-        for split in job.splits:
-            (job.building / split).mkdir(exist_ok=True)
-            metadata = (job.building / split / METADATA).open("w", encoding="utf-8", newline="")
-            files[split] = stack.enter_context(metadata)
+        files: dict[str, IO[str]] = {}  # a split without rows has no folder: the loader refuses empty ones
+        numbers: dict[str, int] = {}
 
         def write(row: Row) -> None:
-            place_audio(row.track.audio, job.building / row.split / row.path, job.target.audio)
-            columns = {column_of(preset): row.captions.get(preset, "") for preset in job.choice.columns}
-            line = {"file_name": row.path.as_posix(), "text": row.text, "preset": row.preset, **columns}
+            folder = job.building / row.split
+            number = numbers.get(row.split, 0)
+            name = f"{number // _IN_A_FOLDER:04d}/{number:07d}{row.path.suffix.lower()}"
+            place_audio(row.track.audio, folder / name, job.target.audio)
+            if row.split not in files:
+                files[row.split] = stack.enter_context(_new(folder / METADATA))
+            captions = {columns[preset]: row.captions.get(preset, "") for preset in job.choice.columns}
+            line = {"file_name": name, "path": row.path.as_posix(), "text": row.text, "preset": row.preset, **captions}
             files[row.split].write(json_text(line) + "\n")
+            numbers[row.split] = number + 1
 
         job.for_each(write)
+
+
+def _new(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", newline="")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from musicflamingo_cli.exports.job import Job, json_text
 from musicflamingo_cli.exports.output import place_audio
-from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.exports.rows import Row, is_text
 from musicflamingo_cli.sidecar import caption_key
 
 _LYRICS = "lyrics"  # the preset, and the key of other tools
@@ -38,7 +38,7 @@ def write_ace_step(job: Job) -> None:
         audio = _place(row, job)
         audio.with_suffix(".caption.txt").write_text(row.text, encoding="utf-8", newline="")
         lyrics = row.info.get(caption_key(_LYRICS)) or row.info.get(_LYRICS)
-        if isinstance(lyrics, str) and lyrics.strip():
+        if isinstance(lyrics, str) and lyrics.strip() and is_text(lyrics):
             audio.with_suffix(".lyrics.txt").write_text(lyrics, encoding="utf-8", newline="")
         about = {
             "caption": row.text,

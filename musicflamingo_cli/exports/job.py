@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.budget import Budget
-from musicflamingo_cli.errors import AudioError, TrackError, kind_of
-from musicflamingo_cli.exports.rows import TRAIN, VALIDATION, Choice, Row, Tally
+from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
+from musicflamingo_cli.exports.rows import Choice, Row, Tally
 
 LINK, COPY = "link", "copy"
 RELATIVE, ABSOLUTE = "relative", "absolute"
-_RESERVED_COLUMNS = frozenset(["path", "file_name", "text", "preset", "split", "audio"])
+_OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an export goes, and how. ``paths``: None for what is usual in a format."""
+    """Where an export goes, and how. ``shard_size``: samples in a tar."""
 
     out: Path
     audio: str = LINK
-    paths: str | None = None
-    shard_size: int = 1000  # samples in a tar
+    paths: str = RELATIVE
+    shard_size: int = 1000
     overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``building`` is where to write now what will be at ``target.out``."""
+    """``building`` is where to write now what will be at ``target.out``.
+
+    ``writes_all``: not only a row's text, but all its captions are read by the trainer.
+    """
 
     root: Path  # the dataset
     building: Path
@@ -39,35 +42,60 @@ class Job:
     rows: Iterator[Row]
     tally: Tally
     budget: Budget
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that an export has: one without a name, or train and validation."""
-        return (TRAIN, VALIDATION) if self.choice.validation else ("",)
+    writes_all: bool = False
 
     def for_each(self, write: Callable[[Row], None]) -> None:
         """Write every row; one that cannot be written is counted and told, and the next one follows.
 
-        Raises OSError where nothing can be written any more.
+        Raises OSError where nothing can be written any more, and ConfigError where nothing was.
         """
         for row in self.rows:
             try:
                 write(row)
             except TrackError as error:
                 self.tally.fail(row.track.audio, error)
+            except ConfigError:
+                raise
             except OSError as error:
                 if kind_of(error) == "no space":
                     raise
                 reason = f"{error.strerror or error} ({error.filename or row.track.audio})"
                 self.tally.fail(row.track.audio, AudioError(reason, "check the file and its permissions"))
+            except Exception as error:  # of a decoder or of ours: one poisoned file must not cost the others
+                reason = f"{type(error).__name__}: {error}"
+                self.tally.fail(row.track.audio, AudioError(reason, "report it with this file"))
             else:
                 self.tally.exported += 1
-                self.budget.add(row.text)
+                count(row, self.budget, self.writes_all)
+        if not self.tally.exported:
+            raise nothing_exported(self.tally)
 
 
-def column_of(preset: str) -> str:
-    """The name of a preset's column, beside those that every row has."""
-    return f"{preset}_caption" if preset in _RESERVED_COLUMNS else preset
+def count(row: Row, budget: Budget, writes_all: bool) -> None:
+    """Count the tokens of what a trainer reads of a row."""
+    for text in dict.fromkeys([row.text, *(row.captions.values() if writes_all else ())]):
+        budget.add(text, str(row.path))
+
+
+def nothing_exported(tally: Tally) -> ConfigError:
+    """Why an export would be empty: then there is none, and an earlier one stays."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(tally.left_out.items()))
+    failed = f"{tally.failures} failed" if tally.failures else ""
+    why = "; ".join(filter(None, (reasons, failed))) or "no tracks"
+    return ConfigError(
+        f"nothing to export: {why}", "see which captions there are with: musicflamingo status DIR; then --preset NAME"
+    )
+
+
+def columns_of(presets: Sequence[str]) -> dict[str, str]:
+    """Each preset's column: its name, or where a row has such a column already, one that is free."""
+    columns: dict[str, str] = {}
+    for preset in presets:
+        name = preset
+        while name in _OWN_COLUMNS or name in columns.values() or (name != preset and name in presets):
+            name = f"{name}_caption"
+        columns[preset] = name
+    return columns
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

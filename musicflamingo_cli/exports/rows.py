@@ -12,10 +12,9 @@ from musicflamingo_cli import freshness, sidecar, tags
 from musicflamingo_cli.audio import measure
 from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
-from musicflamingo_cli.musicwords import key_of, tempo_of, words_of
-from musicflamingo_cli.types import KEY_PREFIX, Failure, Skipped, Track
+from musicflamingo_cli.musicwords import FASTEST, SLOWEST, key_of, tempo_of, words_of
+from musicflamingo_cli.types import Failure, Skipped, Track
 
-APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a track's captions
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -57,7 +56,8 @@ class Row:
     path: PurePosixPath
     text: str
     preset: str
-    captions: Mapping[str, str]  # preset to caption, only of those that there are
+    captions: Mapping[str, str]  # preset to caption, only of those that there are; with prefix and suffix
+    undressed: Mapping[str, str]  # the same without
     split: str  # TRAIN, VALIDATION, or empty where nothing is kept apart
     info: Mapping[str, Any]  # the sidecar
 
@@ -91,9 +91,13 @@ class Tally:
     exported: int = 0
     failures: int = 0
     left_out: dict[str, int] = field(default_factory=dict)  # reason to number of tracks
+    remarks: dict[str, int] = field(default_factory=dict)  # what to know of some that are exported, and their number
 
     def leave_out(self, reason: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def remark(self, text: str) -> None:
+        self.remarks[text] = self.remarks.get(text, 0) + 1
 
     def fail(self, audio: Path, error: TrackError) -> None:
         self.failures += 1
@@ -115,7 +119,7 @@ def rows_of(root: Path, choice: Choice, tally: Tally) -> Iterator[Row]:
         except SidecarError as error:
             tally.fail(item.audio, error)
             continue
-        if not _is_text(str(item.audio)):
+        if not is_text(str(item.audio)):
             tally.fail(item.audio, AudioError("its name is not UTF-8, which no dataset format can hold", "rename it"))
             continue
         row = _row(item, root, info, choice)
@@ -131,12 +135,12 @@ def captions_of(info: Mapping[str, Any], presets: Sequence[str]) -> dict[str, st
     for preset in presets:
         caption = info.get(sidecar.caption_key(preset))
         is_noise = freshness.provenance_of(info, preset).get("noise")
-        if isinstance(caption, str) and caption.strip() and _is_text(caption) and not is_noise:
+        if isinstance(caption, str) and caption.strip() and is_text(caption) and not is_noise:
             found[preset] = caption
     return found
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether it can be written as UTF-8: no lone surrogates."""
     try:
         text.encode()
@@ -157,7 +161,7 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> R
         return "no caption"
     if choice.only_complete and len(there) < len(choice.presets):
         return "not complete"
-    if choice.only_approved and info.get(APPROVED_KEY) is not True:
+    if choice.only_approved and info.get(sidecar.APPROVED_KEY) is not True:
         return "not approved"
     fit = {preset: text for preset, text in there.items() if _fits(text, choice)}
     path = PurePosixPath(track.audio.relative_to(root).as_posix())
@@ -166,7 +170,7 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> R
         return "no caption of the right length" if set(there) & set(choice.weights) else "no caption"
     dressed = {name: choice.dress(text) for name, text in fit.items()}
     split = (VALIDATION if share(str(path)) < choice.validation else TRAIN) if choice.validation else ""
-    return Row(track, path, dressed[preset], preset, dressed, split, info)
+    return Row(track, path, dressed[preset], preset, dressed, fit, split, info)
 
 
 def _fits(caption: str, choice: Choice) -> bool:
@@ -186,15 +190,16 @@ def _drawn(weights: Mapping[str, float], path: PurePosixPath, seed: int) -> str:
 
 def _facts(row: Row) -> Facts:
     size = measure(row.track.audio)
-    known = tags.describe(row.track.audio, row.info, size.seconds)
-    said = " ".join(row.captions.values())
+    described = tags.describe(row.track.audio, row.info, size.seconds)
+    known = {name: value for name, value in described.items() if is_text(value)}
+    said = " ".join(row.undressed.values())
     words = words_of(said)
-    bpm = float(known["bpm"]) if "bpm" in known else tempo_of(said)
+    bpm = float(known.get("bpm", 0))
     return Facts(
         size.seconds,
         size.rate,
         known,
-        bpm,
+        bpm if SLOWEST <= bpm <= FASTEST else tempo_of(said),
         known.get("key", "") or key_of(said),
         words.genres,
         words.instruments,

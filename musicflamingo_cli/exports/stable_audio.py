@@ -1,4 +1,4 @@
-"""stable-audio-tools, `audio_dir`: a dataset config, and a metadata module that reads the sidecars in training."""
+"""stable-audio-tools, `audio_dir`: folders of links, and a metadata module that reads the sidecars in training."""
 
 from __future__ import annotations
 
@@ -8,46 +8,48 @@ from typing import Any
 
 from musicflamingo_cli.exports import stable_audio_module
 from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.output import place_audio
 from musicflamingo_cli.exports.rows import Row
 from musicflamingo_cli.sidecar import SUFFIX
 
-CONFIG = "dataset.json"
+CONFIG, MODULE, AUDIO = "dataset.json", "metadata.py", "audio"
+READS = (".wav", ".mp3", ".flac", ".ogg", ".aif", ".opus", ".aiff")  # get_audio_filenames
 _SETTINGS_BEGIN, _SETTINGS_END = "# settings begin\n", "# settings end\n"  # lines of the module
 
 
 def write_stable_audio(job: Job) -> None:
-    """`dataset.json` and `metadata.py`, or `train.json`, `train_metadata.py` and the same for validation.
+    """`dataset.json`, `metadata.py` and `audio/`; or `train.json`, `validation.json` and a folder for each.
 
-    The captions stay in the sidecars: a track whose captions change is trained with the new ones.
+    The trainer reads all audio below a folder, stems and uncaptioned tracks, too, and what a module rejects costs it
+    a decoded file each: so it gets a folder of links to what is exported. The captions stay in the sidecars: a track
+    whose captions change is trained with the new ones.
     """
+    splits: dict[str, None] = {}
 
-    def count(row: Row) -> None:
-        """The rows are only counted: what they hold is read again by the module."""
+    def write(row: Row) -> None:
+        if row.path.suffix.lower() not in READS:
+            job.tally.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools passes over")
+        place_audio(row.track.audio, job.building / (row.split or AUDIO) / row.path, job.target.audio)
+        splits[row.split] = None
 
-    job.for_each(count)
-    for split in job.splits:
-        module = job.building / (f"{split}_metadata.py" if split else "metadata.py")
-        module.write_text(module_text(job, split), encoding="utf-8", newline="")
-        config = json_text(_config(job, split, module.name), indent=2) + "\n"
+    job.for_each(write)
+    (job.building / MODULE).write_text(module_text(job), encoding="utf-8", newline="")
+    for split in splits:
+        config = json_text(_config(job, split), indent=2) + "\n"
         (job.building / (f"{split}.json" if split else CONFIG)).write_text(config, encoding="utf-8", newline="")
 
 
-def module_text(job: Job, split: str) -> str:
+def module_text(job: Job) -> str:
     """The source of the metadata module, with this export's choice in place of its defaults."""
     choice = job.choice
     settings = {
         "root": str(job.root.absolute()),
         "suffix": SUFFIX,
         "weights": dict(choice.weights),
-        "presets": choice.presets,
         "prefix": choice.prefix,
         "postfix": choice.postfix,
         "min_words": choice.min_words,
         "max_words": choice.max_words,
-        "only_complete": choice.only_complete,
-        "only_approved": choice.only_approved,
-        "validation": choice.validation,
-        "split": split,
         "seed": choice.seed,
     }
     source = Path(stable_audio_module.__file__).read_text(encoding="utf-8")
@@ -56,10 +58,11 @@ def module_text(job: Job, split: str) -> str:
     return f"{before}SETTINGS: dict[str, Any] = json.loads({json.dumps(json.dumps(settings))})\n{after}"
 
 
-def _config(job: Job, split: str, module: str) -> dict[str, Any]:
+def _config(job: Job, split: str) -> dict[str, Any]:
+    out = job.target.out.absolute()
     dataset = {
         "id": f"{job.root.resolve().name}-{split}".rstrip("-"),
-        "path": str(job.root.absolute()),
-        "custom_metadata_module": str(job.target.out.absolute() / module),
+        "path": str(out / (split or AUDIO)),
+        "custom_metadata_module": str(out / MODULE),
     }
     return {"dataset_type": "audio_dir", "datasets": [dataset], "random_crop": True}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.exports.job import ABSOLUTE, Job, column_of, json_text
+from musicflamingo_cli.exports.job import ABSOLUTE, Job, columns_of, json_text
 from musicflamingo_cli.exports.rows import Row
 
 _ROWS_IN_A_GROUP = 1000  # of Parquet; what is held in memory
@@ -53,7 +54,7 @@ def write_parquet(job: Job) -> None:
 
 def _columns(job: Job) -> list[str]:
     split = ["split"] if job.choice.validation else []
-    return ["path", "text", "preset", *split, *map(column_of, job.choice.columns)]
+    return ["path", "text", "preset", *split, *columns_of(job.choice.columns).values()]
 
 
 def _cells(row: Row, job: Job) -> dict[str, str | None]:
@@ -61,4 +62,28 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
     cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
     if row.split:
         cells["split"] = row.split
-    return cells | {column_of(preset): row.captions.get(preset) for preset in job.choice.columns}
+    columns = columns_of(job.choice.columns)
+    return cells | {columns[preset]: row.captions.get(preset) for preset in job.choice.columns}
+
+
+def is_csv(path: Path) -> bool:
+    """Whether it looks like a table of ours: only such a file is replaced."""
+    return _begins(path, b"path,text,preset")
+
+
+def is_jsonl(path: Path) -> bool:
+    return _begins(path, b'{"path": ')
+
+
+def is_parquet(path: Path) -> bool:
+    try:
+        from pyarrow import parquet
+
+        return bool(parquet.read_schema(path).names[:3] == ["path", "text", "preset"])
+    except Exception:  # pyarrow raises errors of its own for what is no Parquet
+        return False
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start

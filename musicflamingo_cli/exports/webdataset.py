@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from musicflamingo_cli.exports.job import Job, json_text
 from musicflamingo_cli.exports.rows import Row
 
 CONFIG = "dataset.json"
+STABLE_AUDIO_READS = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".aiff", ".aif")  # its AUDIO_KEYS
 
 
 def write_webdataset(job: Job) -> None:
@@ -19,13 +20,21 @@ def write_webdataset(job: Job) -> None:
     A sample's key is its number: WebDataset ends a key at the first dot of a name, and names may have several. The
     same dataset gives the same bytes: no times, no owners.
     """
-    shards = {split: _Shards(job.building / split, job.target.shard_size) for split in job.splits}
+    shards: dict[str, _Shards] = {}
+
+    def write(row: Row) -> None:
+        if row.split not in shards:
+            shards[row.split] = _Shards(job.building / row.split, job.target.shard_size)
+        shards[row.split].add(row)
+        if row.path.suffix.lower() not in STABLE_AUDIO_READS:
+            job.tally.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools does not decode")
+
     try:
-        job.for_each(lambda row: shards[row.split].add(row))
+        job.for_each(write)
     finally:
         for shard in shards.values():
             shard.close()
-    for split in job.splits:
+    for split in shards:
         name = f"{split}.json" if split else CONFIG
         (job.building / name).write_text(json_text(_config(job, split), indent=2) + "\n", encoding="utf-8", newline="")
 
@@ -42,6 +51,7 @@ class _Shards:
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._size = folder, size
         self._samples = 0
+        self._file: IO[bytes] | None = None
         self._tar: tarfile.TarFile | None = None
 
     def add(self, row: Row) -> None:
@@ -55,26 +65,39 @@ class _Shards:
             "preset": row.preset,
             "captions": dict(row.captions),
         }
-        with row.track.audio.open("rb") as audio:
-            size = audio.seek(0, io.SEEK_END)
-            audio.seek(0)
-            tar = self._current()
-            self._write(tar, row.path.suffix, size, audio)
         text = json_text(about).encode()
-        self._write(tar, ".json", len(text), io.BytesIO(text))
+        tar = self._current()
+        begin = tar.offset
+        try:
+            with row.track.audio.open("rb") as audio:
+                size = audio.seek(0, io.SEEK_END)
+                audio.seek(0)
+                self._write(tar, row.path.suffix, size, audio)
+            self._write(tar, ".json", len(text), io.BytesIO(text))
+        except OSError:  # half a member would spoil the samples after it
+            self._cut_back(tar, begin)
+            raise
         self._samples += 1
 
     def close(self) -> None:
-        if self._tar is not None:
+        if self._tar is not None and self._file is not None:
             self._tar.close()
+            self._file.close()
 
     def _current(self) -> tarfile.TarFile:
-        if self._tar is None or self._samples % self._size == 0:
+        if self._tar is None or (self._samples % self._size == 0 and self._tar.offset):
             self.close()
             self._folder.mkdir(exist_ok=True)
-            name = self._folder / f"{self._samples // self._size:05d}.tar"
-            self._tar = tarfile.open(name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  (open until the next one)
+            self._file = (self._folder / f"{self._samples // self._size:05d}.tar").open("wb")
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         return self._tar
+
+    def _cut_back(self, tar: tarfile.TarFile, offset: int) -> None:
+        """Take off what was written to a tar since ``offset``."""
+        assert self._file is not None
+        self._file.seek(offset)
+        self._file.truncate()
+        tar.offset = offset
 
     def _write(self, tar: tarfile.TarFile, suffix: str, size: int, content: Any) -> None:
         member = tarfile.TarInfo(f"{self._samples:08d}{suffix.lower()}")

@@ -16,7 +16,7 @@ from musicflamingo_cli import runlog
 from musicflamingo_cli.audio import measure
 from musicflamingo_cli.budget import TokenCounter
 from musicflamingo_cli.dataset import find_tracks
-from musicflamingo_cli.errors import AudioError, SidecarError
+from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.exports.rows import captions_of
 from musicflamingo_cli.glimpse import thumbnail
 from musicflamingo_cli.musicwords import Words, words_of
@@ -39,6 +39,7 @@ class Entry:
     words: Words
     seconds: float = 0.0
     problem: str = ""
+    kinds: tuple[str, ...] = ()  # of the problem, as failures are counted
     thumbnail: bytes | None = None
     flags: list[str] = field(default_factory=list)
 
@@ -102,7 +103,7 @@ def gather(
         while batch := list(islice(tracks, _AT_A_TIME)):
             report.entries += pool.map(look, batch)
             progress(len(report.entries))
-    report.failures.update(entry.problem.split(":")[0] for entry in report.entries if entry.problem)
+    report.failures.update(kind for entry in report.entries for kind in entry.kinds)
     _flag_shared(report)
     _flag_lengths(report)
     return report
@@ -121,25 +122,27 @@ def _tracks(report: Report) -> Iterator[Track]:
 def _entry(
     track: Track, presets: Sequence[str], counter: TokenCounter, pictures: bool, failed: dict[Path, list[str]]
 ) -> Entry:
-    problem = ""
+    captions: dict[str, str] = {}
+    problem: TrackError | None = None
     try:
         captions = captions_of(read_sidecar(track.sidecar), presets)
     except SidecarError as error:
-        captions, problem = {}, f"{error.kind}: {error}"
+        problem = error
     entry = Entry(
         track,
         captions,
         {preset: counter.count(text) for preset, text in captions.items()},
         words_of(" ".join(captions.values())),
-        problem=problem,
     )
     try:
         entry.seconds = measure(track.audio).seconds
     except AudioError as error:
-        entry.problem = entry.problem or f"{error.kind}: {error}"
-    if not entry.problem and len(captions) < len(presets):
-        kinds = failed.get(track.audio.absolute(), [])
-        entry.problem = ", ".join(dict.fromkeys(kinds))
+        problem = problem or error
+    if problem is not None:
+        entry.kinds, entry.problem = (problem.kind,), f"{problem.kind}: {problem}"
+    elif len(captions) < len(presets):
+        entry.kinds = tuple(dict.fromkeys(failed.get(track.audio.absolute(), [])))
+        entry.problem = ", ".join(entry.kinds)
     if pictures and entry.seconds:
         entry.thumbnail = thumbnail(track.audio)
     return entry

@@ -27,7 +27,7 @@ for (const [index, track] of data.tracks.entries()) {
 function showTotals() {
   byId("path").textContent = data.dataset;
   const tracks = data.tracks.length;
-  const failures = Object.values(data.failures).reduce((sum, number) => sum + number, 0);
+  const failures = data.tracks.filter((track) => track.problem).length;
   const cards = [
     [tracks, "tracks"],
     [data.hours < 10 ? data.hours.toFixed(2) : Math.round(data.hours), "hours of audio"],
@@ -82,7 +82,9 @@ function showCharts() {
   const tokens = tracks.flatMap((track) => Object.values(track.tokens));
   const limits = Object.entries(data.limits);
   const cuts = limits.map(([name, limit]) => `${tokens.filter((n) => n > limit).length} beyond ${limit} (${name})`);
-  const high = Math.max(limits[0][1] * 2, ...tokens.map((n) => Math.ceil(n / 50) * 50));
+  // Not Math.max(...tokens): a call has no room for a hundred thousand arguments.
+  const longest = tokens.reduce((most, n) => Math.max(most, n), 0);
+  const high = Math.max(limits[0][1] * 2, Math.ceil(longest / 50) * 50);
   const tempi = tracks.map((track) => track.tempo).filter(Boolean);
   byId("charts").append(
     bars("Captions of each preset", Object.entries(data.coverage), tracks.length),
@@ -115,8 +117,10 @@ const FILTERS = {
   problem: ["with problems", (track) => track.problem],
   shared: ["shared captions", (track) => track.flags.includes("shared caption")],
   unusual: ["unusual length", (track) => track.flags.includes("unusual length")],
-  long: [`beyond ${Object.values(data.limits)[0]} tokens`, (track) => track.longest > Object.values(data.limits)[0]],
 };
+for (const [name, limit] of Object.entries(data.limits)) {
+  FILTERS[`beyond${limit}`] = [`beyond ${limit} tokens (${name})`, (track) => track.longest > limit];
+}
 const SORTS = {
   name: (track) => track.index,
   seconds: (track) => track.seconds,
@@ -148,35 +152,32 @@ function select() {
 function drawMore() {
   byId("tracks").append(...shown.slice(drawn, drawn + CHUNK).map(row));
   drawn = Math.min(shown.length, drawn + CHUNK);
-  byId("more").textContent = drawn < shown.length ? `${shown.length - drawn} more as you scroll` : "";
+  const left = shown.length - drawn;
+  byId("more").textContent = left ? `${left} more as you scroll` : shown.length ? "" : "No tracks.";
 }
 
 function row(track) {
   const about = element("div", { className: "soft" },
     ...[...track.flags, track.problem].filter(Boolean).map((flag) => element("span", { className: "flag", textContent: flag })),
     [...track.genres, ...track.moods].slice(0, 6).join(", "));
-  const made = element("tr", { className: "track", tabIndex: 0 },
+  const name = element("button", { className: "open", textContent: track.name });
+  name.setAttribute("aria-expanded", "false");
+  const made = element("tr", { className: "track" },
     element("td", { className: "picture" }, picture(track)),
-    element("td", { className: "name" }, track.name, about),
+    element("td", { className: "name" }, name, about),
     element("td", { className: "number", textContent: clock(track.seconds) }),
     element("td", { className: "number", textContent: track.tempo ? `${track.tempo} BPM` : "" }),
     element("td", { className: "number", textContent: track.key }),
     element("td", { className: "number", textContent: track.longest || "" }),
     element("td", { className: "number", textContent: `${track.number}/${data.presets.length}` }));
-  made.setAttribute("aria-expanded", "false");
-  made.addEventListener("click", () => toggle(made, track));
-  made.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      toggle(made, track);
-    }
-  });
+  made.addEventListener("click", () => toggle(made, track)); // a key on the button clicks, too
   return made;
 }
 
 function toggle(made, track) {
-  const open = made.getAttribute("aria-expanded") === "true";
-  made.setAttribute("aria-expanded", String(!open));
+  const button = made.querySelector("button");
+  const open = button.getAttribute("aria-expanded") === "true";
+  button.setAttribute("aria-expanded", String(!open));
   if (open) {
     made.nextElementSibling.remove();
     return;
@@ -225,8 +226,8 @@ function showTools() {
   for (const button of document.querySelectorAll("button[data-sort]")) {
     button.addEventListener("click", () => {
       sort = { by: button.dataset.sort, down: sort.by === button.dataset.sort && !sort.down };
-      for (const other of document.querySelectorAll("button[data-sort]")) other.removeAttribute("aria-sort");
-      button.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+      for (const head of document.querySelectorAll("th")) head.removeAttribute("aria-sort");
+      button.parentElement.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
       select();
     });
   }

@@ -14,7 +14,6 @@ from typing import Any
 
 from musicflamingo_cli import __version__
 from musicflamingo_cli.budget import LIMITS
-from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports.output import new_file
 from musicflamingo_cli.glimpse import COLUMNS, ROWS
 from musicflamingo_cli.report.contents import Entry, Report
@@ -26,10 +25,14 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 def write_page(report: Report, out: Path) -> None:
     """Write the page, whole or not at all. Raises ConfigError where ``out`` is something else than a report."""
-    if out.is_file() and MARKER not in out.read_text(encoding="utf-8", errors="replace")[:200]:
-        raise ConfigError(f"{out} exists, and is no report", "name another file with --out")
-    with new_file(out, overwrite=True) as building:
+    with new_file(out, overwrite=True, is_ours=is_report) as building:
         building.write_text(render(report, out.parent), encoding="utf-8", newline="")
+
+
+def is_report(file: Path) -> bool:
+    """Whether a file is a page of ours, which a later one replaces."""
+    with file.open("rb") as page:
+        return MARKER.encode() in page.read(200)
 
 
 def render(report: Report, folder: Path) -> str:
