@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicflamingo_cli.disk import free_bytes
 from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
@@ -133,7 +133,7 @@ def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
 
 def _require_room(folder: Path, samples: int) -> None:
     """Raises NoRoomError before a clip is written that the disk cannot hold: others need its last megabytes, too."""
-    needed, free = samples * _BYTES_PER_SAMPLE + _SPARE, shutil.disk_usage(folder).free
+    needed, free = samples * _BYTES_PER_SAMPLE + _SPARE, free_bytes(folder)
     if needed > free:
         raise NoRoomError(
             f"{needed >> 20} MiB are needed for a clip in {folder.parent}, {free >> 20} MiB are free",

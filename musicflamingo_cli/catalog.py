@@ -12,10 +12,9 @@ from pathlib import PurePath
 from musicflamingo_cli.config import data_file
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.hub import HubFile
-from musicflamingo_cli.memory import Memory
+from musicflamingo_cli.memory import RESERVE, Memory
 
 GB = 10**9
-RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
 _TOKENS = 8192  # five minutes of audio and an answer: what a slot is counted with
 _SLOTS = 4
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from musicflamingo_cli import __version__, llama_cpp, memory
 from musicflamingo_cli.captioner import resolve_model
 from musicflamingo_cli.config import Settings, llama_cache_dir, user_config_dir, user_log_dir
+from musicflamingo_cli.disk import free_bytes, nearest_existing
 from musicflamingo_cli.engines.embedded import HOW_TO_INSTALL, embedded_server
 from musicflamingo_cli.errors import EXIT_TRACK_FAILED, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.models import installed
@@ -117,8 +117,7 @@ def _decoders() -> Iterator[Check]:
 
 def _disks(settings: Settings) -> Iterator[Check]:
     for name, folder in (("models' disk", settings.models_folder), ("temporary disk", Path(tempfile.gettempdir()))):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(existing).free
+        free = free_bytes(folder)
         enough = free > _LITTLE_SPACE
         yield Check(
             name, OK if enough else WARNING, f"{free / _GB:.1f} GB free in {folder}", "" if enough else "make room"
@@ -135,8 +134,7 @@ def _folders(settings: Settings) -> Iterator[Check]:
     }
     locked = []
     for name, folder in folders.items():
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not os.access(existing, os.W_OK | os.X_OK):
+        if not os.access(nearest_existing(folder), os.W_OK | os.X_OK):
             locked.append(f"{name} ({folder})")
     if locked:
         hint = "give yourself permission, or name other folders (--models-dir, TMPDIR, XDG_CONFIG_HOME)"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from musicflamingo_cli.disk import free_bytes
 from musicflamingo_cli.errors import HubUnreachableError, ModelError
 
 T = TypeVar("T")
@@ -119,8 +119,7 @@ def _checked(file: HubFile, target: Path, say: Callable[[str], None]) -> Path:
 def require_space(files: list[HubFile], folder: Path) -> None:
     """Raises ModelError where the disk cannot hold what of ``files`` is still to come."""
     missing = sum(file.size - _have(file, folder) for file in files)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if missing and missing + _SPARE > free:
         raise ModelError(
             f"{(missing + _SPARE) / 1e9:.1f} GB are needed in {folder}, {free / 1e9:.1f} GB are free",

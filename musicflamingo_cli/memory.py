@@ -14,6 +14,7 @@ from pathlib import Path
 from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.errors import ToolMissingError
 
+RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
 _MIB = 1 << 20
 # `  CUDA0: NVIDIA H200 (143156 MiB, 142597 MiB free)`, the same for every backend (common/arg.cpp, --list-devices).
 _DEVICE = re.compile(r"^\s+(\S+): (.*) \((\d+) MiB, (\d+) MiB free\)$", re.MULTILINE)

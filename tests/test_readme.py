@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line]
+DEFAULT = ("full", "technical", "genre_mood", "instrumentation", "structure")
 # Run in tests of their own, or they download.
 NOT_RUN = (
     "make demo",
@@ -39,9 +40,8 @@ def test_the_commands_run(
 ) -> None:
     make_wav("music/a.wav")
     captioned = make_wav("music/captioned.wav").with_suffix(".INFO")
-    names = ("full", "technical", "genre_mood", "instrumentation", "structure")
     caption = "A calm piece with piano, in words enough."
-    captioned.write_text(json.dumps({f"music_flamingo_{name}": caption for name in names}))
+    captioned.write_text(json.dumps({f"music_flamingo_{name}": caption for name in DEFAULT}))
     make_wav("song.wav").rename(tmp_path / "song.flac")
     shutil.copytree(tmp_path / "music", Path(os.environ["HOME"]) / "Music")
     shutil.copytree(tiny_models, tmp_path / "models")
@@ -93,8 +93,7 @@ def test_the_python_example_runs(
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("MUSICFLAMINGO_LLAMA_DIR", str(real_llama_dir))
     # Short answers and one thread, since the tests beside this one use the others.
-    names = ("full", "technical", "genre_mood", "instrumentation", "structure")
-    limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in names)
+    limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in DEFAULT)
     (tmp_path / "prompts.yaml").write_text(f"presets:\n{limits}")
     (tmp_path / "config.yaml").write_text("threads: 1\nprompts: prompts.yaml\n")
     monkeypatch.setenv("MUSICFLAMINGO_CONFIG", str(tmp_path / "config.yaml"))

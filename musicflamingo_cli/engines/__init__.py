@@ -61,9 +61,11 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
         except ToolMissingError as error:
             passed_over.append(f"not {name}: {error}")
             reason = "it is what there is"
+    from musicflamingo_cli.engines.embedded import HOW_TO_INSTALL
+
     raise ToolMissingError(
         f"there is no llama.cpp here ({'; '.join(passed_over)})",
-        "build it with: musicflamingo build; or without a compiler: pip install xllamacpp;"
+        f"build it with: musicflamingo build; or without a compiler: {HOW_TO_INSTALL};"
         " or name the folder of your own build with --llama-dir",
     )
 

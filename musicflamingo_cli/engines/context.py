@@ -16,7 +16,6 @@ _SMALLEST = 4096  # tokens: two minutes and an answer
 # A GPU's decoding is bound by reading the weights, which all slots then share; a CPU's by its arithmetic, which they
 # do not: there, more than one gained nothing (README, "Engines, and how fast they are").
 _MOST_SLOTS_GPU, _MOST_SLOTS_CPU = 4, 1
-_RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
 _AT_EASE = 4  # a quarter of what is free may be taken for clips that are yet to come
 
 
@@ -46,7 +45,7 @@ class Room:
         self._slots_are_given = settings.slots is not None
         there = memory.for_llama_cpp(command, settings.gpu_layers)
         self._most = min(settings.slots or (_MOST_SLOTS_GPU if there.is_gpu else _MOST_SLOTS_CPU), at_once)
-        self._free = max(0, there.free - model.size - _RESERVE)  # bytes
+        self._free = max(0, there.free - model.size - memory.RESERVE)  # bytes
         self.lanes = self._slots_that_fit(settings.ctx_size or _SMALLEST)
 
     def for_clip(self, context: int) -> tuple[int, int]:
