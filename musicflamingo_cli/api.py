@@ -1,8 +1,6 @@
 """Music Flamingo from Python: the same engines, settings, presets and errors as the command line.
 
->>> from musicflamingo_cli import MusicFlamingoGGUF                         # doctest: +SKIP
->>> with MusicFlamingoGGUF(model_name="Q6_K") as flamingo:                  # doctest: +SKIP
-...     flamingo.analyze("track.flac")["full"]
+README.md shows it in use, and its example runs as a test.
 """
 
 from __future__ import annotations

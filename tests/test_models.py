@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import shutil
 import struct
 from pathlib import Path
@@ -176,7 +175,3 @@ def test_the_quant_in_a_name(name: str, quant: str) -> None:
 
 def test_the_models_folder_of_a_checkout_is_its_own() -> None:
     assert default_models_dir() == Path(__file__).parent.parent / "models"
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(models).failed == 0

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicflamingo_cli import prompts
 from musicflamingo_cli.config import built_in_prompts, prompts_files, user_config_dir
 from musicflamingo_cli.errors import ConfigError, PromptError
 from musicflamingo_cli.prompts import VARIABLES, Preset, choose, fill, load_presets, read_presets
@@ -138,7 +136,3 @@ def test_the_hash_names_the_question() -> None:
     assert preset.template_hash == Preset("other", "y", default=True).template_hash
     assert preset.template_hash != Preset("x", "z").template_hash
     assert preset.template_hash != Preset("x", "y", max_tokens=9).template_hash
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(prompts).failed == 0

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import doctest
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicflamingo_cli import text
 from musicflamingo_cli.text import judge, loops, normalize_text, whole_sentences
 
 
@@ -149,7 +147,3 @@ def test_loops(words: str, looping: bool) -> None:
 )
 def test_whole_sentences(cut: str, whole: str) -> None:
     assert whole_sentences(cut) == whole
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(text).failed == 0
