@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := musicflamingo_cli tests benchmarks docs
+SOURCES := musicflamingo_cli tiny_flamingo tests benchmarks docs
 # The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

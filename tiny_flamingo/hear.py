@@ -1,0 +1,128 @@
+"""Stage one, ``python -m tiny_flamingo.hear``: the encoder learns what sounds when, and what the song is.
+
+Pieces of 8 s first (attention over 400 positions, seven times as many songs a second), then whole windows of
+30 s padded with silence, as llama.cpp feeds them. Every frame has a truth of its own (notes and hits), so the
+first layers learn in minutes what the labels of a whole song would teach them in days.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tiny_flamingo import data
+from tiny_flamingo.model import Heads, config, encoder_of, hear, keep_positions_clean, new_model
+
+STEPS = {"piece": 3600, "window": 1500}
+BATCH = {"piece": 24, "window": 12}
+RATE = {"piece": 1.5e-3, "window": 6e-4}
+FIRST_LAYERS = 4  # see seed.py for the fifth
+SHAPE = {"piece": data.PIECE, "window": data.WINDOW}
+
+
+class Ears(nn.Module):
+    """The encoder and its heads."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.tower = encoder_of(new_model(config(8, audio_token=7, end=6, pad=5, encoder_layers=layers)))
+        self.heads = Heads()
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        middle, output = hear(self.tower, mel)
+        return self.heads.score(middle), self.heads.split(output)
+
+
+def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[str, float]]:
+    mel, score, labels = batch
+    rows, guesses = ears(mel)
+    rare = torch.ones(score.shape[-1])
+    rare[24:] = 4.0  # an onset is short
+    total = 4 * F.binary_cross_entropy_with_logits(rows, score, pos_weight=rare)
+    right = {"score": total.item()}
+    for index, (name, logits) in enumerate(guesses.items()):
+        if stage == "piece" and name in ("structure", "dynamics"):
+            continue
+        truth = labels[:, index]
+        logits = logits[:, 4::8]  # every token is to know; an eighth of them are asked
+        total = total + F.cross_entropy(logits.flatten(0, 1), truth.repeat_interleave(logits.shape[1]))
+        right[name] = float((logits.softmax(-1).mean(1).argmax(-1) == truth).float().mean())
+    return total, right
+
+
+def start_from(ears: Ears, checkpoint: Path) -> None:
+    """Take over the weights of another run, but not its positions."""
+    weights = torch.load(checkpoint)["ears"]
+    weights.pop("tower.embed_positions.weight")
+    ears.load_state_dict(weights, strict=False)
+
+
+def layers_in(checkpoint: Path) -> int:
+    """How many layers a checkpoint's encoder has; none where there is no checkpoint."""
+    if not checkpoint.exists():
+        return 0
+    names = [name.split(".") for name in torch.load(checkpoint)["ears"]]
+    return 1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"])
+
+
+def train(folder: Path, stage: str, steps: int, start: Path | None) -> None:
+    torch.manual_seed(0)
+    ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
+    keep_positions_clean(ears.tower)
+    optimizer = torch.optim.AdamW(ears.parameters(), lr=RATE[stage], weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE[stage], total_steps=steps, pct_start=0.05)
+    parts = {"ears": ears, "optimizer": optimizer, "schedule": schedule}
+    checkpoint, step = folder / f"{stage}.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        step = saved["step"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    elif start or stage == "window":
+        start_from(ears, start or folder / "piece.pt")
+    average: dict[str, float] = {}
+    started = time.monotonic()
+    for batch in data.batches(SHAPE[stage], step, steps, BATCH[stage]):
+        loss, right = losses(ears, batch, stage)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(ears.parameters(), 1.0)
+        optimizer.step()
+        keep_positions_clean(ears.tower)
+        schedule.step()
+        step += 1
+        for name, value in {"loss": loss.item(), **right}.items():
+            average[name] = 0.98 * average.get(name, value) + 0.02 * value
+        if step % 50 == 0:
+            words = " ".join(f"{name} {value:.3f}" for name, value in average.items())
+            print(f"{stage} {step} {time.monotonic() - started:.0f}s {words}", flush=True)
+        if step % 250 == 0 or step == steps:
+            save(checkpoint, {"step": step, **{n: part.state_dict() for n, part in parts.items()}})
+
+
+def save(path: Path, state: dict[str, object]) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("stage", choices=list(STEPS))
+    options.add_argument("folder", type=Path)
+    options.add_argument("--steps", type=int)
+    options.add_argument("--start", type=Path, help="begin with the weights of this checkpoint")
+    options.add_argument("--threads", type=int, default=2)
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    train(chosen.folder, chosen.stage, chosen.steps or STEPS[chosen.stage], chosen.start)
+
+
+if __name__ == "__main__":
+    main()

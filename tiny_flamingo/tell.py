@@ -1,0 +1,180 @@
+"""Stage two, ``python -m tiny_flamingo.tell FOLDER``: the language model learns to say what the encoder heard.
+
+The encoder is done; what it makes of some thousand songs is computed once and kept. Every one of its output tokens
+knows all labels (hear.py asks them so), therefore a short run of tokens will do at first: four times the speed. The
+last steps see whole windows, as the product feeds them. It can begin while the encoder still learns windows, over what
+it makes of pieces (``--hear piece``), and go on from there (``--start``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
+
+from tiny_flamingo import captions, data, music, tokens
+from tiny_flamingo.hear import SHAPE, Ears, layers_in, save
+from tiny_flamingo.model import WIDTH, config, hear, new_model
+
+SONGS = 3000
+SHORT = 96  # audio tokens of an example at first
+STEPS, WHOLE_STEPS = 3000, 300
+BATCH, WHOLE_BATCH = 32, 12
+RATE = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the encoder made of songs: (songs, tokens, width) in half precision, on disk."""
+
+    outputs: np.memmap
+    first: int  # seed of the first song
+    shape: data.Shape
+
+    def song(self, index: int) -> music.Song:
+        return music.random_song(self.first + index, seconds=self.shape.seconds, steady=self.shape.steady)
+
+
+def listen(ears: Ears, path: Path, first: int, count: int, which: data.Shape) -> Heard:
+    """Run the encoder over songs, or go on where an earlier call stopped."""
+    shape = (count, round(25 * which.window), WIDTH)
+    done_file = path.with_suffix(".done")
+    done = int(done_file.read_text()) if done_file.exists() else 0
+    outputs = np.memmap(path, np.float16, "r+" if path.exists() else "w+", shape=shape)
+    songs = data.Music(which, first, count)
+    with torch.inference_mode():
+        for start in range(done, count, 10):
+            mel = torch.stack([songs[index][0] for index in range(start, min(count, start + 10))])
+            outputs[start : start + len(mel)] = hear(ears.tower, mel)[1].numpy().astype(np.float16)
+            done_file.write_text(str(start + len(mel)))
+    return Heard(outputs, first, which)
+
+
+def new_flamingo(ears: Ears, layers: int, tokenizer: PreTrainedTokenizerFast) -> AudioFlamingo3ForConditionalGeneration:
+    """The whole model, with the trained encoder in it."""
+    sound, end, pad = tokenizer.convert_tokens_to_ids([tokens.SOUND, tokens.END, tokens.END_OF_TEXT])
+    model = new_model(config(len(tokenizer), sound, end, pad, encoder_layers=layers))
+    model.model.audio_tower.load_state_dict(ears.tower.state_dict())
+    return model
+
+
+class Teller(nn.Module):
+    """Projector and language model over the encoder's kept outputs."""
+
+    def __init__(self, model: AudioFlamingo3ForConditionalGeneration) -> None:
+        super().__init__()
+        self.projector = model.model.multi_modal_projector
+        self.language = model.model.language_model
+        self.head = model.lm_head
+
+    def forward(self, before: Tensor, audio: Tensor, after: Tensor) -> Tensor:
+        """Logits of ``after``'s positions: (batch, after, vocabulary)."""
+        embed = self.language.get_input_embeddings()
+        inputs = torch.cat([embed(before), self.projector(audio), embed(after)], dim=1)
+        states = self.language(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return self.head(states[:, -after.shape[1] :])
+
+
+def example(
+    tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], song: music.Song, draw: random.Random
+) -> tuple[list[int], int]:
+    """Tokens after the audio, and how many of them are the question's."""
+    kind = draw.choice(list(asked))
+    question = f"{draw.choice(asked[kind])}{tokens.END}\n{tokens.START}assistant\n"
+    answer = f"{captions.caption(song, kind, draw)}{tokens.END}"
+    question_ids, answer_ids = tokenizer(question)["input_ids"], tokenizer(answer)["input_ids"]
+    return question_ids + answer_ids, len(question_ids)
+
+
+def batch(
+    heard: Heard, tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], step: int, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(audio, text after it, targets): targets are -100 but for the answers."""
+    draw = random.Random(step)
+    size = WHOLE_BATCH if whole else BATCH
+    tokens_there = heard.outputs.shape[1]
+    length = tokens_there if whole else draw.randint(SHORT // 2, SHORT)
+    audio, texts = [], []
+    for _ in range(size):
+        index = draw.randrange(len(heard.outputs))
+        start = draw.randrange(tokens_there - length + 1)
+        audio.append(torch.from_numpy(heard.outputs[index, start : start + length].astype(np.float32)))
+        texts.append(example(tokenizer, asked, heard.song(index), draw))
+    longest = max(len(text) for text, _ in texts)
+    after = torch.full((size, longest), tokenizer.pad_token_id)
+    targets = torch.full((size, longest), -100)
+    for row, (text, question) in enumerate(texts):
+        after[row, : len(text)] = torch.tensor(text)
+        targets[row, question - 1 : len(text) - 1] = torch.tensor(text[question:])
+    return torch.stack(audio), after, targets
+
+
+def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, start: Path | None) -> None:
+    torch.manual_seed(0)
+    tokenizer = tokens.load_or_train(folder)
+    asked = tokens.prompts()
+    layers = layers_in(folder / f"{stage}.pt")
+    ears = Ears(layers)
+    ears.load_state_dict(torch.load(folder / f"{stage}.pt")["ears"])
+    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", data.TRAIN_SEEDS * 2, songs, SHAPE[stage])
+    model = new_flamingo(ears, layers, tokenizer)
+    teller = Teller(model)
+    total = steps + whole_steps
+    optimizer = torch.optim.AdamW(teller.parameters(), lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=total, pct_start=0.05)
+    parts = {"teller": teller, "optimizer": optimizer, "schedule": schedule}
+    checkpoint, step = folder / f"tell-{stage}.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        step = saved["step"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    elif start:
+        teller.load_state_dict(torch.load(start)["teller"])
+    before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
+    average, started = 0.0, time.monotonic()
+    while step < total:
+        audio, after, targets = batch(heard, tokenizer, asked, step, whole=step >= steps)
+        logits = teller(before.expand(len(audio), -1), audio, after)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(teller.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        step += 1
+        average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
+        if step % 50 == 0:
+            print(f"tell {step} {time.monotonic() - started:.0f}s loss {average:.4f}", flush=True)
+        if step % 250 == 0 or step == total:
+            save(checkpoint, {"step": step, **{name: part.state_dict() for name, part in parts.items()}})
+    model.save_pretrained(folder / f"model-{stage}")
+    tokenizer.save_pretrained(folder / f"model-{stage}")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument(
+        "--hear", choices=list(SHAPE), default="window", help="which of hear.py's stages to begin from"
+    )
+    options.add_argument("--start", type=Path, help="begin with the weights of this tell-*.pt")
+    options.add_argument("--songs", type=int, default=SONGS)
+    options.add_argument("--steps", type=int, default=STEPS)
+    options.add_argument("--whole-steps", type=int, default=WHOLE_STEPS)
+    options.add_argument("--threads", type=int, default=2)
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    train(chosen.folder, chosen.hear, chosen.steps, chosen.whole_steps, chosen.songs, chosen.start)
+
+
+if __name__ == "__main__":
+    main()
