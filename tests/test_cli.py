@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from musicflamingo_cli.cli import app
 from musicflamingo_cli.sidecar import read_sidecar
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
@@ -291,3 +294,21 @@ def test_help_of_every_command() -> None:
         done = musicflamingo(*command, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("caption", ("[auto]", "[42]", "[as many as fit]", "[the default ones]")),
+        ("export", ("[full]", "[link]", "[1000]", "[named after DIR, here]")),
+        ("report", ("[the default ones]", "[DIR's name-report.html, here]")),
+        ("demo", ("[music made on the spot]",)),
+        ("models check", ("[all that are here]",)),
+        ("prompts check", ("[those in force]",)),
+    ],
+)
+def test_help_shows_what_is_used_where_nothing_is_said(command: str, shown: tuple[str, ...]) -> None:
+    """Rich takes words in brackets for styles, and swallows them."""
+    text = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(app, [*command.split(), "--help"]).stdout
+    words = " ".join(re.sub(r"[│\s]+", " ", text).split())
+    assert all(default in words for default in shown)

@@ -16,7 +16,8 @@ def demo(
     common: Common,
     json: Json,
     audio: Annotated[
-        list[Path] | None, typer.Argument(help="Files to use (copied).  [music made on the spot]", metavar="[AUDIO...]")
+        list[Path] | None,
+        typer.Argument(help="Files to use (copied).  \\[music made on the spot]", metavar="[AUDIO...]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")] = Path("musicflamingo-demo"),
 ) -> None:

@@ -25,11 +25,11 @@ def export(
     common: Common,
     json: Json,
     out: Annotated[
-        Path | None, typer.Argument(help="A new folder or file.  [named after DIR, here]", metavar="OUT")
+        Path | None, typer.Argument(help="A new folder or file.  \\[named after DIR, here]", metavar="OUT")
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  [full]"),
+        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  \\[full]"),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Words before each caption: a trigger word.")] = "",
     suffix: Annotated[str, typer.Option("--suffix", help="Words after each caption.")] = "",
@@ -44,10 +44,10 @@ def export(
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For the mix.")] = 42,
     audio: Annotated[
-        str | None, typer.Option("--audio", help="link or copy the audio into the export.  [link]")
+        str | None, typer.Option("--audio", help="link or copy the audio into the export.  \\[link]")
     ] = None,
     paths: Annotated[
-        str | None, typer.Option("--paths", help="relative (to DIR) or absolute, in tables.  [relative]")
+        str | None, typer.Option("--paths", help="relative (to DIR) or absolute, in tables.  \\[relative]")
     ] = None,
     shard_size: Annotated[
         int | None, typer.Option("--shard-size", help="Samples in a tar (webdataset).  [1000]", min=1)

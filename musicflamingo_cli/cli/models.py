@@ -126,7 +126,7 @@ def path(name: Name, common: Common, json: Json) -> None:
 def check(
     common: Common,
     json: Json,
-    name: Annotated[str | None, typer.Argument(help="A model.  [all that are here]")] = None,
+    name: Annotated[str | None, typer.Argument(help="A model.  \\[all that are here]")] = None,
     mmproj: Annotated[Path | None, typer.Option("--mmproj", help="Its projector.", metavar="PATH")] = None,
 ) -> None:
     """Read the headers of a model and its projector, and fail early what llama.cpp would fail late."""

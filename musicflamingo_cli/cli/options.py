@@ -25,6 +25,7 @@ _ASKING = "Model and sampling"
 
 
 def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
+    help = help.replace("[", "\\[")  # rich would take [auto] for a style and show nothing
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 

@@ -107,7 +107,7 @@ def edit(common: Common, json: Json) -> None:
 def check(
     common: Common,
     json: Json,
-    file: Annotated[Path | None, typer.Argument(help="A presets file.  [those in force]", metavar="FILE")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A presets file.  \\[those in force]", metavar="FILE")] = None,
 ) -> None:
     """Read a presets file strictly, and say what is wrong."""
     from musicflamingo_cli.config import prompts_files

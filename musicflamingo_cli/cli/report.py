@@ -15,9 +15,9 @@ def report(
     dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
     common: Common,
     json: Json,
-    out: Annotated[Path | None, typer.Option("--out", help="The page.  [DIR's name-report.html, here]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The page.  \\[DIR's name-report.html, here]")] = None,
     preset: Annotated[
-        list[str] | None, typer.Option("--preset", "-p", help="Only these presets.  [the default ones]")
+        list[str] | None, typer.Option("--preset", "-p", help="Only these presets.  \\[the default ones]")
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
