@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +89,7 @@ class MusicFlamingoGGUF:
         self.settings = load_settings(typed_settings(given, "MusicFlamingoGGUF"))
         self._stack = contextlib.ExitStack()
         self._captioner: Captioner | None = None
-        self._opening = threading.Lock()  # an engine is gigabytes: never two, whoever asks first
+        self._opening = threading.RLock()  # an engine is gigabytes: never two, whoever asks first
 
     def __enter__(self) -> MusicFlamingoGGUF:
         return self
@@ -176,12 +177,13 @@ class MusicFlamingoGGUF:
                 return _failed(path, "error", str(error), hint)
 
         def submit(path: Path) -> Future[Analysis]:
-            sidecar = track_for(path).sidecar if path.name else path
-            if save and sidecar in sidecars:  # the later one would replace the captions of the first
-                done: Future[Analysis] = Future()
-                done.set_result(_failed(path, "skipped", f"another file has the same sidecar, {sidecar.name}", ""))
-                return done
-            sidecars.add(sidecar)
+            if save and path.name:
+                sidecar = Path(os.path.realpath(track_for(path).sidecar))
+                if sidecar in sidecars:  # the later one would replace the captions of the first
+                    done: Future[Analysis] = Future()
+                    done.set_result(_failed(path, "skipped", f"{sidecar.name} is saved by a file before it", ""))
+                    return done
+                sidecars.add(sidecar)
             return pool.submit(ask, path)
 
         waiting = map(Path, paths)

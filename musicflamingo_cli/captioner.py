@@ -73,9 +73,9 @@ class Captioner:
                         self._ask(clip, prompts, captions, failures)
                 except BaseException:
                     with contextlib.suppress(TrackError):
-                        self._save(track, captions, clip, info)
+                        self._save(track, captions, clip)
                     raise
-                saved = self._save(track, captions, clip, info)
+                saved = self._save(track, captions, clip)
         except (ToolMissingError, ModelError):  # no track can be captioned: that ends the run
             raise
         except TrackError as error:
@@ -132,13 +132,11 @@ class Captioner:
             "try another --seed, or more --retries",
         )
 
-    def _save(self, track: Track, captions: Sequence[Caption], clip: Clip, info: Mapping[str, Any]) -> bool:
+    def _save(self, track: Track, captions: Sequence[Caption], clip: Clip) -> bool:
         if not captions or not self.policy.save:
             return False
         keys: dict[str, Any] = {sidecar.caption_key(caption.preset): caption.text for caption in captions}
         keys[sidecar.MODEL_KEY] = self.model.label
-        if info.get(sidecar.APPROVED_KEY):
-            keys[sidecar.APPROVED_KEY] = False  # what was approved is not what stands there now
         keys[sidecar.PROVENANCE_KEY] = {c.preset: self._provenance(c, clip) for c in captions}
         sidecar.merge_sidecar(track.sidecar, keys)
         return True

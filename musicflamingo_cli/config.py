@@ -138,8 +138,15 @@ def _read_file(file: Path, required: bool) -> dict[str, Any]:
 
 def typed_settings(given: dict[str, Any], place: str) -> dict[str, Any]:
     """Settings as a program gives them, of the right types, those that are None left out. Raises ConfigError."""
-    texts = {name: str(Path(value).expanduser()) if isinstance(value, Path) else value for name, value in given.items()}
-    return _typed(texts, Path(place), "see: musicflamingo doctor --json, which names all settings")
+    hint = "see: musicflamingo doctor --json, which names all settings"
+    return _typed({name: _plain(value) for name, value in given.items()}, Path(place), hint)
+
+
+def _plain(value: Any) -> Any:
+    """A path, or a number of numpy's, as YAML would have it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") else value
 
 
 def _typed(data: dict[str, Any], file: Path, hint: str) -> dict[str, Any]:
@@ -155,8 +162,11 @@ def _typed(data: dict[str, Any], file: Path, hint: str) -> dict[str, Any]:
 
 def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
     """A YAML value as the field's type; a relative path is meant from the config file's folder."""
-    if "Path" in kind and isinstance(value, str):
-        return file.parent / Path(value).expanduser()
+    if "Path" in kind and isinstance(value, str) and value:
+        try:
+            return file.parent / Path(value).expanduser()
+        except RuntimeError as error:  # ~somebody who is not
+            raise ConfigError(f"{file}: {key} cannot be {value!r}: {error}", hint) from error
     if "float" in kind and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if "int" in kind and isinstance(value, int) and not isinstance(value, bool):

@@ -186,6 +186,12 @@ def _check(file: Path) -> str:
     return f"edit it, then: musicflamingo prompts check '{file}'"
 
 
+def require_caption_name(name: str) -> None:
+    """Raises ConfigError where a preset's name is that of a sidecar key which is no caption."""
+    if name in RESERVED_NAMES:
+        raise ConfigError(f"--preset {name}: that key of a sidecar is no caption", "see: musicflamingo prompts list")
+
+
 def choose(presets: Mapping[str, Preset], names: Sequence[str]) -> list[Preset]:
     """The named presets in the order given, or the default ones. Raises ConfigError for an unknown name."""
     if not names:

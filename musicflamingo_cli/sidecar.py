@@ -22,7 +22,7 @@ from musicflamingo_cli.types import KEY_PREFIX
 SUFFIX = ".INFO"
 MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
-APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a track's captions; never set by us
+APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a track's captions; we only take it back
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools that share these files
 
 LOCK_SUFFIX = ".lock"
@@ -47,7 +47,8 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
     """Set our keys in a sidecar, under its lock, durably; return whether anything changed.
 
     ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values; the provenance object is merged
-    preset by preset. Raises SidecarError, and then the file is as it was.
+    preset by preset, and captions that change are no longer approved. Raises SidecarError, and then the file is as it
+    was.
     """
     path = Path(path)
     foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
@@ -56,10 +57,11 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
 
     def change(text: str | None) -> str:
         values = dict(ours)
-        if text is not None and PROVENANCE_KEY in values:
-            before = _parse(text, path).get(PROVENANCE_KEY)
-            if isinstance(before, dict):
-                values[PROVENANCE_KEY] = {**before, **values[PROVENANCE_KEY]}
+        before = _parse(text, path) if text is not None else {}
+        if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
+            values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
+        if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
+            values.setdefault(APPROVED_KEY, False)  # what was approved is not what stands there now
         return splice(text, values, path)
 
     return _rewrite(path, change)

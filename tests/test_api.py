@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import musicflamingo_cli
@@ -176,6 +177,8 @@ def test_a_broken_sidecar_fails_only_what_would_be_saved_into_it(
         ({"temperature": "hot"}, "temperature cannot be 'hot'"),
         ({"threads": 2.5}, "threads cannot be 2.5"),
         ({"seed": True}, "seed cannot be True"),
+        ({"prompts": "~nobody-at-all/x.yaml"}, "prompts cannot be"),
+        ({"models_dir": ""}, "models_dir cannot be ''"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once(arguments: dict[str, Any], says: str) -> None:
@@ -202,6 +205,7 @@ def test_a_missing_model_is_told_as_on_the_command_line(make_wav: MakeWav, tmp_p
 def test_what_is_left_out_is_as_the_settings_files_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text("model: tiny\nengine: mtmd-cli\nseed: 7\n")
     monkeypatch.setenv("MUSICFLAMINGO_CONFIG", str(tmp_path / "config.yaml"))
+    assert MusicFlamingoGGUF(threads=np.int64(3)).settings.threads == 3
     settings = MusicFlamingoGGUF(seed=8, models_dir="~/models").settings
     assert (settings.model, settings.engine, settings.seed) == ("tiny", "mtmd-cli", 8)
     assert settings.models_dir == Path.home() / "models"
@@ -233,7 +237,7 @@ def test_nothing_a_path_may_be_ends_the_others(make_wav: MakeWav, monkeypatch: p
     paths = [Path(), Path("nowhere.wav"), make_wav("odd/a.wav"), make_wav("b.wav"), twin]
     found = {str(a.path): a for a in flamingo.analyze_many(paths, save=True, progress=False)}
     assert [found[str(path)].ok for path in paths] == [False, False, False, True, False]
-    assert "same sidecar" in found[str(twin)].failures[0].reason
+    assert "is saved by a file before it" in found[str(twin)].failures[0].reason
     with pytest.raises(ConfigError, match="takes many paths"):
         list(flamingo.analyze_many("song.wav"))
 

@@ -584,6 +584,116 @@ def test_what_appears_while_an_export_is_built_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_of_two_exports_at_once_one_is_told(captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    real = rows._fits
+    calls: list[int] = []
+
+    def the_other_is_faster(caption: str, choice: Choice) -> bool:
+        if not calls:
+            calls.append(1)
+            run("txt", captioned, out, Choice({"technical": 1}, PRESETS))
+        return real(caption, choice)
+
+    monkeypatch.setattr(rows, "_fits", the_other_is_faster)
+    with pytest.raises(ConfigError, match="holds an export already"):
+        run("txt", captioned, out)
+    assert "technical" in next(out.rglob("*.txt")).read_text()
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_interruption_between_renames_loses_nothing(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Ctrl-C right after the first rename, and right after the second."""
+    out = tmp_path / "out"
+    run("txt", captioned, out)
+    old = fingerprint(out)
+    real = Path.rename
+    calls: list[int] = []
+
+    def rename(self: Path, target: Path) -> Path:
+        renamed = real(self, target)
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        run("txt", captioned, out, Choice({"technical": 1}, PRESETS), overwrite=True)
+    monkeypatch.undo()
+    is_old = fingerprint(out) == old
+    assert is_old == (at == 1)
+    assert len(list(out.rglob("*.txt"))) == 50
+
+
+def test_names_with_newlines_can_be_replaced(tmp_path: Path) -> None:
+    write_sound(tmp_path / "music" / "x\ny.wav", 0.1)
+    (tmp_path / "music" / "x\ny.INFO").write_text('{"music_flamingo_full": "A caption."}')
+    for overwrite in (False, True):
+        run("txt", tmp_path / "music", tmp_path / "out", overwrite=overwrite)
+
+
+def test_a_table_of_another_kind_is_not_replaced(captioned: Path, tmp_path: Path) -> None:
+    """Every audiocraft manifest begins with a path, too."""
+    run("audiocraft", captioned, tmp_path / "out")
+    before = fingerprint(tmp_path / "out")
+    with pytest.raises(ConfigError, match="did not write it"):
+        run("jsonl", captioned, tmp_path / "out" / "data.jsonl", overwrite=True)
+    assert fingerprint(tmp_path / "out") == before
+
+
+def test_a_large_text_that_was_edited_stays(captioned: Path, tmp_path: Path) -> None:
+    run("audiofolder", captioned, tmp_path / "out")
+    metadata = tmp_path / "out" / "metadata.jsonl"
+    metadata.write_text(metadata.read_text("utf-8").replace("calm", "loud").replace("slow", "fast"), "utf-8")
+    with pytest.raises(ConfigError, match="changed since"):
+        run("audiofolder", captioned, tmp_path / "out", overwrite=True)
+
+
+def test_the_working_folder_and_links_in_the_dataset_are_no_places(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="inside the dataset"):
+        run("txt", root, root / "out")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="cannot be replaced"):
+        run("txt", root, Path())
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        run("stable-audio", root, tmp_path / "x\udcff")
+
+
+def test_a_split_whose_only_track_fails_has_no_config(captioned: Path, tmp_path: Path) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    choice = Choice({"full": 1}, PRESETS, validation=0.02)
+    run("csv", root, tmp_path / "t.csv", choice)
+    kept_apart = [row["path"] for row in read_csv(tmp_path / "t.csv") if row["split"] == "validation"]
+    for path in kept_apart:
+        (root / path).write_bytes(b"no sound")
+    assert kept_apart
+    run("webdataset", root, tmp_path / "out", choice)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name[0] != ".") == ["train", "train.json"]
+
+
+def test_stable_audio_tools_trains_on_nothing_that_is_no_longer_approved(captioned: Path, tmp_path: Path) -> None:
+    root = tmp_path / "music"
+    shutil.copytree(captioned, root)
+    sidecars = sorted(root.rglob("*.INFO"))
+    for sidecar in sidecars[:3]:
+        merge_sidecar(sidecar, {"music_flamingo_approved": True})
+    run("stable-audio", root, tmp_path / "out", Choice({"full": 1}, PRESETS, only_approved=True))
+    assert len(samples_of(tmp_path / "out" / "dataset.json")) == 3
+    merge_sidecar(sidecars[0], {"music_flamingo_full": "Nobody has seen this one."})
+    said = list(samples_of(tmp_path / "out" / "dataset.json").values())
+    assert said.count({"__reject__": True}) == 1
+
+
 def test_a_link_to_a_folder_stays_one(captioned: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "real")
@@ -625,7 +735,7 @@ def test_what_a_kill_has_left_is_put_right(captioned: Path, tmp_path: Path) -> N
     (tmp_path / f".out.mf-export-{dead}-ab12").mkdir()
     living = tmp_path / f".out.mf-export-{owner()}-cd34"
     living.mkdir()
-    with pytest.raises(ConfigError, match="nothing to export"):
+    with pytest.raises(ConfigError, match="holds an export already"):
         run("txt", captioned, out, Choice({"nothing": 1}, []))
     assert fingerprint(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", living.name])

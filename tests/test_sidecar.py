@@ -219,3 +219,23 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     expected = {f"music_flamingo_{n}{i}" for n in "ab" for i in range(40)} | {f"foreign{i}" for i in range(40)}
     assert set(read_sidecar(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "ours", "after"),
+    [
+        ({"music_flamingo_approved": True}, {"music_flamingo_full": "New."}, False),
+        ({"music_flamingo_approved": True, "music_flamingo_full": "Same."}, {"music_flamingo_full": "Same."}, True),
+        ({"music_flamingo_approved": False}, {"music_flamingo_full": "New."}, False),
+        ({}, {"music_flamingo_full": "New."}, None),
+        ({"music_flamingo_full": "Same."}, {"music_flamingo_approved": True}, True),
+        ({"music_flamingo_approved": True}, {"music_flamingo_full": "New.", "music_flamingo_approved": True}, True),
+    ],
+)
+def test_captions_that_change_are_no_longer_approved(
+    tmp_path: Path, before: dict[str, object], ours: dict[str, object], after: bool | None
+) -> None:
+    path = tmp_path / "a.INFO"
+    path.write_text(json.dumps(before))
+    merge_sidecar(path, ours)
+    assert read_sidecar(path).get("music_flamingo_approved") is after

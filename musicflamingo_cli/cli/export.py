@@ -87,7 +87,7 @@ def export(
     try:
         (rehearse if dry_run else run)(format, dataset, target, choice, tally, budget)
     except KeyboardInterrupt as error:
-        console.warn("interrupted; nothing was exported")
+        console.warn("interrupted; an export is there whole or not at all")
         raise typer.Exit(EXIT_INTERRUPTED) from error
     _tell(console, format, target.out, dry_run, tally, budget, choice)
     if tally.failures:
@@ -123,9 +123,12 @@ def _tell(
             "failed": tally.failures,
             "left_out": tally.left_out,
             "presets": choice.presets,
+            "splits": {name: number for name, number in tally.parts.items() if name},
             "tokens": budget.as_json(),
         }
     )
+    from musicflamingo_cli.exports.rows import VALIDATION
+
     verb = "would be exported" if dry_run else "exported"
     console.data(f"{tally.exported} tracks {verb} as {format}: {out}")
     for reason, number in sorted(tally.left_out.items()):
@@ -134,7 +137,7 @@ def _tell(
         console.say(f"{tally.failures} failed")
     for remark, number in sorted(tally.remarks.items()):
         console.warn(f"{number} {remark}")
-    if choice.validation and not dry_run and not any(out.glob("validation*")) and out.is_dir():
+    if choice.validation and VALIDATION not in tally.parts:
         console.warn("no track fell into the validation part: take a larger --validation")
     for line in budget.lines():
         console.say(line)
@@ -142,15 +145,12 @@ def _tell(
 
 def _weights(presets: list[str]) -> dict[str, float]:
     """`NAME` or `NAME:WEIGHT` for each preset. Raises ConfigError."""
-    from musicflamingo_cli.prompts import RESERVED_NAMES
+    from musicflamingo_cli.prompts import require_caption_name
 
     weights = {}
     for text in presets:
         name, _, weight = text.partition(":")
-        if name in RESERVED_NAMES:
-            raise ConfigError(
-                f"--preset {name}: that key of a sidecar is no caption", "see: musicflamingo prompts list"
-            )
+        require_caption_name(name)
         try:
             weights[name] = float(weight) if weight else 1.0
         except ValueError:

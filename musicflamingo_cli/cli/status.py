@@ -18,6 +18,7 @@ def status(
 ) -> None:
     """Captioned, missing, stale and failed, for each preset. Reads sidecars only."""
     import contextlib
+    import shlex
 
     from musicflamingo_cli import status as examination
     from musicflamingo_cli.captioner import maker, resolve_model
@@ -38,9 +39,10 @@ def status(
     for name, counts in found.presets.items():
         console.data(f"  {name:16} " + ", ".join(f"{number} {state}" for state, number in counts.items()))
     console.data(f"{duration(found.heard_seconds)} of audio heard")
+    named = shlex.join(map(str, folders))
     if found.failed:
-        console.data(f"{found.failed} failed in the last run: musicflamingo batch DIR --retry-failed")
+        console.data(f"{found.failed} failed in the last run: musicflamingo batch {named} --retry-failed")
     if found.unreadable:
-        console.data(f"{found.unreadable} sidecars cannot be read: musicflamingo batch DIR --dry-run names them")
+        console.data(f"{found.unreadable} sidecars cannot be read: musicflamingo batch {named} --dry-run names them")
     if found.skipped:
         console.data(f"{found.skipped} files skipped")

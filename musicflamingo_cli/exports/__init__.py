@@ -13,7 +13,7 @@ from musicflamingo_cli.exports.audiofolder import write_audiofolder
 from musicflamingo_cli.exports.beside import write_ace_step, write_txt
 from musicflamingo_cli.exports.job import Job, Target, count, nothing_exported
 from musicflamingo_cli.exports.output import new_file, new_folder, require_free_file, require_free_folder
-from musicflamingo_cli.exports.rows import Choice, Tally, rows_of
+from musicflamingo_cli.exports.rows import Choice, Tally, is_text, rows_of
 from musicflamingo_cli.exports.stable_audio import write_stable_audio
 from musicflamingo_cli.exports.tables import is_csv, is_jsonl, is_parquet, write_csv, write_jsonl, write_parquet
 from musicflamingo_cli.exports.webdataset import write_webdataset
@@ -91,15 +91,17 @@ def rehearse(name: str, root: Path, target: Target, choice: Choice, tally: Tally
     else:
         require_free_folder(target.out, target.overwrite)
     for row in rows_of(root, choice, tally):
-        tally.exported += 1
-        count(row, budget, form.writes_all)
+        count(row, tally, budget, form.writes_all)
     if not tally.exported:
         raise nothing_exported(tally)
 
 
 def _require_apart(root: Path, out: Path) -> None:
     """An export inside its dataset would be captioned by the next batch, and read by the next export."""
-    if out.resolve().is_relative_to(root.resolve()):
+    if not is_text(str(out.absolute())):
+        raise ConfigError("the name of OUT is not UTF-8, which dataset formats cannot hold", "name another place")
+    places = (out.resolve(), out.parent.resolve() / out.name)  # a link's target, and the link
+    if any(place.is_relative_to(root.resolve()) for place in places):
         raise ConfigError(f"{out} lies inside the dataset {root}", "name a place outside of it")
 
 

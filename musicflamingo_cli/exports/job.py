@@ -65,14 +65,15 @@ class Job:
                 reason = f"{type(error).__name__}: {error}"
                 self.tally.fail(row.track.audio, AudioError(reason, "report it with this file"))
             else:
-                self.tally.exported += 1
-                count(row, self.budget, self.writes_all)
+                count(row, self.tally, self.budget, self.writes_all)
         if not self.tally.exported:
             raise nothing_exported(self.tally)
 
 
-def count(row: Row, budget: Budget, writes_all: bool) -> None:
-    """Count the tokens of what a trainer reads of a row."""
+def count(row: Row, tally: Tally, budget: Budget, writes_all: bool) -> None:
+    """Count a row, and the tokens of what a trainer reads of it."""
+    tally.exported += 1
+    tally.parts[row.split] = tally.parts.get(row.split, 0) + 1
     for text in dict.fromkeys([row.text, *(row.captions.values() if writes_all else ())]):
         budget.add(text, str(row.path))
 

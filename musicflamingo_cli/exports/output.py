@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -17,7 +18,7 @@ from musicflamingo_cli.scratch import is_abandoned, owner
 MARKER = ".musicflamingo-export"  # in a folder of ours: a line for each file that we wrote, and how it was
 _ASIDE = ".mf-export-"
 _OLD = ".old"  # an export that is being replaced
-_HASHED = 1 << 20  # bytes; of larger files (tars) only the size is kept
+_TEXTS = (".json", ".jsonl", ".txt", ".py")  # what people edit: known by its bytes; tars and audio by their size
 
 
 @contextlib.contextmanager
@@ -31,12 +32,16 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     real = Path(os.path.realpath(out))  # behind a link is what is meant
     with _writing(out):
         building = _aside(real)
+    require_free_folder(out, overwrite)  # again: a killed run's export may be back
+    with _writing(out):
         building.mkdir(parents=True)
     try:
         yield building
         with _writing(out):
             _write_marker(building)
-            _put_in_place(building, real)
+        require_free_folder(out, overwrite)
+        with _writing(out):
+            _put_in_place(building, real, overwrite)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -78,18 +83,20 @@ def require_free_folder(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not out.is_dir():
-        raise ConfigError(f"{out} is a file, and this format is a folder", "name another one")
+        raise ConfigError(f"{out} is no folder, and this format is one", "name another place")
+    if os.path.ismount(out) or out.resolve() == Path.cwd():
+        raise ConfigError(f"{out} cannot be replaced by an export", f"name a folder in it: '{out / 'captions'}'")
     if not any(out.iterdir()):
         return
-    if not (out / MARKER).is_file():
-        raise ConfigError(f"{out} is not empty, and no export of ours", "name a new folder")
+    _require_ours(out, out)
     if not overwrite:
         raise ConfigError(f"{out} holds an export already", "replace it with --overwrite, or name another folder")
-    _require_untouched(out, out)
 
 
-def _require_untouched(folder: Path, out: Path) -> None:
+def _require_ours(folder: Path, out: Path) -> None:
     """Raises ConfigError where a folder holds anything but what its marker says that we wrote."""
+    if not (folder / MARKER).is_file():
+        raise ConfigError(f"{out} is not empty, and no export of ours", "name a new folder")
     ours = dict(_marked(folder))
     for file in _files(folder):
         if file not in ours:
@@ -119,6 +126,10 @@ def _aside(out: Path) -> Path:
             continue
         if name.endswith(_OLD) and not os.path.lexists(out):  # killed between two renames: it is the export
             leftover.rename(out)
+        elif name.endswith(_OLD):
+            with contextlib.suppress(ConfigError):  # what somebody else put there stays
+                _require_ours(leftover, out)
+                shutil.rmtree(leftover, ignore_errors=True)
         elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -129,24 +140,27 @@ def _aside(out: Path) -> Path:
 def _write_marker(folder: Path) -> None:
     with (folder / MARKER).open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as marker:
         for file in _files(folder):
-            marker.write(f"{_fingerprint(folder / file) if file != MARKER else '-'} {file}\n")
+            fingerprint = _fingerprint(folder / file) if file != MARKER else "-"
+            marker.write(f"{fingerprint} {json.dumps(file)}\n")  # a name may hold a newline
 
 
 def _marked(folder: Path) -> Iterator[tuple[str, str]]:
     with (folder / MARKER).open(encoding="utf-8", errors="surrogateescape", newline="\n") as marker:
         for line in marker:
             fingerprint, _, file = line.rstrip("\n").partition(" ")
-            yield file, fingerprint
+            yield json.loads(file), fingerprint
 
 
 def _fingerprint(file: Path) -> str:
-    """What tells a file that we wrote from one that was edited: its bytes, or for a link where it points."""
+    """What tells a file that we wrote from one that was edited: a text's bytes, a link's target, another's size."""
     if file.is_symlink():
-        content = os.fsencode(file.readlink())
-    elif file.stat().st_size > _HASHED:
-        return f"{file.stat().st_size}"
-    else:
-        content = file.read_bytes()
+        return _digest(os.fsencode(file.readlink()))
+    if file.suffix in _TEXTS:
+        return _digest(file.read_bytes())
+    return str(file.stat().st_size)
+
+
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -159,18 +173,20 @@ def _files(folder: Path) -> Iterator[str]:
             yield (Path(parent) / name).relative_to(folder).as_posix()
 
 
-def _put_in_place(building: Path, out: Path) -> None:
-    """Rename; what stood there is deleted last, and comes back whatever interrupts this."""
-    if not out.exists() or not any(out.iterdir()):  # a folder that was filled meanwhile makes the rename fail
-        building.rename(out)
+def _put_in_place(building: Path, out: Path, overwrite: bool) -> None:
+    """Rename; what stood there is deleted last, and comes back where this ends before the new one is there."""
+    if not overwrite or not out.exists():
+        building.rename(out)  # fails where somebody has filled a folder there meanwhile
         return
     old = building.with_name(f"{building.name}{_OLD}")
-    out.rename(old)
     try:
-        _require_untouched(old, out)  # nobody adds to it any more: it has another name
+        out.rename(old)
+        if any(old.iterdir()):
+            _require_ours(old, out)  # nobody adds to it any more: it has another name
         building.rename(out)
     except BaseException:
-        old.rename(out)
+        if os.path.lexists(old) and not os.path.lexists(out):
+            old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

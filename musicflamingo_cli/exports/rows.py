@@ -91,6 +91,7 @@ class Tally:
     exported: int = 0
     failures: int = 0
     left_out: dict[str, int] = field(default_factory=dict)  # reason to number of tracks
+    parts: dict[str, int] = field(default_factory=dict)  # split to number of tracks
     remarks: dict[str, int] = field(default_factory=dict)  # what to know of some that are exported, and their number
 
     def leave_out(self, reason: str) -> None:

@@ -50,6 +50,7 @@ def module_text(job: Job) -> str:
         "postfix": choice.postfix,
         "min_words": choice.min_words,
         "max_words": choice.max_words,
+        "only_approved": choice.only_approved,
         "seed": choice.seed,
     }
     source = Path(stable_audio_module.__file__).read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "postfix": "",
     "min_words": 1,
     "max_words": None,
+    "only_approved": False,
     "seed": 42,
 }
 # settings end
@@ -50,16 +51,18 @@ def captions_of(sidecar: Path) -> dict[str, str]:
         info = json.loads(sidecar.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
+    if not isinstance(info, dict) or (SETTINGS["only_approved"] and info.get("music_flamingo_approved") is not True):
+        return {}
     made = info.get("music_flamingo_provenance")
     most = SETTINGS["max_words"] or float("inf")
-    found = {}
+    found: dict[str, str] = {}
     for preset in SETTINGS["weights"]:
         caption = info.get("music_flamingo_" + preset)
         how = made.get(preset) if isinstance(made, dict) else None
-        is_noise = isinstance(how, dict) and how.get("noise")
-        words = len(caption.split()) if isinstance(caption, str) and not is_noise else 0
-        if words and SETTINGS["min_words"] <= words <= most:
-            found[preset] = caption
+        if not isinstance(caption, str) or (isinstance(how, dict) and how.get("noise")):
+            continue
+        if caption.strip() and SETTINGS["min_words"] <= len(caption.split()) <= most:
+            found[preset] = caption.encode("utf-8", "replace").decode()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports.job import ABSOLUTE, Job, columns_of, json_text
 from musicflamingo_cli.exports.rows import Row
 
+_FIRST = ["path", "text", "preset"]  # columns, by which an export of ours is known
 _ROWS_IN_A_GROUP = 1000  # of Parquet; what is held in memory
 
 
@@ -54,7 +56,7 @@ def write_parquet(job: Job) -> None:
 
 def _columns(job: Job) -> list[str]:
     split = ["split"] if job.choice.validation else []
-    return ["path", "text", "preset", *split, *columns_of(job.choice.columns).values()]
+    return [*_FIRST, *split, *columns_of(job.choice.columns).values()]
 
 
 def _cells(row: Row, job: Job) -> dict[str, str | None]:
@@ -68,22 +70,24 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
 
 def is_csv(path: Path) -> bool:
     """Whether it looks like a table of ours: only such a file is replaced."""
-    return _begins(path, b"path,text,preset")
+    with path.open("rb") as file:
+        return file.readline(1 << 20).startswith(",".join(_FIRST).encode())
 
 
 def is_jsonl(path: Path) -> bool:
-    return _begins(path, b'{"path": ')
+    """Other tools' lines begin with a path, too, so all of our columns must be there."""
+    with path.open("rb") as file:
+        try:
+            first = json.loads(file.readline(1 << 20))
+        except ValueError:
+            return False
+    return isinstance(first, dict) and list(first)[:3] == _FIRST
 
 
 def is_parquet(path: Path) -> bool:
     try:
         from pyarrow import parquet
 
-        return bool(parquet.read_schema(path).names[:3] == ["path", "text", "preset"])
+        return bool(parquet.read_schema(path).names[:3] == _FIRST)
     except Exception:  # pyarrow raises errors of its own for what is no Parquet
         return False
-
-
-def _begins(path: Path, start: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(start)) == start

@@ -34,7 +34,7 @@ def write_webdataset(job: Job) -> None:
     finally:
         for shard in shards.values():
             shard.close()
-    for split in shards:
+    for split in (split for split, shard in shards.items() if shard.samples):
         name = f"{split}.json" if split else CONFIG
         (job.building / name).write_text(json_text(_config(job, split), indent=2) + "\n", encoding="utf-8", newline="")
 
@@ -50,7 +50,7 @@ class _Shards:
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._size = folder, size
-        self._samples = 0
+        self.samples = 0
         self._file: IO[bytes] | None = None
         self._tar: tarfile.TarFile | None = None
 
@@ -77,18 +77,21 @@ class _Shards:
         except OSError:  # half a member would spoil the samples after it
             self._cut_back(tar, begin)
             raise
-        self._samples += 1
+        self.samples += 1
 
     def close(self) -> None:
         if self._tar is not None and self._file is not None:
+            is_empty = not self._tar.offset  # its first sample failed, and it is the last one
             self._tar.close()
             self._file.close()
+            if is_empty:
+                Path(self._file.name).unlink()
 
     def _current(self) -> tarfile.TarFile:
-        if self._tar is None or (self._samples % self._size == 0 and self._tar.offset):
+        if self._tar is None or (self.samples % self._size == 0 and self._tar.offset):
             self.close()
             self._folder.mkdir(exist_ok=True)
-            self._file = (self._folder / f"{self._samples // self._size:05d}.tar").open("wb")
+            self._file = (self._folder / f"{self.samples // self._size:05d}.tar").open("wb")
             self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         return self._tar
 
@@ -100,6 +103,6 @@ class _Shards:
         tar.offset = offset
 
     def _write(self, tar: tarfile.TarFile, suffix: str, size: int, content: Any) -> None:
-        member = tarfile.TarInfo(f"{self._samples:08d}{suffix.lower()}")
+        member = tarfile.TarInfo(f"{self.samples:08d}{suffix.lower()}")
         member.size, member.mode = size, 0o644
         tar.addfile(member, content)
