@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_flamingo import data
+from tiny_flamingo.learning import Learner
 from tiny_flamingo.model import Heads, config, encoder_of, hear, keep_positions_clean, new_model
 
 STEPS = {"piece": 3600, "window": 1500}
@@ -73,42 +74,23 @@ def layers_in(checkpoint: Path) -> int:
 def train(folder: Path, stage: str, steps: int, start: Path | None) -> None:
     torch.manual_seed(0)
     ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
-    keep_positions_clean(ears.tower)
-    optimizer = torch.optim.AdamW(ears.parameters(), lr=RATE[stage], weight_decay=0.02, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE[stage], total_steps=steps, pct_start=0.05)
-    parts = {"ears": ears, "optimizer": optimizer, "schedule": schedule}
-    checkpoint, step = folder / f"{stage}.pt", 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
-        step = saved["step"]
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-    elif start or stage == "window":
+    checkpoint = folder / f"{stage}.pt"
+    if not checkpoint.exists() and (start or stage == "window"):
         start_from(ears, start or folder / "piece.pt")
+    keep_positions_clean(ears.tower)
+    learner = Learner(ears, "ears", checkpoint, RATE[stage], steps, decay=0.02)
     average: dict[str, float] = {}
     started = time.monotonic()
-    for batch in data.batches(SHAPE[stage], step, steps, BATCH[stage]):
+    for batch in data.batches(SHAPE[stage], learner.step, steps, BATCH[stage]):
         loss, right = losses(ears, batch, stage)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(ears.parameters(), 1.0)
-        optimizer.step()
+        learner.learn(loss)
         keep_positions_clean(ears.tower)
-        schedule.step()
-        step += 1
         for name, value in {"loss": loss.item(), **right}.items():
             average[name] = 0.98 * average.get(name, value) + 0.02 * value
-        if step % 50 == 0:
+        if learner.step % 50 == 0:
             words = " ".join(f"{name} {value:.3f}" for name, value in average.items())
-            print(f"{stage} {step} {time.monotonic() - started:.0f}s {words}", flush=True)
-        if step % 250 == 0 or step == steps:
-            save(checkpoint, {"step": step, **{n: part.state_dict() for n, part in parts.items()}})
-
-
-def save(path: Path, state: dict[str, object]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+            print(f"{stage} {learner.step} {time.monotonic() - started:.0f}s {words}", flush=True)
+        learner.save_sometimes()
 
 
 def main() -> None:

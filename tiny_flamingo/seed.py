@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_flamingo import data
-from tiny_flamingo.hear import Ears, layers_in, save
+from tiny_flamingo.hear import Ears, layers_in
+from tiny_flamingo.learning import save
 from tiny_flamingo.model import CLEAN_LAYERS, HEADS, MUSICAL, SLOW, WAVES, WIDTH, hear, position_waves
 
 ONSET, BEAT = 12 + 12 + 3, 12 + 12 + 4  # rows of the score

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
 
 from tiny_flamingo import captions, data, music, tokens
-from tiny_flamingo.hear import SHAPE, Ears, layers_in, save
+from tiny_flamingo.hear import SHAPE, Ears, layers_in
+from tiny_flamingo.learning import Learner
 from tiny_flamingo.model import WIDTH, config, hear, new_model
 
 SONGS = 3000
@@ -128,34 +129,21 @@ def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, st
     model = new_flamingo(ears, layers, tokenizer)
     teller = Teller(model)
     total = steps + whole_steps
-    optimizer = torch.optim.AdamW(teller.parameters(), lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=total, pct_start=0.05)
-    parts = {"teller": teller, "optimizer": optimizer, "schedule": schedule}
-    checkpoint, step = folder / f"tell-{stage}.pt", 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
-        step = saved["step"]
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-    elif start:
+    checkpoint = folder / f"tell-{stage}.pt"
+    if not checkpoint.exists() and start:
         teller.load_state_dict(torch.load(start)["teller"])
+    learner = Learner(teller, "teller", checkpoint, RATE, total, decay=0.05)
     before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
     average, started = 0.0, time.monotonic()
-    while step < total:
-        audio, after, targets = batch(heard, tokenizer, asked, step, whole=step >= steps)
+    while learner.step < total:
+        audio, after, targets = batch(heard, tokenizer, asked, learner.step, whole=learner.step >= steps)
         logits = teller(before.expand(len(audio), -1), audio, after)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(teller.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        step += 1
-        average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
-        if step % 50 == 0:
-            print(f"tell {step} {time.monotonic() - started:.0f}s loss {average:.4f}", flush=True)
-        if step % 250 == 0 or step == total:
-            save(checkpoint, {"step": step, **{name: part.state_dict() for name, part in parts.items()}})
+        learner.learn(loss)
+        average = loss.item() if not average else 0.98 * average + 0.02 * loss.item()
+        if learner.step % 50 == 0:
+            print(f"tell {learner.step} {time.monotonic() - started:.0f}s loss {average:.4f}", flush=True)
+        learner.save_sometimes()
     model.save_pretrained(folder / f"model-{stage}")
     tokenizer.save_pretrained(folder / f"model-{stage}")
 
