@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tiny_flamingo import mel, music
-
-TRAIN_SEEDS = 10_000_000  # training songs have seeds from here on, held-out ones below
-RATES = (16000, 22050, 44100)
+from tiny_flamingo.music import TRAIN_SEEDS
 
 
 @dataclass(frozen=True, slots=True)

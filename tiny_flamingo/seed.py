@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tiny_flamingo import data
+from tiny_flamingo import data, music
 from tiny_flamingo.hear import Ears, layers_in
 from tiny_flamingo.learning import save
 from tiny_flamingo.model import CLEAN_LAYERS, HEADS, MUSICAL, SLOW, WAVES, WIDTH, hear, position_waves
@@ -108,7 +108,7 @@ def main() -> None:
     layers = layers_in(source)
     ears, longer = Ears(layers), Ears(layers + 1)
     ears.load_state_dict(weights)
-    songs = data.Music(data.PIECE, data.TRAIN_SEEDS - 1000, 450)
+    songs = data.Music(data.PIECE, music.TRAIN_SEEDS - 1000, 450)
     items = [songs[index] for index in range(len(songs))]
     mel, labels = torch.stack([item[0] for item in items]), torch.stack([item[2] for item in items])
     layer = longer.tower.layers[PLACE]

@@ -125,7 +125,7 @@ def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, st
     layers = layers_in(folder / f"{stage}.pt")
     ears = Ears(layers)
     ears.load_state_dict(torch.load(folder / f"{stage}.pt")["ears"])
-    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", data.TRAIN_SEEDS * 2, songs, SHAPE[stage])
+    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", music.TRAIN_SEEDS * 2, songs, SHAPE[stage])
     model = new_flamingo(ears, layers, tokenizer)
     teller = Teller(model)
     total = steps + whole_steps

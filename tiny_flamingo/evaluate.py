@@ -1,0 +1,76 @@
+"""How often the model is right: ``python -m tiny_flamingo.evaluate LM.gguf MMPROJ.gguf --engine mtmd-cli``.
+
+Songs whose seeds were never trained on are written as WAV files at 44.1 kHz and asked about through the product itself,
+so that its decoding, resampling, prompts and engines are measured along. Prints a line for each attribute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
+
+from musicflamingo_cli import MusicFlamingoGGUF
+from tiny_flamingo import captions, music
+
+FIRST_SEED = 1_000_000  # training songs begin at ten million
+ASKED = ("technical", "instrumentation", "structure")  # together they name every attribute
+RATE = 44_100
+
+
+def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
+    """WAV files of held-out songs, 12 to 29.9 s long."""
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        song = music.random_song(seed)
+        samples, _ = music.render(song, music.random_recording(seed), RATE)
+        path = folder / f"{seed}.wav"
+        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        yield path, song
+
+
+def evaluate(flamingo: MusicFlamingoGGUF, count: int, folder: Path) -> dict[str, float]:
+    """The share of songs whose attribute was named rightly; a song without an answer counts as wrong."""
+    songs = dict(clips(folder, count))
+    right: Counter[str] = Counter()
+    for analysis in flamingo.analyze_many(list(songs), list(ASKED)):
+        said = captions.heard(" ".join(analysis.captions.values()))
+        truth = songs[analysis.path].labels()
+        right.update(name for name in music.ATTRIBUTES if said.get(name) == truth[name])
+    return {name: right[name] / count for name in music.ATTRIBUTES}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("model", type=Path)
+    options.add_argument("mmproj", type=Path)
+    options.add_argument("--engine", default="mtmd-cli")
+    options.add_argument("--clips", type=int, default=500)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--json", action="store_true")
+    chosen = options.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MusicFlamingoGGUF(
+            str(chosen.model),
+            mmproj=chosen.mmproj,
+            engine=chosen.engine,
+            temperature=0.0,
+            repeat_penalty=1.0,
+            threads=chosen.threads,
+        ) as flamingo,
+    ):
+        accuracy = evaluate(flamingo, chosen.clips, Path(folder))
+    if chosen.json:
+        print(json.dumps({"engine": chosen.engine, "clips": chosen.clips, **accuracy}))
+        return
+    for name, share in accuracy.items():
+        print(f"{name:10} {share:6.1%}   chance {1 / len(music.ATTRIBUTES[name]):.1%}")
+
+
+if __name__ == "__main__":
+    main()
