@@ -16,6 +16,7 @@ from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
+    import av
     import numpy as np
     from numpy.typing import NDArray
 
@@ -218,7 +219,8 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
 
 
 @contextlib.contextmanager
-def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
+def ffmpeg_stream(audio: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """The file's container and its first audio stream, by FFmpeg's libraries. Raises AudioError."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its complaints would go to our terminal; the error says enough
@@ -232,15 +234,21 @@ def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
             # A codec that FFmpeg does not know has no context, and then PyAV has no rate to tell.
             if stream is None or stream.codec_context is None or not stream.rate:
                 raise _not_audio(audio)
-            length = container.duration / av.time_base if container.duration else None
-            yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+            yield container, stream
 
 
-def _ffmpeg_blocks(container: object, stream: object, audio: Path) -> Iterator[Samples]:
+@contextlib.contextmanager
+def _open_with_ffmpeg(audio: Path) -> Iterator[_Source]:
     import av
 
-    assert isinstance(container, av.container.InputContainer)
-    assert isinstance(stream, av.AudioStream)
+    with ffmpeg_stream(audio) as (container, stream):
+        length = container.duration / av.time_base if container.duration else None
+        yield _Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+
+
+def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStream, audio: Path) -> Iterator[Samples]:
+    import av
+
     rate = stream.rate
     planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
     frames = packets = broken = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musicflamingo_cli.audio import NOISY_IN_SNDFILE
+from musicflamingo_cli.audio import NOISY_IN_SNDFILE, ffmpeg_stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ def _glimpses(audio: Path) -> Iterator[tuple[Samples, int]]:
 
     if audio.suffix.lower() not in NOISY_IN_SNDFILE:
         try:
-            with soundfile.SoundFile(audio) as file:
+            with soundfile.SoundFile(os.fsencode(audio)) as file:
                 yield from _from_sndfile(file)
                 return
         except soundfile.SoundFileError:
@@ -59,8 +60,7 @@ def _from_ffmpeg(audio: Path) -> Iterator[tuple[Samples, int]]:
     import av
     import numpy as np
 
-    with av.open(str(audio), "r", metadata_errors="replace") as container:
-        stream = container.streams.audio[0]
+    with ffmpeg_stream(audio) as (container, stream):
         planes = av.AudioResampler(format="fltp", layout="mono", rate=stream.rate)
         for column in range(COLUMNS):
             container.seek(int(0.98 * (container.duration or 0) * column / (COLUMNS - 1)))

@@ -52,9 +52,9 @@ class Selection:
         if any(_matches(name, glob) for glob in self.exclude):
             return False
         index, count = self.shard
-        if count > 1 and _number(name) % count != index - 1:
+        if count > 1 and number_of(name) % count != index - 1:
             return False
-        return self.sample >= 1 or _number(f"{self.seed}\0{name}") < self.sample * 2**64
+        return self.sample >= 1 or number_of(f"{self.seed}\0{name}") < self.sample * 2**64
 
     def presets_of(self, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
         """The presets that are to be asked about a track whose sidecar holds ``info``."""
@@ -71,6 +71,6 @@ def _matches(name: str, glob: str) -> bool:
     return fnmatchcase(name if "/" in glob else PurePosixPath(name).name, glob)
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
     """A number of 64 bits that depends on the name alone; files that are added later change no other's."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")

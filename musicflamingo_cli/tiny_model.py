@@ -164,7 +164,7 @@ def _write_language_model(path: Path) -> None:
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _add_tokenizer(writer, tokens)
     _add_language_tensors(_Weights(writer, seed=20), len(tokens), words, ends)
-    _close(writer)
+    close_writer(writer)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokens: list[str]) -> None:
@@ -225,7 +225,7 @@ def write_projector(path: Path, projection: int = WIDTH, encoder: Encoder | None
     writer.add_float32("clip.audio.attention.layer_norm_epsilon", 1e-5)
     writer.add_uint32("clip.audio.projection_dim", projection)
     _add_projector_tensors(_Weights(writer, 30, encoder.half), projection, encoder)
-    _close(writer)
+    close_writer(writer)
 
 
 def _add_projector_tensors(weights: _Weights, projection: int, encoder: Encoder) -> None:
@@ -253,7 +253,8 @@ def _add_projector_tensors(weights: _Weights, projection: int, encoder: Encoder)
         weights.add_bias(f"mm.a.mlp.{index}", width)
 
 
-def _close(writer: gguf.GGUFWriter) -> None:
+def close_writer(writer: gguf.GGUFWriter) -> None:
+    """Write what was added to a GGUF file, and close it."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -704,12 +704,11 @@ def test_a_link_to_a_folder_stays_one(captioned: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
 
 
-@pytest.mark.parametrize("place", ["file/out", "out\0"])
-def test_a_place_that_cannot_be_is_one_sentence(captioned: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["csv", "txt"])
+def test_a_place_that_cannot_be_is_one_sentence(captioned: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
-    for name in ("csv", "txt"):
-        with pytest.raises((ConfigError, ValueError)):
-            run(name, captioned, tmp_path / place)
+    with pytest.raises(ConfigError, match="cannot write"):
+        run(name, captioned, tmp_path / "file" / "out")
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(captioned: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
 
+from musicflamingo_cli.tiny_model import close_writer
 from tiny_flamingo.tokens import TEMPLATE
 
 LANGUAGE_MODEL = "musicflamingo-tiny.Q8_0.gguf"
@@ -74,7 +75,7 @@ def _write_language_model(
             _add(writer, f"blk.{number}.{parts[part]}.{kind}", value)
         else:
             _add(writer, f"{names[stem]}.{kind}", value)
-    _close(writer)
+    close_writer(writer)
 
 
 def _add(writer: gguf.GGUFWriter, name: str, value: NDArray[np.float32]) -> None:
@@ -149,18 +150,11 @@ def _write_projector(path: Path, settings: Any, weights: dict[str, NDArray[np.fl
                 _add_half(writer, f"{whole[stem]}.{kind}", shaped, half=kind == "weight")
             else:  # positions stay whole: llama.cpp adds them as they are
                 _add_half(writer, f"{whole[stem]}.{kind}", value, half=False)
-    _close(writer)
+    close_writer(writer)
 
 
 def _add_half(writer: gguf.GGUFWriter, name: str, value: NDArray[np.float32], half: bool = True) -> None:
     writer.add_tensor(name, value.astype(np.float16) if half and value.ndim > 1 else value)
-
-
-def _close(writer: gguf.GGUFWriter) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from musicflamingo_cli.captioner import Captioner
 from musicflamingo_cli.config import Settings, prompts_files
 from musicflamingo_cli.console import Console, failure_line
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.prompts import Preset, choose, load_presets, validate
+from musicflamingo_cli.prompts import Preset, choose, load_presets, require_caption_name, validate
 from musicflamingo_cli.types import Outcome
 
 NOISE = (
@@ -29,6 +29,16 @@ def presets_for(
     if names:
         raise ConfigError("--ask and --preset exclude each other", "leave one of them out")
     return [validate(Preset(save_as or _FREE_QUESTION, question, min_words=1), Path("--ask"))]
+
+
+def captions_for(dataset: Path, names: list[str] | None) -> list[str]:
+    """Whose captions are read: the named presets', or those of the presets that a batch would ask. Raises ConfigError.
+
+    A name need not be a preset any more, or may be one of --save-as.
+    """
+    for name in names or []:
+        require_caption_name(name)
+    return names or [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
 
 
 def datasets_for(

@@ -60,6 +60,7 @@ def export(
 ) -> None:
     """Captions in the formats that trainers read."""
     from musicflamingo_cli.budget import Budget, token_counter
+    from musicflamingo_cli.cli.asking import captions_for
     from musicflamingo_cli.console import failure_line
     from musicflamingo_cli.exports import Choice, Tally, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
@@ -71,7 +72,7 @@ def export(
     weights = _weights(preset or [_DEFAULT_PRESET])
     choice = Choice(
         weights=weights,
-        columns=list(weights) if preset else _default_presets(dataset),
+        columns=captions_for(dataset, list(weights) if preset else None),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,
@@ -115,6 +116,8 @@ def _given(format: str, **options: Any) -> dict[str, Any]:
 def _tell(
     console: "Console", format: str, out: Path, dry_run: bool, tally: "Tally", budget: "Budget", choice: "Choice"
 ) -> None:
+    from musicflamingo_cli.exports.rows import VALIDATION
+
     console.json(
         {
             "format": format,
@@ -127,8 +130,6 @@ def _tell(
             "tokens": budget.as_json(),
         }
     )
-    from musicflamingo_cli.exports.rows import VALIDATION
-
     verb = "would be exported" if dry_run else "exported"
     console.data(f"{tally.exported} tracks {verb} as {format}: {out}")
     for reason, number in sorted(tally.left_out.items()):
@@ -145,12 +146,9 @@ def _tell(
 
 def _weights(presets: list[str]) -> dict[str, float]:
     """`NAME` or `NAME:WEIGHT` for each preset. Raises ConfigError."""
-    from musicflamingo_cli.prompts import require_caption_name
-
     weights = {}
     for text in presets:
         name, _, weight = text.partition(":")
-        require_caption_name(name)
         try:
             weights[name] = float(weight) if weight else 1.0
         except ValueError:
@@ -158,11 +156,3 @@ def _weights(presets: list[str]) -> dict[str, float]:
         if not 0 < weights[name] < 1e6:
             raise ConfigError(f"--preset {text}: the weight must be a number above 0", f"for example: {name}:2")
     return weights
-
-
-def _default_presets(dataset: Path) -> list[str]:
-    """The presets that a batch of this dataset asks, as far as its prompts files can be read."""
-    from musicflamingo_cli.config import prompts_files
-    from musicflamingo_cli.prompts import choose, load_presets
-
-    return [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]

@@ -26,16 +26,13 @@ def report(
 ) -> None:
     """One page about a captioned dataset: figures, distributions, every caption with its audio."""
     from musicflamingo_cli.budget import token_counter
-    from musicflamingo_cli.config import prompts_files
-    from musicflamingo_cli.prompts import choose, load_presets, require_caption_name
+    from musicflamingo_cli.cli.asking import captions_for
     from musicflamingo_cli.report import gather, write_page
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    names = preset or [known.name for known in choose(load_presets(prompts_files(dataset, None)), [])]
-    for name in names:
-        require_caption_name(name)
+    names = captions_for(dataset, preset)
     page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
     counter = token_counter(tokenizer)
     found = gather(dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"))

@@ -10,8 +10,8 @@ import contextlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from musicflamingo_cli.exports.job import Job, json_text
-from musicflamingo_cli.exports.output import place_audio
+from musicflamingo_cli.exports.job import Job, json_text, write_json
+from musicflamingo_cli.exports.output import open_text, place_audio
 from musicflamingo_cli.exports.rows import Facts, Row
 
 AUDIO, MANIFEST, PARAPHRASES = "audio", "data.jsonl", "paraphrases.json"
@@ -26,7 +26,7 @@ def write_audiocraft(job: Job) -> None:
             if split not in parts:
                 folder = job.building / split
                 folder.mkdir(exist_ok=True)
-                manifest = stack.enter_context(_new(folder / MANIFEST))
+                manifest = stack.enter_context(open_text(folder / MANIFEST))
                 parts[split] = manifest, stack.enter_context(_Object(folder / PARAPHRASES))
             return parts[split]
 
@@ -34,8 +34,7 @@ def write_audiocraft(job: Job) -> None:
             facts = row.facts()
             target = job.building / AUDIO / row.path
             place_audio(row.track.audio, target, job.target.audio)
-            about = json_text(info_of(row, facts), indent=2) + "\n"
-            target.with_suffix(".json").write_text(about, encoding="utf-8", newline="")
+            write_json(target.with_suffix(".json"), info_of(row, facts))
             # As it will be, and absolute: audiocraft takes a relative path for one below its working folder.
             path = (job.target.out.absolute() / AUDIO / row.path).as_posix()
             manifest, paraphrases = files_of(row.split)
@@ -73,15 +72,11 @@ def _meta(path: str, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _new(path: Path) -> IO[str]:
-    return path.open("w", encoding="utf-8", newline="")
-
-
 class _Object(contextlib.AbstractContextManager["_Object"]):
     """A JSON object written member by member, since a library's would not fit into memory."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _new(path)
+        self._file = open_text(path)
         self._separator = "{\n"
 
     def add(self, key: str, value: Any) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import IO
 
-from musicflamingo_cli.exports.job import Job, columns_of, json_text
-from musicflamingo_cli.exports.output import place_audio
+from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.output import open_text, place_audio
 from musicflamingo_cli.exports.rows import Row
 
 METADATA = "metadata.jsonl"
@@ -21,7 +20,6 @@ def write_audiofolder(job: Job) -> None:
     `soul train.flac` for a split of its own and leaves out the rest. Columns are texts in every row, empty where there
     is no caption: the loader guesses their type from the first rows of each split, and refuses splits that differ.
     """
-    columns = columns_of(job.choice.columns)
     with contextlib.ExitStack() as stack:
         files: dict[str, IO[str]] = {}  # a split without rows has no folder: the loader refuses empty ones
         numbers: dict[str, int] = {}
@@ -32,14 +30,10 @@ def write_audiofolder(job: Job) -> None:
             name = f"{number // _IN_A_FOLDER:04d}/{number:07d}{row.path.suffix.lower()}"
             place_audio(row.track.audio, folder / name, job.target.audio)
             if row.split not in files:
-                files[row.split] = stack.enter_context(_new(folder / METADATA))
-            captions = {columns[preset]: row.captions.get(preset, "") for preset in job.choice.columns}
+                files[row.split] = stack.enter_context(open_text(folder / METADATA))
+            captions = {column: row.captions.get(preset, "") for preset, column in job.columns.items()}
             line = {"file_name": name, "path": row.path.as_posix(), "text": row.text, "preset": row.preset, **captions}
             files[row.split].write(json_text(line) + "\n")
             numbers[row.split] = number + 1
 
         job.for_each(write)
-
-
-def _new(path: Path) -> IO[str]:
-    return path.open("w", encoding="utf-8", newline="")

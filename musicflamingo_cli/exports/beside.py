@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musicflamingo_cli.exports.job import Job, json_text
-from musicflamingo_cli.exports.output import place_audio
+from musicflamingo_cli.exports.job import Job, write_json
+from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import Row, is_text
 from musicflamingo_cli.sidecar import caption_key
 
@@ -21,7 +21,7 @@ def write_txt(job: Job) -> None:
 
     def write(row: Row) -> None:
         audio = _place(row, job)
-        audio.with_suffix(".txt").write_text(row.text, encoding="utf-8", newline="")
+        write_text(audio.with_suffix(".txt"), row.text)
 
     job.for_each(write)
 
@@ -36,10 +36,10 @@ def write_ace_step(job: Job) -> None:
     def write(row: Row) -> None:
         facts = row.facts()
         audio = _place(row, job)
-        audio.with_suffix(".caption.txt").write_text(row.text, encoding="utf-8", newline="")
+        write_text(audio.with_suffix(".caption.txt"), row.text)
         lyrics = row.info.get(caption_key(_LYRICS)) or row.info.get(_LYRICS)
         if isinstance(lyrics, str) and lyrics.strip() and is_text(lyrics):
-            audio.with_suffix(".lyrics.txt").write_text(lyrics, encoding="utf-8", newline="")
+            write_text(audio.with_suffix(".lyrics.txt"), lyrics)
         about = {
             "caption": row.text,
             "bpm": round(facts.bpm) if facts.bpm else None,
@@ -47,7 +47,7 @@ def write_ace_step(job: Job) -> None:
             "timesignature": "",
             "language": _UNKNOWN_LANGUAGE,
         }
-        audio.with_suffix(".json").write_text(json_text(about, indent=2) + "\n", encoding="utf-8", newline="")
+        write_json(audio.with_suffix(".json"), about)
 
     job.for_each(write)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.budget import Budget
 from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
+from musicflamingo_cli.exports.output import LINK, write_text
 from musicflamingo_cli.exports.rows import Choice, Row, Tally
 
-LINK, COPY = "link", "copy"
 RELATIVE, ABSOLUTE = "relative", "absolute"
 _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
 
@@ -43,6 +43,10 @@ class Job:
     tally: Tally
     budget: Budget
     writes_all: bool = False
+    columns: Mapping[str, str] = field(init=False)  # preset to the name of its column
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self.choice.columns))
 
     def for_each(self, write: Callable[[Row], None]) -> None:
         """Write every row; one that cannot be written is counted and told, and the next one follows.
@@ -102,3 +106,8 @@ def columns_of(presets: Sequence[str]) -> dict[str, str]:
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON as readers of datasets expect it: letters as they are, and no NaN, which is none."""
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file that people may read, too."""
+    write_text(path, json_text(value, indent=2) + "\n")

@@ -11,10 +11,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.scratch import is_abandoned, owner
 
+LINK, COPY = "link", "copy"  # how audio comes into an export
 MARKER = ".musicflamingo-export"  # in a folder of ours: a line for each file that we wrote, and how it was
 _ASIDE = ".mf-export-"
 _OLD = ".old"  # an export that is being replaced
@@ -194,7 +196,7 @@ def _put_in_place(building: Path, out: Path, overwrite: bool) -> None:
 def place_audio(audio: Path, target: Path, how: str) -> None:
     """Put a track's audio at ``target``, as a `link` to it or a `copy`. Raises ConfigError where links fail."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if how == "copy":
+    if how == COPY:
         try:
             shutil.copyfile(audio, target)
         except OSError:
@@ -205,3 +207,14 @@ def place_audio(audio: Path, target: Path, how: str) -> None:
         target.symlink_to(audio.absolute())
     except OSError as error:
         raise ConfigError(f"cannot link to {audio.name}: {error.strerror}", "use --audio copy") from error
+
+
+def open_text(path: Path) -> IO[str]:
+    """A new text file, the same bytes on every system."""
+    return path.open("w", encoding="utf-8", newline="")
+
+
+def write_text(path: Path, text: str) -> None:
+    """``text`` and nothing else as a file, the same bytes on every system."""
+    with open_text(path) as file:
+        file.write(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from musicflamingo_cli.audio import measure
 from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.musicwords import FASTEST, SLOWEST, key_of, tempo_of, words_of
+from musicflamingo_cli.selection import number_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 TRAIN, VALIDATION = "train", "validation"
@@ -63,7 +63,22 @@ class Row:
 
     def facts(self) -> Facts:
         """What is known of the track besides its captions. Reads the audio's header; raises AudioError."""
-        return _facts(self)
+        size = measure(self.track.audio)
+        described = tags.describe(self.track.audio, self.info, size.seconds)
+        known = {name: value for name, value in described.items() if is_text(value)}
+        said = " ".join(self.undressed.values())
+        words = words_of(said)
+        bpm = float(known.get("bpm", 0))
+        return Facts(
+            size.seconds,
+            size.rate,
+            known,
+            bpm if SLOWEST <= bpm <= FASTEST else tempo_of(said),
+            known.get("key", "") or key_of(said),
+            words.genres,
+            words.instruments,
+            words.moods,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +167,7 @@ def is_text(text: str) -> bool:
 
 def share(text: str) -> float:
     """A number in [0, 1) that depends on the text alone: files that are added later change no other's."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    return number_of(text) / 2**64
 
 
 def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> Row | str:
@@ -187,22 +202,3 @@ def _drawn(weights: Mapping[str, float], path: PurePosixPath, seed: int) -> str:
         if left < 0:
             return preset
     return list(weights)[-1] if weights else ""
-
-
-def _facts(row: Row) -> Facts:
-    size = measure(row.track.audio)
-    described = tags.describe(row.track.audio, row.info, size.seconds)
-    known = {name: value for name, value in described.items() if is_text(value)}
-    said = " ".join(row.undressed.values())
-    words = words_of(said)
-    bpm = float(known.get("bpm", 0))
-    return Facts(
-        size.seconds,
-        size.rate,
-        known,
-        bpm if SLOWEST <= bpm <= FASTEST else tempo_of(said),
-        known.get("key", "") or key_of(said),
-        words.genres,
-        words.instruments,
-        words.moods,
-    )

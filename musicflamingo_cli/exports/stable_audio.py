@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from musicflamingo_cli.exports import stable_audio_module
-from musicflamingo_cli.exports.job import Job, json_text
-from musicflamingo_cli.exports.output import place_audio
+from musicflamingo_cli.exports.job import Job, write_json
+from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import Row
 from musicflamingo_cli.sidecar import SUFFIX
 
@@ -33,10 +32,18 @@ def write_stable_audio(job: Job) -> None:
         splits[row.split] = None
 
     job.for_each(write)
-    (job.building / MODULE).write_text(module_text(job), encoding="utf-8", newline="")
+    write_text(job.building / MODULE, module_text(job))
+    out = job.target.out.absolute()
     for split in splits:
-        config = json_text(_config(job, split), indent=2) + "\n"
-        (job.building / (f"{split}.json" if split else CONFIG)).write_text(config, encoding="utf-8", newline="")
+        dataset = {"path": str(out / (split or AUDIO)), "custom_metadata_module": str(out / MODULE)}
+        write_config(job, split, "audio_dir", dataset)
+
+
+def write_config(job: Job, split: str, kind: str, dataset: dict[str, str]) -> None:
+    """The dataset config that stable-audio-tools' `train.py` takes: `dataset.json`, or one named after the split."""
+    identity = f"{job.root.resolve().name}-{split}".rstrip("-")
+    config = {"dataset_type": kind, "datasets": [{"id": identity, **dataset}], "random_crop": True}
+    write_json(job.building / (f"{split}.json" if split else CONFIG), config)
 
 
 def module_text(job: Job) -> str:
@@ -57,13 +64,3 @@ def module_text(job: Job) -> str:
     before, _, rest = source.partition(_SETTINGS_BEGIN)
     after = rest.partition(_SETTINGS_END)[2]
     return f"{before}SETTINGS: dict[str, Any] = json.loads({json.dumps(json.dumps(settings))})\n{after}"
-
-
-def _config(job: Job, split: str) -> dict[str, Any]:
-    out = job.target.out.absolute()
-    dataset = {
-        "id": f"{job.root.resolve().name}-{split}".rstrip("-"),
-        "path": str(out / (split or AUDIO)),
-        "custom_metadata_module": str(out / MODULE),
-    }
-    return {"dataset_type": "audio_dir", "datasets": [dataset], "random_crop": True}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.exports.job import ABSOLUTE, Job, columns_of, json_text
+from musicflamingo_cli.exports.job import ABSOLUTE, Job, json_text
+from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
 _FIRST = ["path", "text", "preset"]  # columns, by which an export of ours is known
@@ -17,7 +18,7 @@ _ROWS_IN_A_GROUP = 1000  # of Parquet; what is held in memory
 
 def write_csv(job: Job) -> None:
     """CSV with a header; a caption that is missing is an empty cell."""
-    with job.building.open("w", encoding="utf-8", newline="") as file:
+    with open_text(job.building) as file:
         writer = csv.DictWriter(file, _columns(job), lineterminator="\n")
         writer.writeheader()
         job.for_each(lambda row: writer.writerow(_cells(row, job)))
@@ -25,7 +26,7 @@ def write_csv(job: Job) -> None:
 
 def write_jsonl(job: Job) -> None:
     """JSON Lines; a caption that is missing is null."""
-    with job.building.open("w", encoding="utf-8", newline="") as file:
+    with open_text(job.building) as file:
         job.for_each(lambda row: print(json_text(_cells(row, job)), file=file))
 
 
@@ -56,7 +57,7 @@ def write_parquet(job: Job) -> None:
 
 def _columns(job: Job) -> list[str]:
     split = ["split"] if job.choice.validation else []
-    return [*_FIRST, *split, *columns_of(job.choice.columns).values()]
+    return [*_FIRST, *split, *job.columns.values()]
 
 
 def _cells(row: Row, job: Job) -> dict[str, str | None]:
@@ -64,8 +65,7 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
     cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
     if row.split:
         cells["split"] = row.split
-    columns = columns_of(job.choice.columns)
-    return cells | {columns[preset]: row.captions.get(preset) for preset in job.choice.columns}
+    return cells | {column: row.captions.get(preset) for preset, column in job.columns.items()}
 
 
 def is_csv(path: Path) -> bool:

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from musicflamingo_cli.exports.job import Job, json_text
 from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.exports.stable_audio import write_config
 
-CONFIG = "dataset.json"
 STABLE_AUDIO_READS = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".aiff", ".aif")  # its AUDIO_KEYS
 
 
@@ -34,15 +34,9 @@ def write_webdataset(job: Job) -> None:
     finally:
         for shard in shards.values():
             shard.close()
-    for split in (split for split, shard in shards.items() if shard.samples):
-        name = f"{split}.json" if split else CONFIG
-        (job.building / name).write_text(json_text(_config(job, split), indent=2) + "\n", encoding="utf-8", newline="")
-
-
-def _config(job: Job, split: str) -> dict[str, Any]:
-    folder = job.target.out.absolute() / split
-    identity = f"{job.root.resolve().name}-{split}".rstrip("-")
-    return {"dataset_type": "wds", "datasets": [{"id": identity, "path": f"{folder}"}], "random_crop": True}
+    for split, shard in shards.items():
+        if shard.samples:
+            write_config(job, split, "wds", {"path": str(job.target.out.absolute() / split)})
 
 
 class _Shards:
