@@ -86,7 +86,7 @@ def test_a_broken_sidecar_is_named_and_ends_with_1(dataset: Path, tmp_path: Path
         (["csv", "music", "--preset", "full:x"], "weight must be a number above 0", "full:2"),
         (["csv", "music", "--preset", "model"], "that key of a sidecar is no caption", "prompts list"),
         (["csv", "music", "--audio", "copy"], "--audio means nothing to csv", "leave it out"),
-        (["csv", "music", "--preset", "fulll"], "nothing to export: 4 no caption", "--preset NAME"),
+        (["csv", "music", "--preset", "fulll"], "nothing to export: no caption (4)", "--preset NAME"),
         (["csv", "music", "music/0.INFO", "--overwrite"], "lies inside the dataset", "outside"),
         (["csv", "music", "file/x.csv"], "cannot write file/x.csv", "another place"),
         (["csv", "music", "--paths", "odd"], "--paths odd: it is relative or absolute", "--paths absolute"),

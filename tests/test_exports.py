@@ -411,7 +411,7 @@ def test_noise_of_the_test_model_is_not_exported(tmp_path: Path) -> None:
     made = {"full": {"noise": True}}
     info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
     (tmp_path / "music" / "a.INFO").write_text(json.dumps(info))
-    with pytest.raises(ConfigError, match="nothing to export: 1 no caption"):
+    with pytest.raises(ConfigError, match="nothing to export: the test model's noise only"):
         run("jsonl", tmp_path / "music", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -93,7 +93,7 @@ def rehearse(name: str, root: Path, target: Target, choice: Choice, tally: Tally
     for row in rows_of(root, choice, tally):
         count(row, tally, budget, form.writes_all)
     if not tally.exported:
-        raise nothing_exported(tally)
+        raise nothing_exported(root, tally)
 
 
 def _require_apart(root: Path, out: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from musicflamingo_cli.budget import Budget
 from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
 from musicflamingo_cli.exports.output import LINK, write_text
-from musicflamingo_cli.exports.rows import Choice, Row, Tally
+from musicflamingo_cli.exports.rows import NOISE, Choice, Row, Tally
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
@@ -71,7 +71,7 @@ class Job:
             else:
                 count(row, self.tally, self.budget, self.writes_all)
         if not self.tally.exported:
-            raise nothing_exported(self.tally)
+            raise nothing_exported(self.root, self.tally)
 
 
 def count(row: Row, tally: Tally, budget: Budget, writes_all: bool) -> None:
@@ -82,14 +82,14 @@ def count(row: Row, tally: Tally, budget: Budget, writes_all: bool) -> None:
         budget.add(text, str(row.path))
 
 
-def nothing_exported(tally: Tally) -> ConfigError:
+def nothing_exported(root: Path, tally: Tally) -> ConfigError:
     """Why an export would be empty: then there is none, and an earlier one stays."""
-    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(tally.left_out.items()))
-    failed = f"{tally.failures} failed" if tally.failures else ""
-    why = "; ".join(filter(None, (reasons, failed))) or "no tracks"
-    return ConfigError(
-        f"nothing to export: {why}", "see which captions there are with: musicflamingo status DIR; then --preset NAME"
-    )
+    reasons = {**tally.left_out, **({"failed": tally.failures} if tally.failures else {})}
+    why = ", ".join(f"{reason} ({number})" for reason, number in sorted(reasons.items())) or "no tracks"
+    hint = f"see which captions there are with: musicflamingo status '{root}'; then --preset NAME"
+    if NOISE in tally.left_out:
+        hint = f"caption it with a real model: musicflamingo batch '{root}'"
+    return ConfigError(f"nothing to export: {why}", hint)
 
 
 def columns_of(presets: Sequence[str]) -> dict[str, str]:

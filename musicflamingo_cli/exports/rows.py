@@ -16,6 +16,7 @@ from musicflamingo_cli.selection import number_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 TRAIN, VALIDATION = "train", "validation"
+NOISE = "the test model's noise only"  # which is no caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +151,18 @@ def captions_of(info: Mapping[str, Any], presets: Sequence[str]) -> dict[str, st
     found = {}
     for preset in presets:
         caption = info.get(sidecar.caption_key(preset))
-        is_noise = freshness.provenance_of(info, preset).get("noise")
-        if isinstance(caption, str) and caption.strip() and is_text(caption) and not is_noise:
+        if isinstance(caption, str) and caption.strip() and is_text(caption) and not _is_noise(info, preset):
             found[preset] = caption
     return found
+
+
+def holds_noise(info: Mapping[str, Any], presets: Sequence[str]) -> bool:
+    """Whether the test model has answered one of these presets: what looks like a caption is none."""
+    return any(_is_noise(info, preset) for preset in presets)
+
+
+def _is_noise(info: Mapping[str, Any], preset: str) -> bool:
+    return bool(freshness.provenance_of(info, preset).get("noise"))
 
 
 def is_text(text: str) -> bool:
@@ -174,7 +183,7 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> R
     """The track's row, or why it has none."""
     there = captions_of(info, choice.presets)
     if not there:
-        return "no caption"
+        return NOISE if holds_noise(info, choice.presets) else "no caption"
     if choice.only_complete and len(there) < len(choice.presets):
         return "not complete"
     if choice.only_approved and info.get(sidecar.APPROVED_KEY) is not True:
