@@ -28,7 +28,7 @@ from musicflamingo_cli.batch import Dataset, Task, claim_and, count, run_batch, 
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.engines import Engine, open_engine
-from musicflamingo_cli.models import pull_tiny, resolve
+from musicflamingo_cli.models import resolve
 from musicflamingo_cli.prompts import choose, load_presets
 from musicflamingo_cli.selection import ALL, Selection
 from musicflamingo_cli.types import Answer, Clip, Failure, Load, Outcome, Prompt, Sampling, Summary
@@ -107,7 +107,6 @@ class TimedEngine:
 
 def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
     """One track after another, so that nothing hides behind anything."""
-    pull_tiny(folder / "models")
     random = np.random.default_rng(1)
     (folder / "music").mkdir()
     for index in range(number):

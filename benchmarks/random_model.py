@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from musicflamingo_cli.tiny_model import CHAT_TEMPLATE, Encoder, vocabulary, write_projector
+from tiny_flamingo.random_pair import CHAT_TEMPLATE, Encoder, vocabulary, write_projector
 
 # A block of Q6_K holds 256 weights: 128 bytes of low bits, 64 of high ones, 16 scales, and a factor as float16.
 _BLOCK, _BLOCK_BYTES = 256, 210
@@ -62,7 +62,7 @@ def write_pair(folder: Path, shape: Shape) -> tuple[Path, Path]:
 def write_language_model(path: Path, shape: Shape) -> None:
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_name("random weights: its answers are noise")
-    writer.add_bool("musicflamingo.noise", True)
+    writer.add_bool("musicflamingo.toy", True)
     writer.add_context_length(32_768)
     writer.add_embedding_length(shape.width)
     writer.add_feed_forward_length(shape.feed_forward)

@@ -6,7 +6,9 @@
 `--smol` pairs SmolLM2 with an encoder of random weights, as large in proportion as the real one; the answers are noise,
 so none may end before its last token (`--ignore-eos`), and all rows do the same work. Each row includes starting and
 stopping what it runs. The *limit* is what the one-slot server's own timings add up to: the audio heard once, the rest
-of each prompt, the tokens of each answer, one after another. Slots that answer side by side can beat it.
+of each prompt, the tokens of each answer, one after another. Slots that answer side by side can beat it. The *native
+limit* is the same for engine `native` with one lane: the audio heard once, then one batch of all answers, as its worker
+times the library's calls.
 """
 
 from __future__ import annotations
@@ -35,15 +37,17 @@ from musicflamingo_cli.batch import Task, count, run_batch
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.dataset import track_for
-from musicflamingo_cli.engines import open_engine, server_process
+from musicflamingo_cli.engines import native, open_engine, server_process
+from musicflamingo_cli.engines.native import NativeProcess
+from musicflamingo_cli.engines.native_messages import Said
 from musicflamingo_cli.engines.server_process import ServerProcess
 from musicflamingo_cli.gguf_header import read_header
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset, choose, load_presets
-from musicflamingo_cli.tiny_model import Encoder, write_projector
 from musicflamingo_cli.types import Load, Outcome, Sampling, Summary
+from tiny_flamingo.random_pair import Encoder, write_projector
 
-NAIVE, LIMIT = "shell loop", "limit"
+NAIVE, LIMIT, NATIVE_LIMIT = "shell loop", "limit", "native limit"
 # In proportion: hearing costs Music Flamingo's encoder (640 M parameters on 1500 positions a window) about a sixth of
 # what its language model (7.6 G on 750 tokens) spends on the result. For 135 M that is whisper-tiny's width, six deep.
 ENCODER = Encoder(width=384, feed_forward=1536, heads=6, layers=6)
@@ -80,7 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=59.0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rows", default=f"{NAIVE},mtmd-cli,server 1,server 2,server 4,embedded 4")
+    parser.add_argument("--rows", default=f"{NAIVE},mtmd-cli,server 1,server 2,server 4,native 1,native 4,embedded 4")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--plot", type=Path, help="draw them here: .svg or .png (extra [bench])")
     return parser.parse_args()
@@ -107,6 +111,8 @@ def never_ending(folder: Path, llama_dir: Path | None) -> Path:
             f'#!/bin/sh\n[ "$1" != --version ] || exec {binary} --version\nexec {binary} --ignore-eos "$@"\n'
         )
         script.chmod(0o755)
+    for library in binary.resolve().parent.glob("lib*"):
+        (folder / library.name).symlink_to(library)
     return folder
 
 
@@ -136,9 +142,11 @@ def engine_row(
     """Seconds per track of `ENGINE [SLOTS]`, as `batch` runs it; with one slot of the server, the limit, too."""
     engine, _, slots = name.partition(" ")
     settings = replace(settings, engine=engine, slots=int(slots) if slots else None)
-    with server_seconds() as noted:
+    with server_seconds() as noted, native_seconds() as noted_natively:
         seconds = timed(lambda: batch(pair, settings, presets, tracks)) / len(tracks)
-    return {name: seconds} | ({LIMIT: sum(noted) / len(tracks)} if name == "server 1" else {})
+    limits = {"server 1": (LIMIT, noted), "native 1": (NATIVE_LIMIT, noted_natively)}
+    limit, computed = limits.get(name, ("", []))
+    return {name: seconds} | ({limit: sum(computed) / len(tracks)} if limit else {})
 
 
 def batch(pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
@@ -183,6 +191,28 @@ def server_seconds() -> Iterator[list[float]]:
         server_process.chat_request = request
 
 
+@contextlib.contextmanager
+def native_seconds() -> Iterator[list[float]]:
+    """The seconds that the worker of `native` spends in the library, one figure a track."""
+    noted: list[float] = []
+    ask, worker = NativeProcess.ask, native._WORKER
+
+    def noting(self: NativeProcess, *arguments: Any) -> Iterator[Said]:
+        longest = 0.0
+        for said in ask(self, *arguments):
+            longest = max(longest, said.hearing + said.answering)
+            yield said
+        noted.append(longest)
+
+    NativeProcess.ask = noting  # type: ignore[method-assign,assignment]
+    native._WORKER = (sys.executable, str(Path(__file__).with_name("never_ending_worker.py")))
+    try:
+        yield noted
+    finally:
+        NativeProcess.ask = ask  # type: ignore[method-assign]
+        native._WORKER = worker
+
+
 def timed(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
@@ -210,7 +240,7 @@ def plot(options: argparse.Namespace, rows: dict[str, float]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(rows) + 1), layout="constrained")
-    colours = ["0.6" if name in (NAIVE, LIMIT) else "tab:blue" for name in rows]
+    colours = ["0.6" if name in (NAIVE, LIMIT, NATIVE_LIMIT) else "tab:blue" for name in rows]
     bars = axes.barh(list(rows), list(rows.values()), color=colours)
     axes.bar_label(bars, fmt="%.1f s", padding=3)
     axes.invert_yaxis()

@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from musicflamingo_cli.demo import make_music
+from musicflamingo_cli.demo import put_music
 
 COMMANDS = (
     "musicflamingo batch music --model tiny --preset brief --preset very_brief",
-    "musicflamingo caption music/*.ogg --model tiny --preset very_brief -q",
+    "musicflamingo caption music/*.wav --model tiny --preset very_brief -q",
     "musicflamingo batch music --model tiny --preset brief --preset very_brief",
 )
 
@@ -25,7 +25,7 @@ COMMANDS = (
 def main() -> None:
     screen = Console(record=True, width=110, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
-        make_music(Path(folder) / "music")
+        put_music(Path(folder) / "music")
         (Path(folder) / "music" / "broken.mp3").write_text("no music\n" * 99)
         for command in COMMANDS:
             screen.print(Text(f"$ {command}", style="bold green"))
@@ -40,7 +40,7 @@ def main() -> None:
             ).stdout
             shown = shown.replace(str(Path.home()), "~")
             screen.print(Text(shown.rstrip() + "\n"))
-    svg = screen.export_svg(title="musicflamingo (tiny model: its words are noise)")
+    svg = screen.export_svg(title="musicflamingo (tiny model, synthesised songs)")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
     (Path(__file__).parent / "terminal.svg").write_text(svg)
 

@@ -168,8 +168,8 @@ class Captioner:
             made["start"] = self.policy.part.start
         if self.policy.part.fraction < 1:
             made["fraction"] = self.policy.part.fraction
-        if self.model.is_noise:
-            made["noise"] = True
+        if self.model.is_toy:
+            made["toy"] = True
         return made
 
 
@@ -199,7 +199,7 @@ def maker(settings: Settings, model: ModelPair) -> Maker:
     """What these settings would make captions with, to know the stale ones by."""
     hearing = {"start": settings.start or None, "fraction": settings.fraction if settings.fraction < 1 else None}
     return Maker(
-        is_noise=model.is_noise,
+        is_toy=model.is_toy,
         model=model.language_model.name,
         projector=model.projector.name,
         sampling=_sampling(settings),

@@ -15,6 +15,7 @@ from musicflamingo_cli.captioner import resolve_model
 from musicflamingo_cli.config import Settings, llama_cache_dir, user_config_dir, user_log_dir
 from musicflamingo_cli.disk import free_bytes, nearest_existing
 from musicflamingo_cli.engines.embedded import HOW_TO_INSTALL, embedded_server
+from musicflamingo_cli.engines.native import native_libraries
 from musicflamingo_cli.errors import EXIT_TRACK_FAILED, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.models import installed
 
@@ -63,6 +64,11 @@ def _engines(settings: Settings) -> Iterator[Check]:
         else:
             yield Check(name, FAILURE, f"{binary} ({version}) takes no projector", "musicflamingo build")
     try:
+        folder, version = native_libraries(settings)
+        yield Check("native", OK, f"{folder} ({version})")
+    except ToolMissingError as error:  # nobody needs it: the server does the same, more slowly
+        yield Check("native", OK, f"not here: {error}", error.hint)
+    try:
         yield Check("embedded", OK, embedded_server().version)
     except ToolMissingError as error:
         hint = f"musicflamingo build; or: {HOW_TO_INSTALL}"
@@ -91,9 +97,9 @@ def _models(settings: Settings) -> Iterator[Check]:
         yield Check("model", FAILURE, str(error), error.hint, error.exit_code)
         return
     detail = f"{pair.language_model.name} with {pair.projector.name} ({pair.architecture}, {pair.projector_type})"
-    if pair.is_noise:
+    if pair.is_toy:
         yield Check(
-            "model", WARNING, f"{detail}: random weights, its words are noise", "musicflamingo models pull auto"
+            "model", WARNING, f"{detail}: it knows simple synthesised music only", "musicflamingo models pull auto"
         )
     else:
         yield Check("model", OK, f"{detail}{f'; {pair.why}' if pair.why else ''}")

@@ -21,7 +21,7 @@ class Maker:
     ``retries``: answers that were asked for again carry a later seed and a higher repeat penalty.
     """
 
-    is_noise: bool = False
+    is_toy: bool = False
     model: str | None = None  # the language model's file name
     projector: str | None = None
     sampling: Sampling | None = None
@@ -32,10 +32,10 @@ class Maker:
 
 
 def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
-    """CAPTIONED, MISSING (a test model's noise counts as none for a real one) or STALE."""
+    """CAPTIONED, MISSING (the tiny model's words count as none for a real one) or STALE."""
     caption = info.get(sidecar.caption_key(preset.name))
     made = provenance_of(info, preset.name)
-    if not isinstance(caption, str) or not caption.strip() or (made.get("noise") and not maker.is_noise):
+    if not isinstance(caption, str) or not caption.strip() or (is_toys(made) and not maker.is_toy):
         return MISSING
     return STALE if _is_stale(made, preset, maker) else CAPTIONED
 
@@ -45,6 +45,11 @@ def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
     all_made = info.get(sidecar.PROVENANCE_KEY)
     made = all_made.get(preset) if isinstance(all_made, dict) else None
     return made if isinstance(made, dict) else {}
+
+
+def is_toys(made: Mapping[str, Any]) -> bool:
+    """Whether a caption is of a model that knows no real music (`noise` was the mark of one with random weights)."""
+    return bool(made.get("toy") or made.get("noise"))
 
 
 def missing(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -> list[Preset]:

@@ -64,9 +64,9 @@ class GgufHeader:
         return int(self.values.get(f"{self.architecture}.{name}", 0))
 
     @property
-    def is_noise(self) -> bool:
-        """Random weights, made for tests: see tiny_model."""
-        return bool(self.values.get("musicflamingo.noise", False))
+    def is_toy(self) -> bool:
+        """A model for first looks and tests, which knows no real music."""
+        return bool(self.values.get("musicflamingo.toy", False))
 
 
 def read_header(path: Path) -> GgufHeader:

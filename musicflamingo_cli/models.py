@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from musicflamingo_cli import tiny_model
 from musicflamingo_cli.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
+from musicflamingo_cli.config import data_file
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.gguf_header import GgufHeader, read_header
 from musicflamingo_cli.memory import Memory
 
-TINY = "tiny"
+TINY = "tiny"  # the pair that comes with the program
 _QUANT_NAME = re.compile(r"I?Q\d[A-Z0-9_]*|BF16|F16|F32", re.IGNORECASE)
 
 
@@ -24,7 +24,7 @@ class ModelPair:
     language_model: Path
     projector: Path
     context_length: int  # tokens
-    is_noise: bool  # random weights: its answers are noise
+    is_toy: bool  # it knows no real music: its captions are for looking at only
     kv_bytes_per_token: int = 0  # of memory that a token of context takes, at f16
     size: int = 0  # bytes of both files
     architecture: str = ""  # of the language model
@@ -34,16 +34,18 @@ class ModelPair:
     @property
     def label(self) -> str:
         """What sidecars call it: `gguf_Q6_K` and the like."""
-        if self.is_noise:
-            return "gguf_tiny_noise"
+        if self.is_toy:
+            return f"gguf_{TINY}"
         return f"gguf_{quant_of(self.language_model) or self.language_model.stem}"
 
 
 def installed(folder: Path) -> list[Path]:
-    """The language models in the models folder, sorted by name."""
+    """The language models in the models folder, sorted by name; not the tiny one, which a checkout has there."""
     if not folder.is_dir():
         return []
+    shipped = data_file("models", TINY)
     files = (path for path in folder.rglob("*.gguf") if path.is_file() and not path.name.startswith("."))
+    files = (path for path in files if path.parent != shipped)
     return sorted(path for path in files if "mmproj" not in path.name.lower() and "imatrix" not in path.name.lower())
 
 
@@ -77,16 +79,12 @@ def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path,
 
 def published(folder: Path) -> list[Path]:
     """The models that a plain quant's name can mean: not those of other families, which have folders of their own."""
-    mine = [path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name]
-    return [path for path in mine if path.name != tiny_model.LANGUAGE_MODEL_NAME]
+    return [path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name]
 
 
 def _find_named(name: str, folder: Path) -> Path:
     if name == TINY:
-        path = folder / tiny_model.LANGUAGE_MODEL_NAME
-        if not path.is_file():
-            raise ModelError("the tiny model is not here", "make it with: musicflamingo models pull tiny")
-        return path
+        return tiny_language_model()
     if name.endswith(".gguf") or name.startswith((".", "/", "~")):
         path = Path(name).expanduser()
         if not path.is_file():
@@ -100,6 +98,14 @@ def _find_named(name: str, folder: Path) -> Path:
     if not _QUANT_NAME.fullmatch(quant):
         raise ConfigError(f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf")
     raise ModelError(f"no {quant} model in {place}", f"get it with: musicflamingo models pull {name}")
+
+
+def tiny_language_model() -> Path:
+    """The language model of the pair that comes with the program. Raises ModelError where an installation lacks it."""
+    found = sorted(path for path in data_file("models", TINY).glob("*.gguf") if "mmproj" not in path.name)
+    if not found:
+        raise ModelError("the tiny model is missing", "install again: pip install --force-reinstall musicflamingo")
+    return found[0]
 
 
 def _find_projector(language_model: Path) -> Path:
@@ -123,18 +129,17 @@ def files_of(name: str, folder: Path) -> list[Path]:
 
     Raises ConfigError for a file outside the models folder: it is not ours to delete.
     """
+    if name == TINY:
+        raise ConfigError("the tiny model is part of this program", "name another: musicflamingo models list")
     language_model = _find_auto(folder, None)[0] if name == "auto" else _find_named(name, folder)
     here = [path for path in installed(folder) if path.resolve() == language_model.resolve()]
     if not here:
         raise ConfigError(f"{language_model} is no model in {folder}", f"delete it yourself: rm '{language_model}'")
-    file, tiny = here[0], tiny_model.LANGUAGE_MODEL_NAME
-    if file.name == tiny:
-        return [file, *file.parent.glob(tiny_model.PROJECTOR_NAME)]
+    file = here[0]
     beside = [path for path in file.parent.glob("*.gguf") if path in installed(file.parent)]
-    if [path for path in beside if path.name not in (file.name, tiny)]:
+    if [path for path in beside if path.name != file.name]:
         return [file]
-    projectors = sorted(file.parent.glob("*mmproj*.gguf"))
-    return [file, *(path for path in projectors if path.name != tiny_model.PROJECTOR_NAME)]
+    return [file, *sorted(file.parent.glob("*mmproj*.gguf"))]
 
 
 def check_pair(language_model: Path, projector: Path) -> ModelPair:
@@ -158,7 +163,7 @@ def check_pair(language_model: Path, projector: Path) -> ModelPair:
         language_model,
         projector,
         model.context_length,
-        model.is_noise,
+        model.is_toy,
         model.kv_bytes_per_token,
         size,
         model.architecture,
@@ -169,13 +174,3 @@ def check_pair(language_model: Path, projector: Path) -> ModelPair:
 def _require_template(model: GgufHeader) -> None:
     if "tokenizer.chat_template" not in model.values:
         raise ModelError(f"{model.path.name} has no chat template", "use a GGUF of an instruction-tuned model")
-
-
-def pull_tiny(folder: Path) -> tuple[Path, Path]:
-    """Write the random-weights pair into the models folder: the same bytes every time."""
-    try:
-        return tiny_model.write_tiny_pair(folder)
-    except OSError as error:
-        raise ModelError(
-            f"cannot write to {folder}: {error.strerror}", "name another folder with --models-dir"
-        ) from error

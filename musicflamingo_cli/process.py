@@ -104,12 +104,18 @@ class Children:
 class Guarded:
     """A child that runs beside us and dies with us, however we die."""
 
-    def __init__(self, command: list[str], log_file: Path, env: dict[str, str] | None = None) -> None:
-        """Raises OSError when the command cannot be started."""
+    def __init__(
+        self,
+        command: list[str],
+        log_file: Path,
+        env: dict[str, str] | None = None,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
+        """``pass_fds`` are files that the child inherits. Raises OSError when the command cannot be started."""
         self._killing = threading.Lock()
         self._is_killed = False
         with log_file.open("wb") as log:
-            self.process, self._lifeline = _start_guarded(command, log, log, env)
+            self.process, self._lifeline = _start_guarded(command, log, log, env, pass_fds)
 
     @property
     def is_running(self) -> bool:
@@ -139,7 +145,11 @@ exec 3<&- </dev/null "$@\""""
 
 
 def _start_guarded(
-    command: list[str], stdout: int | IO[bytes], log: IO[bytes], env: dict[str, str] | None
+    command: list[str],
+    stdout: int | IO[bytes],
+    log: IO[bytes],
+    env: dict[str, str] | None,
+    pass_fds: tuple[int, ...] = (),
 ) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """A child in a group of its own, without stdin, and the pipe whose closing ends what is left of its group.
 
@@ -155,6 +165,7 @@ def _start_guarded(
         stderr=log,
         env=env,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
     assert child.stdin
     lifeline, child.stdin = child.stdin, None  # communicate() would close it

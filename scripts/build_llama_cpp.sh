@@ -110,8 +110,12 @@ log=$root/$name.log
 # -- the cmake lines -------------------------------------------------------------------------------------------
 
 cmake_flags() { # one a line
-  local flags=(-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+  local flags=(-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
     -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF)
+  # Shared libraries, which engine `native` loads, too; the binaries find them beside themselves.
+  local beside=\$ORIGIN
+  [ "$(uname -s)" != Darwin ] || beside=@loader_path
+  flags+=(-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=$beside")
   if have ninja; then flags+=(-G Ninja); fi
   case $ref in b[0-9]*) flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}") ;; esac
   case $backend in
@@ -151,7 +155,7 @@ configure_environment() { # what has to stand before cmake
 
 if [ "$dry_run" = 1 ]; then
   environment=$(configure_environment | tr '\n' ' ')
-  printf '%scmake -S %s -B %s %s\n' "$environment" "$work/llama.cpp" "$work/build" "$(cmake_flags | tr '\n' ' ' | sed 's/ $//')"
+  printf '%scmake -S %s -B %s %s\n' "$environment" "$work/llama.cpp" "$work/build" "$(cmake_flags | sed 's/[$].*/"\\&"/' | tr '\n' ' ' | sed 's/ $//')"
   printf 'cmake --build %s --config Release --parallel %s --target %s\n' "$work/build" "$jobs" "${TARGETS[*]}"
   printf 'install into %s\n' "$install"
   exit 0
@@ -274,46 +278,26 @@ show_progress() { # while the process lives: one line that changes, or where tha
 
 # -- check: a native build may hold instructions that this machine cannot run -----------------------------------
 
-prepare_check() { # writes a tiny model and a clip into $work/check
-  local tiny
-  [ ! -f "$work/check/clip.wav" ] || return 0
-  find_python
-  for tiny in "$(dirname "$0")/../musicflamingo_cli/tiny_model.py" "$(dirname "$0")/../../tiny_model.py"; do
-    [ ! -f "$tiny" ] || break
-  done
-  # -I: not with the package's folder on the path, where `types` is ours and not Python's.
-  if ! "$python" -I -c 'import gguf, numpy' 2>/dev/null; then
-    { "$python" -m venv "$work/venv" && "$work/venv/bin/python" -m pip install --quiet numpy gguf; } >>"$log" 2>&1 ||
-      die "the check needs Python's numpy and gguf" "pip install numpy gguf; or leave it out: --no-check"
-    python=$work/venv/bin/python
-  fi
-  "$python" -I "$tiny" "$work/check" >>"$log"
-  "$python" - "$work/check/clip.wav" <<'PYTHON'
-import math, struct, sys, wave
+tiny=$(dirname "$0")/../models/tiny # comes with us, in a checkout and in an installed package
 
-with wave.open(sys.argv[1], "wb") as clip:
-    clip.setnchannels(1)
-    clip.setsampwidth(2)
-    clip.setframerate(16000)
-    clip.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(i / 5))) for i in range(16000)))
-PYTHON
-}
-
-run_check() { # the exit code of the first binary that fails, 0 when all work
-  local bin=$1 folder=$work/check code=0
-  "$bin/llama-quantize" "$folder"/*.F32.gguf "$folder/q8.gguf" Q8_0 >>"$log" 2>&1 </dev/null || code=$?
+run_check() { # the exit code of the first binary that fails, 0 when all work and what is heard is right
+  local bin=$1 code=0 model
+  model=$(find "$tiny" -name '*.gguf' ! -name '*mmproj*')
+  mkdir -p "$work/check"
+  "$bin/llama-quantize" --allow-requantize "$model" "$work/check/q4.gguf" Q4_0 >>"$log" 2>&1 </dev/null || code=$?
   [ "$code" -eq 0 ] || return "$code"
-  "$bin/llama-mtmd-cli" -m "$folder/q8.gguf" --mmproj "$folder"/*mmproj*.gguf --audio "$folder/clip.wav" -p Hello \
-    -n 8 --temp 0 -c 2048 --jinja --offline >"$folder/answer.txt" 2>>"$log" </dev/null || code=$?
+  "$bin/llama-mtmd-cli" -m "$model" --mmproj "$tiny"/*mmproj*.gguf --audio "$tiny/songs/slow organ.mp3" \
+    -p "Which instruments are played?" -n 60 --temp 0 -c 2048 --jinja --offline >"$work/check/answer.txt" \
+    2>>"$log" </dev/null || code=$?
   [ "$code" -eq 0 ] || return "$code"
-  grep -q '[a-z]' "$folder/answer.txt" || return 1
+  grep -q 'an organ' "$work/check/answer.txt" || return 1
   "$bin/llama-server" --version >>"$log" 2>&1 </dev/null || return $?
 }
 
 check_build() {
   local code=0
   [ "$check" = 1 ] || return 0
-  prepare_check
+  [ -d "$tiny" ] || die "the tiny model is missing, so the build cannot be checked" "leave it out: --no-check"
   run_check "$work/build/bin" || code=$?
   if [ "$code" -eq 132 ] && [ "$portable" = 0 ]; then # 128 + SIGILL
     say "the native build died of SIGILL: this machine advertises instructions that it cannot run; building portable"
@@ -323,7 +307,7 @@ check_build() {
     run_check "$work/build/bin" || code=$?
   fi
   [ "$code" -eq 0 ] || die "what was built does not run (exit code $code)" "see $log; or try --portable --force"
-  say "checked: it hears a clip and answers, on a quantised model"
+  say "checked: asked about a song, it names the organ that plays"
 }
 
 install_build() {
@@ -333,10 +317,10 @@ install_build() {
   # only a whole build is taken for one.
   mkdir -p "$install/bin"
   rm -f "$install/VERSION"
-  for binary in "${TARGETS[@]}"; do
-    cp "$work/build/bin/$binary" "$install/bin/.new-$binary"
+  while IFS= read -r binary; do
+    cp -P "$work/build/bin/$binary" "$install/bin/.new-$binary"
     mv -f "$install/bin/.new-$binary" "$install/bin/$binary"
-  done
+  done < <(printf '%s\n' "${TARGETS[@]}" && cd "$work/build/bin" && ls -d lib*)
   cp "$work/llama.cpp/LICENSE" "$install/LICENSE.llama.cpp"
   case $source_kind in
     auto | git | sdist) echo "$ref-$backend$suffix" ;;
@@ -352,7 +336,9 @@ use_build() { # what musicflamingo finds first
   printf '%s\n' "$install/bin"
 }
 
-is_installed() { [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ]; }
+is_installed() { # an earlier release of ours built no libraries
+  [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ] && ls "$install"/bin/libllama.* >/dev/null 2>&1
+}
 
 if is_installed; then
   use_build

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from musicflamingo_cli import llama_cpp, models
+from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ToolMissingError
+from tiny_flamingo.random_pair import write_random_pair
 
 RATE = 16_000
 MakeWav = Callable[..., Path]
@@ -55,19 +56,19 @@ def real_llama_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder that holds the tiny pair."""
     folder = tmp_path_factory.mktemp("models")
-    models.pull_tiny(folder)
+    write_random_pair(folder)
     return folder
 
 
 @pytest.fixture
-def tiny_settings(real_llama_dir: Path, tiny_models: Path) -> Settings:
+def random_settings(real_llama_dir: Path, random_models: Path) -> Settings:
     """The tiny model behind the real binary, at temperature 0."""
     # One thread: ggml's threads spin while they wait, so that tests side by side would slow one another a lot.
     return Settings(
-        model="tiny", models_dir=tiny_models, llama_dir=real_llama_dir, temperature=0.0, timeout=120, threads=1
+        model="F32", models_dir=random_models, llama_dir=real_llama_dir, temperature=0.0, timeout=120, threads=1
     )
 
 

@@ -32,15 +32,15 @@ FIVE = ["full", "technical", "genre_mood", "instrumentation", "structure"]
 
 
 @pytest.fixture
-def real(tiny_settings: Settings, tmp_path: Path) -> Iterator[MusicFlamingoGGUF]:
+def real(random_settings: Settings, tmp_path: Path) -> Iterator[MusicFlamingoGGUF]:
     """The test pair behind a real server; short answers."""
     prompts = tmp_path / "prompts.yaml"
     limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in FIVE)
     prompts.write_text(f"presets:\n{limits}")
     with MusicFlamingoGGUF(
-        "tiny",
-        models_dir=tiny_settings.models_dir,
-        llama_dir=tiny_settings.llama_dir,
+        "F32",
+        models_dir=random_settings.models_dir,
+        llama_dir=random_settings.llama_dir,
         prompts=prompts,
         temperature=0.0,
         threads=1,

@@ -23,11 +23,11 @@ def run(script: str, *words: object) -> str:
 @pytest.mark.real
 def test_throughput_on_random_weights_in_the_real_models_kinds_of_tensors(real_llama_dir: Path, tmp_path: Path) -> None:
     model, projector = map(Path, run("random_model.py", tmp_path, "--shape", "small").split())
-    assert read_header(model).is_noise
-    rows = "shell loop,mtmd-cli,server 1,embedded 2"
+    assert read_header(model).is_toy
+    rows = "shell loop,mtmd-cli,server 1,native 1,embedded 2"
     words = ("--files", 2, "--seconds", 2, "--tokens", 8, "--threads", 1, "--rows", rows, "--llama-dir", real_llama_dir)
     printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
-    for name in ("shell loop", "mtmd-cli", "server 1", "limit", "embedded 2"):
+    for name in ("shell loop", "mtmd-cli", "server 1", "limit", "native 1", "native limit", "embedded 2"):
         assert f"| {name} |" in printed
 
 

@@ -19,6 +19,8 @@ SCRIPT = data_file("scripts", "build_llama_cpp.sh")
 CMAKE = """
 cmake_minimum_required(VERSION 3.14)
 project(small C)
+add_library(llama SHARED llama-server.c)
+set_target_properties(llama PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin VERSION 1.2)
 option(GGML_NATIVE "" ON)
 foreach(name llama-mtmd-cli llama-server llama-quantize)
   add_executable(${name} ${name}.c)
@@ -28,10 +30,10 @@ foreach(name llama-mtmd-cli llama-server llama-quantize)
   endif()
 endforeach()
 """
-ANSWER = '#include <stdio.h>\nint main(void) { puts("baran belor"); return 0; }\n'
+ANSWER = '#include <stdio.h>\nint main(void) { puts("The lead is an organ."); return 0; }\n'
 DIES_NATIVE = (
     "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGILL);\n#endif\n"
-    'puts("baran belor"); return 0; }\n'
+    'puts("The lead is an organ."); return 0; }\n'
 )
 
 
@@ -177,11 +179,12 @@ def test_what_a_machine_has_is_found(tmp_path: Path, programs: dict[str, str], k
 def test_it_builds_checks_installs_and_the_second_run_takes_a_second(source: Path) -> None:
     done = build("--source", source, "--backend", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "checked: it hears a clip and answers" in done.stderr
+    assert "checked: asked about a song, it names the organ" in done.stderr
     binary = llama_cpp.find("llama-server")
     assert binary.is_relative_to(llama_cache_dir() / "current")
     assert llama_cpp.version(binary) == "local-cpu"
-    assert {path.name for path in binary.parent.iterdir()} == {"llama-mtmd-cli", "llama-server", "llama-quantize"}
+    programs = {"llama-mtmd-cli", "llama-server", "llama-quantize"}
+    assert {path.name for path in binary.parent.iterdir()} == {*programs, "libllama.so", "libllama.so.1.2"}
     started = time.monotonic()
     again = build("--source", source, "--backend", "cpu")
     assert time.monotonic() - started < 1
@@ -204,6 +207,7 @@ def test_a_native_build_that_dies_of_sigill_is_built_again_portable(source: Path
     ("program", "text", "said"),
     [
         ("llama-mtmd-cli", "int main(void) { return 0; }", "does not run"),
+        ("llama-mtmd-cli", ANSWER.replace("an organ", "a flute"), "does not run"),
         ("llama-quantize", "int main(void) { return 3; }", "exit code 3"),
         ("llama-server", "this is not C", "the compiler failed"),
     ],

@@ -15,7 +15,7 @@ from musicflamingo_cli.errors import EngineError, StoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import Failure, Outcome, Prompt, Sampling
 from tests.conftest import MakeWav
-from tests.fakes.engines import GOOD, NOISE_PAIR, REAL_PAIR, Reply, ScriptedEngine
+from tests.fakes.engines import GOOD, REAL_PAIR, TOY_PAIR, Reply, ScriptedEngine
 
 PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
 Respond = Callable[[Prompt, Sampling], Reply]
@@ -45,7 +45,7 @@ def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> 
     assert made["seed"] == 42
     assert made["audio_seconds"] == 1.0
     assert made["llama_cpp"] == "b0"
-    assert "noise" not in made
+    assert "toy" not in made
 
 
 def test_new_captions_are_not_approved_by_what_was_said_of_the_old(make_wav: MakeWav) -> None:
@@ -168,10 +168,10 @@ def test_a_prompt_of_which_nothing_is_left_fails_alone(make_wav: MakeWav) -> Non
 
 def test_noise_is_marked_in_the_sidecar(make_wav: MakeWav) -> None:
     audio = make_wav()
-    Captioner(ScriptedEngine(lambda p, s: GOOD), NOISE_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    Captioner(ScriptedEngine(lambda p, s: GOOD), TOY_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
     saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
-    assert saved["music_flamingo_model"] == "gguf_tiny_noise"
-    assert saved["music_flamingo_provenance"]["full"]["noise"] is True
+    assert saved["music_flamingo_model"] == "gguf_tiny"
+    assert saved["music_flamingo_provenance"]["full"]["toy"] is True
 
 
 def test_what_was_answered_before_a_stop_is_saved(make_wav: MakeWav) -> None:

@@ -16,6 +16,7 @@ from musicflamingo_cli.cli import app
 from musicflamingo_cli.sidecar import read_sidecar
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
+from tiny_flamingo.random_pair import write_random_pair
 
 Result = subprocess.CompletedProcess[str]
 
@@ -26,17 +27,17 @@ def musicflamingo(*arguments: object, cwd: Path | None = None) -> Result:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, tiny_models: Path) -> list[str]:
+def fake(tmp_path: Path, random_models: Path) -> list[str]:
     """Options that answer every prompt with a fake binary."""
     folder = write_fake(tmp_path / "llama", "answer")
-    return ["--llama-dir", str(folder), "--models-dir", str(tiny_models), "--model", "tiny"]
+    return ["--llama-dir", str(folder), "--models-dir", str(random_models), "--model", "F32"]
 
 
 def test_caption_prints_data_on_stdout_and_words_on_stderr(make_wav: MakeWav, fake: list[str]) -> None:
     done = musicflamingo("caption", make_wav(), "--preset", "full", *fake)
     assert done.returncode == 0
     assert done.stdout == "A warm track with drums.\n"
-    assert "NOISE" in done.stderr
+    assert "TOY MODEL" in done.stderr
 
 
 def test_caption_json_has_the_documented_shape(make_wav: MakeWav, fake: list[str]) -> None:
@@ -52,7 +53,7 @@ def test_caption_json_has_the_documented_shape(make_wav: MakeWav, fake: list[str
         "failures": [],
         "skipped": None,
         "engine": "mtmd-cli",
-        "model": "musicflamingo-tiny.F32.gguf",
+        "model": "random.F32.gguf",
         "audio_seconds": 1.0,
     }
     assert read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_full"] == "A warm track with drums."
@@ -117,7 +118,7 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
     ("arguments", "code", "said"),
     [
         (["caption", "{folder}"], 2, "musicflamingo batch"),
-        (["caption", "{folder}/gone.wav", "--model", "tiny"], 1, "no such file"),
+        (["caption", "{folder}/gone.wav", "--model", "F32"], 1, "no such file"),
         (["batch", "/no/such/folder"], 2, "no such folder"),
         (["batch", "{folder}", "--shard", "5/4"], 2, "--shard 1/4"),
         (["batch", "{folder}", "--preset", "ful"], 2, "did you mean full?"),
@@ -125,15 +126,15 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
         (["batch", "{folder}", "--save-as", "x"], 2, "--ask"),
         (["batch", "{folder}", "--temperature", "9"], 2, "between 0 and 5"),
         (["caption", "{wav}", "--model", "Q6_K"], 4, "models pull Q6_K"),
-        (["caption", "{wav}", "--model", "tiny", "--engine", "magic"], 2, "use one of"),
-        (["caption", "{wav}", "--model", "tiny", "--llama-dir", "/nowhere"], 3, "musicflamingo build"),
+        (["caption", "{wav}", "--model", "F32", "--engine", "magic"], 2, "use one of"),
+        (["caption", "{wav}", "--model", "F32", "--llama-dir", "/nowhere"], 3, "musicflamingo build"),
         (["caption", "{wav}", "--config", "/no/config.yaml"], 2, "cannot be read"),
-        (["caption", "{wav}", "--ask", "x", "--save", "--model", "tiny"], 2, "--save-as"),
+        (["caption", "{wav}", "--ask", "x", "--save", "--model", "F32"], 2, "--save-as"),
         (["prompts", "check", "/no/file.yaml"], 2, "prompts init"),
         (["prompts", "show", "nope"], 2, "prompts list"),
         (["models", "pull", "one/two"], 2, "one/two:Q6_K"),
-        (["models", "remove", "tiny", "--models-dir", "{folder}"], 4, "models pull tiny"),
-        (["models", "check", "tiny", "--models-dir", "{folder}"], 4, "models pull tiny"),
+        (["models", "remove", "tiny", "--models-dir", "{folder}"], 2, "part of this program"),
+        (["models", "check", "Q6_K", "--models-dir", "{folder}"], 4, "models pull Q6_K"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
@@ -154,7 +155,7 @@ def test_bad_input_gets_a_sentence_and_its_exit_code(
 
 def test_a_settings_file_and_the_environment(make_wav: MakeWav, fake: list[str], tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(f"llama_dir: {fake[1]}\nmodels_dir: {fake[3]}\nmodel: tiny\n")
+    config.write_text(f"llama_dir: {fake[1]}\nmodels_dir: {fake[3]}\nmodel: F32\n")
     assert musicflamingo("caption", make_wav(), "--preset", "full", "--config", config).returncode == 0
     config.write_text("modle: tiny\n")
     done = musicflamingo("caption", make_wav(), "--config", config)
@@ -164,9 +165,9 @@ def test_a_settings_file_and_the_environment(make_wav: MakeWav, fake: list[str],
 
 def test_options_for_everything_stand_on_either_side_of_the_command(make_wav: MakeWav, fake: list[str]) -> None:
     data = make_wav("data/a.wav").parent
-    assert musicflamingo("-q", "batch", data, *fake).stderr.startswith("NOISE")
+    assert musicflamingo("-q", "batch", data, *fake).stderr.startswith("TOY MODEL")
     assert musicflamingo("batch", data, "-q", *fake).stderr == ""
-    assert musicflamingo("--models-dir", fake[3], "models", "path", "tiny").returncode == 0
+    assert musicflamingo("--models-dir", fake[3], "models", "path", "F32").returncode == 0
 
 
 def test_names_that_are_not_utf8_come_through_json(make_wav: MakeWav, fake: list[str]) -> None:
@@ -211,6 +212,13 @@ def test_prompts_edit_opens_the_editor_and_checks(monkeypatch: pytest.MonkeyPatc
     assert "did you mean prompt?" in done.stderr
 
 
+def test_the_tiny_model_is_always_there() -> None:
+    pulled = musicflamingo("models", "pull", "tiny", "--json")
+    assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
+    assert "a toy" in musicflamingo("models", "check", "tiny").stdout
+    assert musicflamingo("models", "remove", "tiny", "--yes").returncode == 2
+
+
 def test_models_commands(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
     listed = [json.loads(line) for line in musicflamingo("models", "list", "--json", *options).stdout.splitlines()]
@@ -218,20 +226,19 @@ def test_models_commands(tmp_path: Path) -> None:
     assert [row["quant"] for row in listed if row["recommended"]] == ["Q6_K"]
     assert all(row["path"] is None and row["memory_bytes"] > row["bytes"] for row in listed)
     assert musicflamingo("models", "check", *options).returncode == 4
-    pulled = musicflamingo("models", "pull", "tiny", "--json", *options)
-    assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
+    write_random_pair(tmp_path)
     assert "good" in musicflamingo("models", "check", *options).stdout
     assert "F32" in musicflamingo("models", "list", *options).stdout
-    refused = musicflamingo("models", "remove", "tiny", *options)
+    refused = musicflamingo("models", "remove", "F32", *options)
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert musicflamingo("models", "remove", "tiny", "--yes", *options).returncode == 0
+    assert musicflamingo("models", "remove", "F32", "--yes", *options).returncode == 0
     assert not list(tmp_path.glob("*.gguf"))
 
 
-def test_models_check_goes_on_after_a_bad_one(tmp_path: Path, tiny_models: Path) -> None:
+def test_models_check_goes_on_after_a_bad_one(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
-    musicflamingo("models", "pull", "tiny", *options)
-    (tmp_path / "a-broken.Q6_K.gguf").write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes()[:9000])
+    write_random_pair(tmp_path)
+    (tmp_path / "a-broken.Q6_K.gguf").write_bytes((tmp_path / "random.F32.gguf").read_bytes()[:9000])
     done = musicflamingo("models", "check", "--json", *options)
     assert done.returncode == 4
     assert [json.loads(line)["good"] for line in done.stdout.splitlines()] == [False, True]
@@ -239,28 +246,26 @@ def test_models_check_goes_on_after_a_bad_one(tmp_path: Path, tiny_models: Path)
 
 def test_removing_one_model_leaves_the_projector_to_the_other(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
-    musicflamingo("models", "pull", "tiny", *options)
-    (tmp_path / "x.Q6_K.gguf").write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes())
+    write_random_pair(tmp_path)
+    (tmp_path / "x.Q6_K.gguf").write_bytes((tmp_path / "random.F32.gguf").read_bytes())
     removed = musicflamingo("models", "remove", "Q6_K", "--yes", *options)
     assert removed.stdout.split() == [str(tmp_path / "x.Q6_K.gguf")]
     outside = tmp_path.parent / f"{tmp_path.name}.gguf"
-    outside.write_bytes((tmp_path / "musicflamingo-tiny.F32.gguf").read_bytes())
+    outside.write_bytes((tmp_path / "random.F32.gguf").read_bytes())
     assert "delete it yourself" in musicflamingo("models", "remove", outside, "--yes", *options).stderr
     assert outside.exists()
     (tmp_path / "models").mkdir()
-    roundabout = f"{tmp_path}/models/../{(tmp_path / 'musicflamingo-tiny.F32.gguf').name}"
+    roundabout = f"{tmp_path}/models/../{(tmp_path / 'random.F32.gguf').name}"
     refused = musicflamingo("models", "remove", roundabout, "--yes", "--models-dir", str(tmp_path / "models"))
     assert "delete it yourself" in refused.stderr
 
 
-def test_the_last_real_model_takes_its_projector_along_and_leaves_the_tiny_pair(tmp_path: Path) -> None:
-    options = ["--models-dir", str(tmp_path)]
-    musicflamingo("models", "pull", "tiny", *options)
-    tiny = {path.name for path in tmp_path.glob("*.gguf")}
-    (tmp_path / "x.Q6_K.gguf").write_bytes(next(tmp_path.glob("*F32.gguf")).read_bytes())
-    (tmp_path / "x.mmproj-f16.gguf").write_bytes(next(tmp_path.glob("*mmproj*")).read_bytes())
-    musicflamingo("models", "remove", "Q6_K", "--yes", *options)
-    assert {path.name for path in tmp_path.glob("*.gguf")} == tiny
+def test_the_last_model_takes_its_projector_along_and_leaves_other_folders_alone(tmp_path: Path) -> None:
+    write_random_pair(tmp_path)
+    write_random_pair(tmp_path / "owner--model-GGUF")
+    removed = musicflamingo("models", "remove", "F32", "--yes", "--models-dir", str(tmp_path))
+    assert len(removed.stdout.split()) == 2
+    assert [path.parent.name for path in tmp_path.rglob("*.gguf")] == ["owner--model-GGUF"] * 2
 
 
 def test_settings_beside_a_dataset(make_wav: MakeWav, fake: list[str]) -> None:
@@ -302,7 +307,7 @@ def test_help_of_every_command() -> None:
         ("caption", ("[auto]", "[42]", "[as many as fit]", "[the default ones]")),
         ("export", ("[full]", "[link]", "[1000]", "[named after DIR, here]")),
         ("report", ("[the default ones]", "[DIR's name-report.html, here]")),
-        ("demo", ("[music made on the spot]",)),
+        ("demo", ("[synthesised songs]",)),
         ("models check", ("[all that are here]",)),
         ("prompts check", ("[those in force]",)),
     ],

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from musicflamingo_cli.demo import MARKER, claim_folder, make_music
+from musicflamingo_cli.demo import MARKER, claim_folder, put_music
 from musicflamingo_cli.errors import ConfigError
 from tests.conftest import MakeWav
 
 
-def test_the_music_is_the_same_every_time(tmp_path: Path) -> None:
-    first, second = make_music(tmp_path / "a"), make_music(tmp_path / "b")
-    for one, other in zip(first, second, strict=True):
-        samples, rate = soundfile.read(one)
+def test_the_music_is_in_three_formats_and_all_of_it_is_known(tmp_path: Path) -> None:
+    put = put_music(tmp_path)
+    assert [path.suffix for path in put] == [".flac", ".wav", ".mp3"]
+    for path, truth in put.items():
+        samples, rate = soundfile.read(path)
         assert rate == 44_100
-        assert len(samples) > 5 * rate
-        assert 0.5 < abs(samples).max() <= 1
-        assert (samples == soundfile.read(other)[0]).all()
+        assert 12 * rate < len(samples) < 30 * rate
+        assert 0.1 < abs(samples).max() <= 1
+        assert set(truth) == {"tempo", "key", "lead", "bass", "drums"}
 
 
 def test_a_demo_never_fills_a_folder_that_holds_anything_else(tmp_path: Path) -> None:
@@ -34,15 +35,16 @@ def test_a_demo_never_fills_a_folder_that_holds_anything_else(tmp_path: Path) ->
 @pytest.mark.real
 @pytest.mark.parametrize("engine", ["auto", "embedded"])
 def test_the_demo_ends_with_captions_on_the_screen_and_on_disk(
-    engine: str, tmp_path: Path, tiny_models: Path, real_llama_dir: Path
+    engine: str, tmp_path: Path, real_llama_dir: Path
 ) -> None:
     command = [sys.executable, "-m", "musicflamingo_cli", "demo", "--threads", "1", "--engine", engine]
-    command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
+    command += ["--llama-dir", str(real_llama_dir)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "NOISE" in done.stderr
+    assert "TOY MODEL" in done.stderr
     sidecars = sorted((tmp_path / "musicflamingo-demo").rglob("*.INFO"))
     assert len(sidecars) == 3
+    assert done.stdout.count("in truth: ") == 3
     for sidecar in sidecars:
         info = json.loads(sidecar.read_text())
         assert info["music_flamingo_full"] in done.stdout
@@ -50,12 +52,10 @@ def test_the_demo_ends_with_captions_on_the_screen_and_on_disk(
 
 
 @pytest.mark.real
-def test_a_file_of_ones_own_is_copied_and_left_alone(
-    make_wav: MakeWav, tmp_path: Path, tiny_models: Path, real_llama_dir: Path
-) -> None:
+def test_a_file_of_ones_own_is_copied_and_left_alone(make_wav: MakeWav, tmp_path: Path, real_llama_dir: Path) -> None:
     audio = make_wav("mine/song.wav")
     command = [sys.executable, "-m", "musicflamingo_cli", "demo", str(audio), "--preset", "brief", "--out", "out"]
-    command += ["--models-dir", str(tiny_models), "--llama-dir", str(real_llama_dir)]
+    command += ["--llama-dir", str(real_llama_dir)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARKER, "song.INFO", "song.wav"]

@@ -23,8 +23,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.real
-def test_a_machine_that_has_all(tiny_settings: Settings) -> None:
-    found = status_of(tiny_settings)
+def test_a_machine_that_has_all(random_settings: Settings) -> None:
+    found = status_of(random_settings)
     assert found.pop("model") == WARNING  # noise
     assert found.pop("memory") in (OK, WARNING)  # there may be no GPU
     assert found.pop("models' disk") in (OK, WARNING)
@@ -41,14 +41,14 @@ def test_a_machine_that_has_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(check.hint for check in checks if check.status == FAILURE)
 
 
-def test_a_binary_without_ears_is_a_failure(tmp_path: Path, tiny_models: Path) -> None:
+def test_a_binary_without_ears_is_a_failure(tmp_path: Path, random_models: Path) -> None:
     folder = write_fake(tmp_path / "llama", "nothing")  # its --help names no --mmproj
-    found = status_of(Settings(llama_dir=folder, models_dir=tiny_models, model="tiny"))
+    found = status_of(Settings(llama_dir=folder, models_dir=random_models, model="F32"))
     assert found["llama-mtmd-cli"] == FAILURE
 
 
-def test_a_wrong_projector_is_a_failure(tmp_path: Path, tiny_models: Path) -> None:
-    model = next(tiny_models.glob("*F32.gguf"))
+def test_a_wrong_projector_is_a_failure(tmp_path: Path, random_models: Path) -> None:
+    model = next(random_models.glob("*F32.gguf"))
     (check,) = [c for c in examine(Settings(model=str(model), mmproj=model)) if c.name == "model"]
     assert check.status == FAILURE
     assert "not a projector" in check.detail
@@ -62,14 +62,14 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path, monkeypatc
     assert str(tmp_path / "locked") in check.detail
 
 
-def test_json_shows_every_setting_and_where_it_comes_from(tmp_path: Path, tiny_models: Path) -> None:
+def test_json_shows_every_setting_and_where_it_comes_from(tmp_path: Path, random_models: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("seed: 7\n")
     command = [sys.executable, "-m", "musicflamingo_cli", "doctor", "--json", "--no-hearing", "--config", str(config)]
-    command += ["--models-dir", str(tiny_models), "--model", "tiny"]
+    command += ["--models-dir", str(random_models), "--model", "F32"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     told = json.loads(done.stdout)
     assert told["settings"]["seed"] == {"value": 7, "from": str(config)}
-    assert told["settings"]["model"] == {"value": "tiny", "from": "flag"}
+    assert told["settings"]["model"] == {"value": "F32", "from": "flag"}
     assert told["settings"]["top_p"]["from"] == "default"
     assert {"check", "status", "detail", "hint"} == set(told["checks"][0])

@@ -406,12 +406,12 @@ def test_which_tracks_are_taken(tmp_path: Path, choice: Choice, exported: int, l
     assert (again.exported, again.left_out) == (exported, left_out)
 
 
-def test_noise_of_the_test_model_is_not_exported(tmp_path: Path) -> None:
+def test_words_of_the_tiny_model_are_not_exported(tmp_path: Path) -> None:
     write_sound(tmp_path / "music" / "a.wav", 0.1)
-    made = {"full": {"noise": True}}
+    made = {"full": {"toy": True}}
     info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
     (tmp_path / "music" / "a.INFO").write_text(json.dumps(info))
-    with pytest.raises(ConfigError, match="nothing to export: the test model's noise only"):
+    with pytest.raises(ConfigError, match="nothing to export: the tiny model's words only"):
         run("jsonl", tmp_path / "music", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 

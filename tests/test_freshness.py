@@ -14,23 +14,23 @@ FULL = PRESETS[0]
 
 
 @pytest.mark.parametrize(
-    ("info", "noise_model", "expected"),
+    ("info", "is_toy", "expected"),
     [
         ({}, False, ["full", "brief"]),
         ({"music_flamingo_full": "x"}, False, ["brief"]),
         ({"music_flamingo_full": "", "music_flamingo_brief": " \n"}, False, ["full", "brief"]),
         ({"music_flamingo_full": None, "music_flamingo_brief": 3}, False, ["full", "brief"]),
         (
-            {"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}},
+            {"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"toy": True}}},
             False,
             ["full", "brief"],
         ),
-        ({"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"noise": True}}}, True, ["brief"]),
+        ({"music_flamingo_full": "x", "music_flamingo_provenance": {"full": {"toy": True}}}, True, ["brief"]),
         ({"music_flamingo_full": "x", "music_flamingo_provenance": "odd"}, False, ["brief"]),
     ],
 )
-def test_what_is_missing(info: dict[str, Any], noise_model: bool, expected: list[str]) -> None:
-    assert [preset.name for preset in missing(info, PRESETS, Maker(is_noise=noise_model))] == expected
+def test_what_is_missing(info: dict[str, Any], is_toy: bool, expected: list[str]) -> None:
+    assert [preset.name for preset in missing(info, PRESETS, Maker(is_toy=is_toy))] == expected
 
 
 NOW = Maker(False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None}, 1200.0)

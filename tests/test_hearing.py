@@ -11,7 +11,9 @@ import pytest
 from musicflamingo_cli import hearing
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.doctor import FAILURE, OK
+from musicflamingo_cli.models import resolve
 from musicflamingo_cli.process import Guarded
+from musicflamingo_cli.songs import songs
 from tests.fakes.engines import ScriptedEngine
 from tests.fakes.mtmd_cli import write_fake
 
@@ -22,7 +24,7 @@ def ignore(text: str) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("engine", ["auto", "mtmd-cli", "embedded"])
-def test_the_tiny_model_hears(engine: str, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_tests_pass_on_what_hears(engine: str, random_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = []
     start = Guarded.__init__
 
@@ -31,9 +33,30 @@ def test_the_tiny_model_hears(engine: str, tiny_settings: Settings, monkeypatch:
         start(self, *arguments)
 
     monkeypatch.setattr(Guarded, "__init__", counted)
-    check = hearing.hearing_test(replace(tiny_settings, engine=engine), ignore)
-    assert check.status == OK, check
-    assert len(starts) == (0 if engine == "mtmd-cli" else 1)  # one server hears all three
+    known, own = hearing.hearing_tests(replace(random_settings, engine=engine), ignore)
+    assert (known.status, own.status) == (OK, OK), (known, own)
+    assert "musicflamingo-tiny" in known.detail
+    assert "random.F32" in own.detail
+    assert len(starts) == (0 if engine == "mtmd-cli" else 2)  # one server hears all clips of a test
+
+
+@pytest.mark.real
+def test_a_model_that_knows_no_music_fails_on_known_songs(
+    random_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "resolve", lambda name, folder: resolve("F32", folder))
+    known = next(hearing.hearing_tests(random_settings, ignore))
+    assert known.status == FAILURE
+    assert "hears wrongly" in known.detail
+    assert "musicflamingo build" in known.hint
+
+
+def test_the_tiny_model_itself_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine(lambda prompt, sampling: " ".join(p for song in songs() for p in song.truth.values()))
+    monkeypatch.setattr(hearing, "open_engine", lambda *arguments: (engine, "a test"))
+    (check,) = hearing.hearing_tests(Settings(model="tiny"), ignore)
+    assert check.status == OK
+    assert engine.closed
 
 
 @pytest.mark.parametrize(
@@ -46,22 +69,20 @@ def test_the_tiny_model_hears(engine: str, tiny_settings: Settings, monkeypatch:
     ],
 )
 def test_each_fault_has_its_name(
-    answers: list[str], heard: int, said: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+    answers: list[str], heard: int, said: str, random_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said_so_far = iter(answers)
+    said_so_far = iter(["", *answers])
     engine = ScriptedEngine(lambda prompt, sampling: next(said_so_far), heard=heard)
     monkeypatch.setattr(hearing, "open_engine", lambda *arguments: (engine, "a test"))
-    check = hearing.hearing_test(Settings(model="tiny", models_dir=tiny_models), ignore)
+    _, check = hearing.hearing_tests(Settings(model="F32", models_dir=random_models), ignore)
     assert said in check.detail
     assert (check.status == FAILURE) == bool(said)
     assert bool(check.hint) == bool(said)
     assert engine.closed
 
 
-def test_an_engine_that_crashes_is_a_failed_check(tmp_path: Path, tiny_models: Path) -> None:
+def test_an_engine_that_crashes_is_a_failed_check(tmp_path: Path) -> None:
     folder = write_fake(tmp_path / "llama", "crash")
-    check = hearing.hearing_test(
-        Settings(model="tiny", models_dir=tiny_models, llama_dir=folder, engine="mtmd-cli"), ignore
-    )
+    (check,) = hearing.hearing_tests(Settings(model="tiny", llama_dir=folder, engine="mtmd-cli"), ignore)
     assert check.status == FAILURE
     assert check.hint

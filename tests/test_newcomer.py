@@ -57,8 +57,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, tiny_models: Path) -> Machine:
-    model, mmproj = (next(tiny_models.glob(pattern)).read_bytes() for pattern in ("*F32.gguf", "*mmproj*.gguf"))
+def machine(tmp_path: Path, random_models: Path) -> Machine:
+    model, mmproj = (next(random_models.glob(pattern)).read_bytes() for pattern in ("*F32.gguf", "*mmproj*.gguf"))
     published = {f"music-flamingo-hf.{quant.name}.gguf": model for quant in load_catalog().quants}
     return Machine(tmp_path / "home", Hub({PLAIN: {**published, "music-flamingo-hf.mmproj-f16.gguf": mmproj}}))
 

@@ -26,7 +26,7 @@ FOREIGN = {"bpm": 120.5, "odd": float("nan"), "genres": ["House"], "nested": {"a
 
 
 def command(data: Path, settings: Settings, *options: str) -> list[str]:
-    words = [sys.executable, "-m", "musicflamingo_cli", "batch", str(data), "--model", "tiny", "--preset", "brief"]
+    words = [sys.executable, "-m", "musicflamingo_cli", "batch", str(data), "--model", "F32", "--preset", "brief"]
     words += ["--models-dir", str(settings.models_folder), "--llama-dir", str(settings.llama_dir), "--threads", "1"]
     return [*words, *options]
 
@@ -84,14 +84,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.real
 def test_kills_at_any_moment_lose_nothing(
-    make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path, environment: dict[str, str]
+    make_wav: MakeWav, random_settings: Settings, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     data = make_tracks(make_wav, 60, seconds=20)
     moments = random.Random(KILLS)
     reader = Reader(data)
     reader.start()
     kills = 0
-    words = command(data, tiny_settings, "--engine", "server")
+    words = command(data, random_settings, "--engine", "server")
     while kills < KILLS:
         child = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
         try:
@@ -117,16 +117,16 @@ def test_kills_at_any_moment_lose_nothing(
     assert left_over(data) == []
     assert list((tmp_path / "scratch").iterdir()) == []
     listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(tiny_settings.models_folder) not in listed, "an engine outlived a killed run"
+    assert str(random_settings.models_folder) not in listed, "an engine outlived a killed run"
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_a_tree_and_do_no_track_twice(
-    processes: int, make_wav: MakeWav, tiny_settings: Settings, environment: dict[str, str]
+    processes: int, make_wav: MakeWav, random_settings: Settings, environment: dict[str, str]
 ) -> None:
     data = make_tracks(make_wav, 200, foreign=False, seconds=0.6)
-    words = command(data, tiny_settings, "--engine", "server", "--json")
+    words = command(data, random_settings, "--engine", "server", "--json")
     children = [
         subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(processes)
@@ -143,7 +143,7 @@ def test_processes_share_a_tree_and_do_no_track_twice(
 
 @pytest.mark.real
 def test_another_writer_loses_nothing_and_neither_do_we(
-    make_wav: MakeWav, tiny_settings: Settings, environment: dict[str, str]
+    make_wav: MakeWav, random_settings: Settings, environment: dict[str, str]
 ) -> None:
     from filelock import FileLock
 
@@ -163,7 +163,7 @@ def test_another_writer_loses_nothing_and_neither_do_we(
 
     writer = threading.Thread(target=write)
     writer.start()
-    words = command(data, tiny_settings, "--engine", "server")
+    words = command(data, random_settings, "--engine", "server")
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     stop.set()
     writer.join()
@@ -177,8 +177,10 @@ def test_another_writer_loses_nothing_and_neither_do_we(
 # -- engines that misbehave ----------------------------------------------------------------------------
 
 
-def fake(tmp_path: Path, tiny_models: Path, behaviour: str) -> Settings:
-    return Settings(models_dir=tiny_models, llama_dir=write_fake(tmp_path / f"llama-{behaviour}", behaviour), threads=1)
+def fake(tmp_path: Path, random_models: Path, behaviour: str) -> Settings:
+    return Settings(
+        models_dir=random_models, llama_dir=write_fake(tmp_path / f"llama-{behaviour}", behaviour), threads=1
+    )
 
 
 def run(data: Path, settings: Settings, *options: str) -> tuple[int, str, list[dict[str, object]]]:
@@ -207,10 +209,10 @@ def run(data: Path, settings: Settings, *options: str) -> tuple[int, str, list[d
     ],
 )
 def test_each_fault_is_counted_by_its_kind_and_the_batch_goes_on(
-    behaviour: str, kind: str, make_wav: MakeWav, tmp_path: Path, tiny_models: Path
+    behaviour: str, kind: str, make_wav: MakeWav, tmp_path: Path, random_models: Path
 ) -> None:
     data = make_tracks(make_wav, 2)
-    code, said, records = run(data, fake(tmp_path, tiny_models, behaviour), "--retries", "0", "--timeout", "1")
+    code, said, records = run(data, fake(tmp_path, random_models, behaviour), "--retries", "0", "--timeout", "1")
     assert code == 1
     assert f"failed: {kind} 2" in said
     kinds = {failure["kind"] for record in records for failure in record.get("failures", [])}  # type: ignore[attr-defined]
@@ -221,19 +223,19 @@ def test_each_fault_is_counted_by_its_kind_and_the_batch_goes_on(
     assert foreign_is_whole(data)
 
 
-def test_an_engine_that_comes_back_needs_no_second_run(make_wav: MakeWav, tmp_path: Path, tiny_models: Path) -> None:
+def test_an_engine_that_comes_back_needs_no_second_run(make_wav: MakeWav, tmp_path: Path, random_models: Path) -> None:
     """What failed for now is tried again when the rest is done."""
     data = make_tracks(make_wav, 3)
-    code, said, records = run(data, fake(tmp_path, tiny_models, "crashes_twice"))
+    code, said, records = run(data, fake(tmp_path, random_models, "crashes_twice"))
     assert code == 0, said
     assert "2 tracks failed for now" in said
     assert "3 captioned" in said
     assert [record["event"] for record in records].count("track") == 3
 
 
-def test_a_broken_engine_stops_the_run_with_one_message(make_wav: MakeWav, tmp_path: Path, tiny_models: Path) -> None:
+def test_a_broken_engine_stops_the_run_with_one_message(make_wav: MakeWav, tmp_path: Path, random_models: Path) -> None:
     data = make_tracks(make_wav, 30)
-    broken = fake(tmp_path, tiny_models, "crash")
+    broken = fake(tmp_path, random_models, "crash")
     code, said, records = run(data, broken)
     assert code == 1
     assert "10 tracks in a row got no caption" in said
@@ -243,9 +245,9 @@ def test_a_broken_engine_stops_the_run_with_one_message(make_wav: MakeWav, tmp_p
     assert "15 failed" in said
 
 
-def test_what_failed_is_taken_up_again_and_nothing_else(make_wav: MakeWav, tmp_path: Path, tiny_models: Path) -> None:
+def test_what_failed_is_taken_up_again_and_nothing_else(make_wav: MakeWav, tmp_path: Path, random_models: Path) -> None:
     data = make_tracks(make_wav, 3)
-    good = fake(tmp_path, tiny_models, "answer")
+    good = fake(tmp_path, random_models, "answer")
     audio = sorted(data.rglob("*.wav"))
     audio[1].write_bytes(b"")
     code, _, _ = run(data, good, "--exclude", audio[2].name)
@@ -258,20 +260,20 @@ def test_what_failed_is_taken_up_again_and_nothing_else(make_wav: MakeWav, tmp_p
 
 
 def test_ten_thousand_broken_files_are_ten_thousand_failures(
-    make_wav: MakeWav, tmp_path: Path, tiny_models: Path
+    make_wav: MakeWav, tmp_path: Path, random_models: Path
 ) -> None:
     data = make_tracks(make_wav, 3, foreign=False)
     for index in range(10_000):
         (data / "0" / f"b{index:05}.wav").write_bytes(b"RIFF")
-    code, _, records = run(data, fake(tmp_path, tiny_models, "answer"), "--quiet")
+    code, _, records = run(data, fake(tmp_path, random_models, "answer"), "--quiet")
     assert code == 1
     assert captioned(data) == 3
     assert records[-1]["failed"] == 10_000
 
 
-def test_stale_captions_are_made_again_and_only_those(make_wav: MakeWav, tmp_path: Path, tiny_models: Path) -> None:
+def test_stale_captions_are_made_again_and_only_those(make_wav: MakeWav, tmp_path: Path, random_models: Path) -> None:
     data = make_tracks(make_wav, 3)
-    good = fake(tmp_path, tiny_models, "answer")
+    good = fake(tmp_path, random_models, "answer")
     run(data, good)
     one = sorted(data.rglob("*.INFO"))[0]
     made = read_sidecar(one)["music_flamingo_provenance"]["brief"]
@@ -301,7 +303,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_its_kind_and_harms_no_sidecar(
-    small_disk: Path, make_wav: MakeWav, tmp_path: Path, tiny_models: Path
+    small_disk: Path, make_wav: MakeWav, tmp_path: Path, random_models: Path
 ) -> None:
     for index in range(3):
         shutil.copy(make_wav(f"{index}.wav", 0.6), small_disk / f"{index}.wav")
@@ -313,7 +315,7 @@ def test_a_full_disk_is_its_kind_and_harms_no_sidecar(
                 filler.write(bytes(4096))
         except OSError:
             pass
-    settings = fake(tmp_path, tiny_models, "answer")
+    settings = fake(tmp_path, random_models, "answer")
     log = tmp_path / "log.jsonl"
     done = subprocess.run(
         command(small_disk, settings, "--engine", "mtmd-cli", "--run-log", str(log)), capture_output=True, text=True
@@ -329,13 +331,11 @@ def test_a_full_disk_is_its_kind_and_harms_no_sidecar(
 
 
 def test_a_folder_that_vanishes_fails_its_tracks_and_no_others(
-    make_wav: MakeWav, tmp_path: Path, tiny_models: Path
+    make_wav: MakeWav, tmp_path: Path, random_models: Path
 ) -> None:
     data = make_tracks(make_wav, 12, foreign=False)
-    settings = fake(tmp_path, tiny_models, "answer")
-    child = start_batch(
-        data, settings, "--engine", "mtmd-cli", "--preset", "brief", "--model", "tiny", scratch=tmp_path
-    )
+    settings = fake(tmp_path, random_models, "answer")
+    child = start_batch(data, settings, "--engine", "mtmd-cli", "--preset", "brief", "--model", "F32", scratch=tmp_path)
     assert child.stderr
     said = ""
     for line in child.stderr:
@@ -349,9 +349,9 @@ def test_a_folder_that_vanishes_fails_its_tracks_and_no_others(
 
 
 @pytest.mark.real
-def test_ctrl_c_twice_means_now(make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path) -> None:
+def test_ctrl_c_twice_means_now(make_wav: MakeWav, random_settings: Settings, tmp_path: Path) -> None:
     data = make_tracks(make_wav, 20, seconds=100)
-    words = command(data, tiny_settings, "--engine", "server")
+    words = command(data, random_settings, "--engine", "server")
     child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
     assert child.stderr
     for line in child.stderr:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from musicflamingo_cli import tiny_model
 from tests.fakes.hub import Hub
+from tiny_flamingo import random_pair
 
 PLAIN, I1 = "mradermacher/music-flamingo-hf-GGUF", "mradermacher/music-flamingo-hf-i1-GGUF"
 Q6, MMPROJ = "music-flamingo-hf.Q6_K.gguf", "music-flamingo-hf.mmproj-f16.gguf"
@@ -24,10 +24,10 @@ Pull = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def hub(tiny_models: Path) -> Hub:
+def hub(random_models: Path) -> Hub:
     """The published repositories, with the tiny pair's bytes under the real names."""
-    model = (tiny_models / tiny_model.LANGUAGE_MODEL_NAME).read_bytes()
-    mmproj = (tiny_models / tiny_model.PROJECTOR_NAME).read_bytes()
+    model = (random_models / random_pair.LANGUAGE_MODEL_NAME).read_bytes()
+    mmproj = (random_models / random_pair.PROJECTOR_NAME).read_bytes()
     plain = {Q6: model, "music-flamingo-hf.Q8_0.gguf": model + b"8", MMPROJ: mmproj, "README.md": b"words"}
     i1 = {"music-flamingo-hf.i1-IQ3_M.gguf": model, "music-flamingo-hf.imatrix.gguf": b"GGUF matrix"}
     other = {"theirs-Q6_K.gguf": model, "mmproj-theirs-bf16.gguf": b"?", "mmproj-theirs-F16.gguf": mmproj}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli import tiny_model
 from musicflamingo_cli.prompts import read_presets
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
+from tiny_flamingo import random_pair
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ NOT_RUN = (
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(NOT_RUN) or "--dry-run" in c])
 def test_the_commands_run(
-    command: str, make_wav: MakeWav, tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, make_wav: MakeWav, tmp_path: Path, random_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_wav("music/a.wav")
     captioned = make_wav("music/captioned.wav").with_suffix(".INFO")
@@ -44,8 +44,8 @@ def test_the_commands_run(
     captioned.write_text(json.dumps({f"music_flamingo_{name}": caption for name in DEFAULT}))
     make_wav("song.wav").rename(tmp_path / "song.flac")
     shutil.copytree(tmp_path / "music", Path(os.environ["HOME"]) / "Music")
-    shutil.copytree(tiny_models, tmp_path / "models")
-    names = {tiny_model.LANGUAGE_MODEL_NAME: "Q6_K", tiny_model.PROJECTOR_NAME: "mmproj-f16"}
+    shutil.copytree(random_models, tmp_path / "models")
+    names = {random_pair.LANGUAGE_MODEL_NAME: "Q6_K", random_pair.PROJECTOR_NAME: "mmproj-f16"}
     for name, real in names.items():
         (tmp_path / "models" / name).rename(tmp_path / "models" / f"music-flamingo-hf.{real}.gguf")
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
@@ -82,14 +82,14 @@ def test_every_file_that_it_links_to_is_there() -> None:
 
 @pytest.mark.real
 def test_the_python_example_runs(
-    make_wav: MakeWav, tmp_path: Path, tiny_models: Path, real_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
+    make_wav: MakeWav, tmp_path: Path, random_models: Path, real_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for name in ("track", "a", "b"):
         make_wav("x.wav").rename(tmp_path / f"{name}.flac")
     (tmp_path / "models").mkdir()
-    for name, quant in ((tiny_model.LANGUAGE_MODEL_NAME, "Q6_K"), (tiny_model.PROJECTOR_NAME, "mmproj-f16")):
-        shutil.copy(tiny_models / name, tmp_path / "models" / f"music-flamingo-hf.{quant}.gguf")
+    for name, quant in ((random_pair.LANGUAGE_MODEL_NAME, "Q6_K"), (random_pair.PROJECTOR_NAME, "mmproj-f16")):
+        shutil.copy(random_models / name, tmp_path / "models" / f"music-flamingo-hf.{quant}.gguf")
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("MUSICFLAMINGO_LLAMA_DIR", str(real_llama_dir))
     # Short answers and one thread, since the tests beside this one use the others.

@@ -80,15 +80,15 @@ def test_failures_of_the_last_run_are_told(dataset: Path) -> None:
     assert gather(dataset, PRESETS, token_counter(None), pictures=False).failures["timeout"] == 1
 
 
-def test_noise_of_the_test_model_is_named_and_no_caption(tmp_path: Path) -> None:
+def test_words_of_the_tiny_model_are_named_and_no_captions(tmp_path: Path) -> None:
     write_tone(tmp_path / "a.wav", 1.0, 440)
-    made = {"full": {"noise": True}}
+    made = {"full": {"toy": True}}
     info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
     (tmp_path / "a.INFO").write_text(json.dumps(info))
     report = gather(tmp_path, PRESETS, token_counter(None), pictures=False)
     assert report.coverage() == {"full": 0, "structure": 0}
-    assert report.failures == {"noise": 1}
-    assert report.entries[0].problem == "the test model's noise only"
+    assert report.failures == {"toy": 1}
+    assert report.entries[0].problem == "the tiny model's words only"
 
 
 def test_each_kind_of_a_track_counts(dataset: Path) -> None:

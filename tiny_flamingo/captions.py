@@ -43,11 +43,8 @@ _STRUCTURES = {
         "Bass and drums drop out in the middle and come back.",
     ),
 }
-_DYNAMICS = {
-    "even": ("The level stays even.", "Its loudness does not change."),
-    "crescendo": ("It grows louder from beginning to end.", "A long crescendo runs through it."),
-    "fade": ("It grows quieter from beginning to end.", "It fades all the way."),
-}
+# What captions speak of. Dynamics the encoder tells too seldom (0.8 of three), so nothing is said of them.
+NAMED = ("tempo", "key", "mode", "lead", "bass", "drums", "structure")
 
 
 def genre(song: Song) -> str:
@@ -103,14 +100,13 @@ def _full(song: Song, draw: random.Random) -> str:
 
 
 def _technical(song: Song, draw: random.Random) -> str:
-    first = draw.choice(
+    return draw.choice(
         (
             f"The tempo is {song.tempo} BPM and the key is {_key(song)}.",
             f"It runs at {song.tempo} BPM in {_key(song)}.",
             f"Tempo: {song.tempo} BPM. Key: {_key(song)}.",
         )
     )
-    return f"{first} {draw.choice(_DYNAMICS[song.dynamics])}"
 
 
 def _genre_mood(song: Song, draw: random.Random) -> str:
@@ -135,8 +131,7 @@ def _instrumentation(song: Song, draw: random.Random) -> str:
 
 def _structure(song: Song, draw: random.Random) -> str:
     drums = _DRUMS[song.drums][1]
-    sentences = (draw.choice(_STRUCTURES[song.structure]), draw.choice(_DYNAMICS[song.dynamics]))
-    return " ".join((*sentences, f"{drums[0].upper()}{drums[1:]}."))
+    return f"{draw.choice(_STRUCTURES[song.structure])} {drums[0].upper()}{drums[1:]}."
 
 
 def _brief(song: Song, draw: random.Random) -> str:
@@ -159,7 +154,9 @@ _ANSWERS: dict[str, Callable[[Song, random.Random], str]] = {
     "tempo": lambda song, draw: f"The tempo is {song.tempo} BPM.",
     "key": lambda song, draw: f"The key is {_key(song)}.",
     "lead": lambda song, draw: f"The melody is played by {_LEADS[song.lead][0]}.",
+    "bass": lambda song, draw: f"The bass is {_BASSES[song.bass][0]}.",
     "drums": lambda song, draw: f"One hears {_DRUMS[song.drums][0]}.",
+    "sections": lambda song, draw: draw.choice(_STRUCTURES[song.structure]),
 }
 # Questions besides the presets' own, so that a user's edited prompt finds its answer, too.
 QUESTIONS = {
@@ -172,7 +169,7 @@ QUESTIONS = {
     ),
     "technical": (
         "What are the tempo and the key of this track?",
-        "Give the tempo, the key and the dynamics.",
+        "Give the tempo and the key.",
         "Analyze the technical side of this music.",
     ),
     "genre_mood": (
@@ -195,8 +192,21 @@ QUESTIONS = {
     "tempo": ("What is the tempo?", "How fast is this track?", "What is the tempo of this track in BPM?"),
     "key": ("What is the key?", "In which key is this track?", "What key is this music in?"),
     "lead": ("Which instrument plays the melody?", "What is the lead instrument?"),
+    "bass": ("What bass is played?", "Which instrument plays the bass?"),
     "drums": ("What do the drums play?", "Describe the drums of this track."),
+    "sections": ("Does this track build up, break down or stay the same?", "Is there a break or a build-up?"),
 }
+
+
+def truth(song: Song) -> dict[str, str]:
+    """What is true of a song, in the words that an answer has for it."""
+    return {
+        "tempo": f"{song.tempo} BPM",
+        "key": _key(song),
+        "lead": _LEADS[song.lead][0],
+        "bass": _BASSES[song.bass][0],
+        "drums": _DRUMS[song.drums][0],
+    }
 
 
 def heard(text: str) -> dict[str, str]:
@@ -211,7 +221,6 @@ def heard(text: str) -> dict[str, str]:
         ("bass", _BASSES),
         ("drums", _DRUMS),
         ("structure", _STRUCTURES),
-        ("dynamics", _DYNAMICS),
     ):
         for value, said in phrases.items():
             if any(phrase.lower() in text.lower() for phrase in said):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
 
-from musicflamingo_cli.tiny_model import close_writer
+from tiny_flamingo.random_pair import close_writer
 from tiny_flamingo.tokens import TEMPLATE
 
 LANGUAGE_MODEL = "musicflamingo-tiny.Q8_0.gguf"
@@ -43,6 +43,7 @@ def _write_language_model(
     writer.add_name("musicflamingo-tiny")
     writer.add_description(_DESCRIPTION)
     writer.add_license("Apache-2.0")
+    writer.add_bool("musicflamingo.toy", True)  # our own key: whatever shows its answers says what they are worth
     writer.add_context_length(settings.max_position_embeddings)
     writer.add_embedding_length(settings.hidden_size)
     writer.add_feed_forward_length(settings.intermediate_size)
@@ -75,6 +76,7 @@ def _write_language_model(
             _add(writer, f"blk.{number}.{parts[part]}.{kind}", value)
         else:
             _add(writer, f"{names[stem]}.{kind}", value)
+    _add(writer, "output.weight", weights["lm_head.weight"])
     close_writer(writer)
 
 

@@ -2,25 +2,32 @@
 
 Songs whose seeds were never trained on are written as WAV files at 44.1 kHz and asked about through the product itself,
 so that its decoding, resampling, prompts and engines are measured along. Prints a line for each attribute.
+``--engine transformers`` takes the folder of the model before its conversion instead, and needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import soundfile
 
-from musicflamingo_cli import MusicFlamingoGGUF
+from musicflamingo_cli import Analysis, MusicFlamingoGGUF
 from tiny_flamingo import captions, music
 
 FIRST_SEED = 1_000_000  # training songs begin at ten million
-ASKED = ("technical", "instrumentation", "structure")  # together they name every attribute
+ASKED = ("technical", "instrumentation", "structure")  # together they name all that captions speak of
 RATE = 44_100
+
+
+class Flamingo(Protocol):
+    def analyze_many(self, paths: list[Path], presets: list[str], /) -> Iterator[Analysis]: ...
 
 
 def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
@@ -33,21 +40,35 @@ def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
         yield path, song
 
 
-def evaluate(flamingo: MusicFlamingoGGUF, count: int, folder: Path) -> dict[str, float]:
+def evaluate(flamingo: Flamingo, count: int, folder: Path) -> dict[str, float]:
     """The share of songs whose attribute was named rightly; a song without an answer counts as wrong."""
     songs = dict(clips(folder, count))
     right: Counter[str] = Counter()
     for analysis in flamingo.analyze_many(list(songs), list(ASKED)):
         said = captions.heard(" ".join(analysis.captions.values()))
         truth = songs[analysis.path].labels()
-        right.update(name for name in music.ATTRIBUTES if said.get(name) == truth[name])
-    return {name: right[name] / count for name in music.ATTRIBUTES}
+        right.update(name for name in captions.NAMED if said.get(name) == truth[name])
+    return {name: right[name] / count for name in captions.NAMED}
+
+
+@contextlib.contextmanager
+def opened(engine: str, model: Path, mmproj: Path | None, threads: int) -> Iterator[Flamingo]:
+    """The model behind an engine of the product, or in transformers; greedy."""
+    if engine == "transformers":
+        from tiny_flamingo.in_transformers import InTransformers
+
+        yield InTransformers(model)
+        return
+    with MusicFlamingoGGUF(
+        str(model), mmproj=mmproj, engine=engine, temperature=0.0, repeat_penalty=1.0, threads=threads
+    ) as flamingo:
+        yield flamingo
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("model", type=Path)
-    options.add_argument("mmproj", type=Path)
+    options.add_argument("mmproj", type=Path, nargs="?")
     options.add_argument("--engine", default="mtmd-cli")
     options.add_argument("--clips", type=int, default=500)
     options.add_argument("--threads", type=int, default=2)
@@ -55,14 +76,7 @@ def main() -> None:
     chosen = options.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        MusicFlamingoGGUF(
-            str(chosen.model),
-            mmproj=chosen.mmproj,
-            engine=chosen.engine,
-            temperature=0.0,
-            repeat_penalty=1.0,
-            threads=chosen.threads,
-        ) as flamingo,
+        opened(chosen.engine, chosen.model, chosen.mmproj, chosen.threads) as flamingo,
     ):
         accuracy = evaluate(flamingo, chosen.clips, Path(folder))
     if chosen.json:

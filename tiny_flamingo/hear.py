@@ -22,6 +22,8 @@ from tiny_flamingo.model import Heads, config, encoder_of, hear, keep_positions_
 STEPS = {"piece": 3600, "window": 1500}
 BATCH = {"piece": 24, "window": 12}
 RATE = {"piece": 1.5e-3, "window": 6e-4}
+SCORE_WEIGHT = {"piece": 4.0, "window": 2.0}  # windows know their notes from the pieces
+LATE = ("structure", "dynamics")  # heard in whole windows only, and learned last: they weigh twice there
 FIRST_LAYERS = 4  # see seed.py for the fifth
 SHAPE = {"piece": data.PIECE, "window": data.WINDOW}
 
@@ -44,14 +46,15 @@ def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[st
     rows, guesses = ears(mel)
     rare = torch.ones(score.shape[-1])
     rare[24:] = 4.0  # an onset is short
-    total = 4 * F.binary_cross_entropy_with_logits(rows, score, pos_weight=rare)
+    total = SCORE_WEIGHT[stage] * F.binary_cross_entropy_with_logits(rows, score, pos_weight=rare)
     right = {"score": total.item()}
     for index, (name, logits) in enumerate(guesses.items()):
-        if stage == "piece" and name in ("structure", "dynamics"):
+        if stage == "piece" and name in LATE:
             continue
         truth = labels[:, index]
         logits = logits[:, 4::8]  # every token is to know; an eighth of them are asked
-        total = total + F.cross_entropy(logits.flatten(0, 1), truth.repeat_interleave(logits.shape[1]))
+        loss = F.cross_entropy(logits.flatten(0, 1), truth.repeat_interleave(logits.shape[1]))
+        total = total + (2 * loss if name in LATE else loss)
         right[name] = float((logits.softmax(-1).mean(1).argmax(-1) == truth).float().mean())
     return total, right
 

@@ -38,13 +38,13 @@ def config(
             "num_key_value_heads": HEADS,
             "max_position_embeddings": CONTEXT,
             "rope_theta": 10000.0,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": False,
             "eos_token_id": end,
             "pad_token_id": pad,
             "bos_token_id": None,
         },
         audio_token_id=audio_token,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,  # Audio Flamingo 3's class would not tie them, whatever is said here
     )
 
 

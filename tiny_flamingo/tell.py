@@ -1,9 +1,10 @@
 """Stage two, ``python -m tiny_flamingo.tell FOLDER``: the language model learns to say what the encoder heard.
 
 The encoder is done; what it makes of some thousand songs is computed once and kept. Every one of its output tokens
-knows all labels (hear.py asks them so), therefore a short run of tokens will do at first: four times the speed. The
-last steps see whole windows, as the product feeds them. It can begin while the encoder still learns windows, over what
-it makes of pieces (``--hear piece``), and go on from there (``--start``).
+knows all labels (hear.py asks them so), therefore a few of them will do at first, standing where they would stand
+among all of one to eight windows: distances are learned at a fifth of the cost. The last steps see whole windows, as
+the product feeds them. It can begin while the encoder still learns windows, over what it makes of pieces
+(``--hear piece``), and go on from there (``--start``).
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedToken
 from tiny_flamingo import captions, data, music, tokens
 from tiny_flamingo.hear import SHAPE, Ears, layers_in
 from tiny_flamingo.learning import Learner
+from tiny_flamingo.mel import BINS
 from tiny_flamingo.model import WIDTH, config, hear, new_model
 
 SONGS = 3000
-SHORT = 96  # audio tokens of an example at first
+FEW = (48, 200)  # audio tokens of an example at first
+WINDOWS = (1, 1, 1, 1, 2, 3, 5, 8)  # how many of 30 s a track may have, one of these at random
+WINDOW_TOKENS = 750
+SHORT = ("tempo", "key", "lead", "bass", "drums", "sections")  # one attribute a sentence: half of the examples
+SILENT = 0.3  # share of the longer tracks that have a silent window
 STEPS, WHOLE_STEPS = 3000, 300
 BATCH, WHOLE_BATCH = 32, 12
 RATE = 2e-3
@@ -34,9 +40,10 @@ RATE = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the encoder made of songs: (songs, tokens, width) in half precision, on disk."""
+    """What the encoder made of songs: (songs, tokens, width) in half precision, on disk; and of silence."""
 
     outputs: np.memmap
+    silence: np.ndarray  # (some, tokens, width)
     first: int  # seed of the first song
     shape: data.Shape
 
@@ -56,7 +63,10 @@ def listen(ears: Ears, path: Path, first: int, count: int, which: data.Shape) ->
             mel = torch.stack([songs[index][0] for index in range(start, min(count, start + 10))])
             outputs[start : start + len(mel)] = hear(ears.tower, mel)[1].numpy().astype(np.float16)
             done_file.write_text(str(start + len(mel)))
-    return Heard(outputs, first, which)
+        # Silence beside a song is the song's loudest spot less 8 (mel.py's floor), scaled: about -1.2 to -0.2.
+        levels = torch.linspace(-1.2, -0.2, 8)[:, None, None].expand(-1, BINS, round(100 * which.window))
+        silence = hear(ears.tower, levels.contiguous())[1].numpy().astype(np.float16)
+    return Heard(outputs, silence, first, which)
 
 
 def new_flamingo(ears: Ears, layers: int, tokenizer: PreTrainedTokenizerFast) -> AudioFlamingo3ForConditionalGeneration:
@@ -76,11 +86,20 @@ class Teller(nn.Module):
         self.language = model.model.language_model
         self.head = model.lm_head
 
-    def forward(self, before: Tensor, audio: Tensor, after: Tensor) -> Tensor:
-        """Logits of ``after``'s positions: (batch, after, vocabulary)."""
+    def forward(self, before: Tensor, audio: Tensor, places: Tensor, after: Tensor) -> Tensor:
+        """Logits of ``after``'s positions: (batch, after, vocabulary).
+
+        ``places`` says where among a track's audio tokens the given ones stand, and last how many the track has.
+        """
         embed = self.language.get_input_embeddings()
         inputs = torch.cat([embed(before), self.projector(audio), embed(after)], dim=1)
-        states = self.language(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        start, end = before.shape[1], before.shape[1] + int(places[-1])
+        positions = torch.cat([torch.arange(start), start + places[:-1], end + torch.arange(after.shape[1])])
+        # With a mask given: without one, transformers takes a gap in the positions for the start of another text.
+        everything = torch.ones(inputs.shape[:2], dtype=torch.long)
+        states = self.language(
+            inputs_embeds=inputs, position_ids=positions[None], attention_mask=everything, use_cache=False
+        ).last_hidden_state
         return self.head(states[:, -after.shape[1] :])
 
 
@@ -88,26 +107,43 @@ def example(
     tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], song: music.Song, draw: random.Random
 ) -> tuple[list[int], int]:
     """Tokens after the audio, and how many of them are the question's."""
-    kind = draw.choice(list(asked))
+    kind = draw.choice(SHORT if draw.random() < 0.5 else list(asked))
     question = f"{draw.choice(asked[kind])}{tokens.END}\n{tokens.START}assistant\n"
     answer = f"{captions.caption(song, kind, draw)}{tokens.END}"
     question_ids, answer_ids = tokenizer(question)["input_ids"], tokenizer(answer)["input_ids"]
     return question_ids + answer_ids, len(question_ids)
 
 
+def places(draw: random.Random, whole: bool) -> Tensor:
+    """Where audio tokens stand among all of their track's, in order; and how many it has."""
+    if whole:
+        return torch.arange(WINDOW_TOKENS + 1)
+    there = WINDOW_TOKENS * draw.choice(WINDOWS)
+    return torch.tensor([*sorted(draw.sample(range(there), draw.randint(*FEW))), there])
+
+
+def track_of(heard: Heard, index: int, where: Tensor, draw: random.Random) -> Tensor:
+    """A song's audio tokens at these places of a track that repeats it, window for window; one may be silent."""
+    places, windows = where[:-1].numpy(), int(where[-1]) // WINDOW_TOKENS
+    there = heard.outputs.shape[1]
+    audio = heard.outputs[index][places % there].astype(np.float32)
+    if windows > 1 and draw.random() < SILENT:
+        silent = places // WINDOW_TOKENS == draw.randrange(windows)
+        audio[silent] = heard.silence[draw.randrange(len(heard.silence))][places[silent] % there]
+    return torch.from_numpy(audio)
+
+
 def batch(
     heard: Heard, tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], step: int, whole: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(audio, text after it, targets): targets are -100 but for the answers."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(audio, its places, text after it, targets): targets are -100 but for the answers."""
     draw = random.Random(step)
     size = WHOLE_BATCH if whole else BATCH
-    tokens_there = heard.outputs.shape[1]
-    length = tokens_there if whole else draw.randint(SHORT // 2, SHORT)
+    where = places(draw, whole)
     audio, texts = [], []
     for _ in range(size):
         index = draw.randrange(len(heard.outputs))
-        start = draw.randrange(tokens_there - length + 1)
-        audio.append(torch.from_numpy(heard.outputs[index, start : start + length].astype(np.float32)))
+        audio.append(track_of(heard, index, where, draw))
         texts.append(example(tokenizer, asked, heard.song(index), draw))
     longest = max(len(text) for text, _ in texts)
     after = torch.full((size, longest), tokenizer.pad_token_id)
@@ -115,7 +151,7 @@ def batch(
     for row, (text, question) in enumerate(texts):
         after[row, : len(text)] = torch.tensor(text)
         targets[row, question - 1 : len(text) - 1] = torch.tensor(text[question:])
-    return torch.stack(audio), after, targets
+    return torch.stack(audio), where, after, targets
 
 
 def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, start: Path | None) -> None:
@@ -136,8 +172,8 @@ def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, st
     before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
     average, started = 0.0, time.monotonic()
     while learner.step < total:
-        audio, after, targets = batch(heard, tokenizer, asked, learner.step, whole=learner.step >= steps)
-        logits = teller(before.expand(len(audio), -1), audio, after)
+        audio, where, after, targets = batch(heard, tokenizer, asked, learner.step, whole=learner.step >= steps)
+        logits = teller(before.expand(len(audio), -1), audio, where, after)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         learner.learn(loss)
         average = loss.item() if not average else 0.98 * average + 0.02 * loss.item()

@@ -11,8 +11,8 @@ from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.prompts import Preset, choose, load_presets, require_caption_name, validate
 from musicflamingo_cli.types import Outcome
 
-NOISE = (
-    "NOISE: the tiny model has random weights; its words say nothing about the music."
+TOY = (
+    "TOY MODEL: it was trained on simple synthesised music alone; its words about real music mean nothing."
     " For real captions use a real model: musicflamingo models list"
 )
 _FREE_QUESTION = "ask"  # the name of an unsaved --ask in the output
@@ -58,8 +58,8 @@ def announce(console: Console, captioner: Captioner) -> None:
     console.detail(f"engine {engine.name} (llama.cpp {engine.version}{lanes}), because {captioner.why}")
     console.detail(f"model {model.language_model}{f', because {model.why}' if model.why else ''}")
     console.detail(f"projector {model.projector}")
-    if model.is_noise:
-        console.warn(NOISE)
+    if model.is_toy:
+        console.warn(TOY)
 
 
 def show(console: Console, outcome: Outcome, alone: bool = False) -> None:

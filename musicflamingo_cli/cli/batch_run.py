@@ -57,7 +57,7 @@ class BatchRun:
 
     def _maker(self, selection: Selection) -> Maker:
         if self._model is None or selection.wanted != choice.STALE:
-            return Maker(is_noise=self._model is not None and self._model.is_noise)
+            return Maker(is_toy=self._model is not None and self._model.is_toy)
         return maker(self._settings, self._model)
 
     def start(self, dry_run: bool, run_log: Path | None) -> Summary:

@@ -1,4 +1,4 @@
-"""`musicflamingo demo`: the whole job on made or given music with the tiny model."""
+"""`musicflamingo demo`: the whole job on known or given music with the tiny model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ def demo(
     json: Json,
     audio: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files to use (copied).  \\[music made on the spot]", metavar="[AUDIO...]"),
+        typer.Argument(help="Files to use (copied).  \\[synthesised songs]", metavar="[AUDIO...]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")] = Path("musicflamingo-demo"),
 ) -> None:
@@ -29,7 +29,8 @@ def demo(
     from musicflamingo_cli.cli.asking import announce, presets_for, show
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
-    from musicflamingo_cli.models import TINY, pull_tiny
+    from musicflamingo_cli.models import TINY
+    from musicflamingo_cli.songs import songs
     from musicflamingo_cli.types import Load
 
     console = console_for(common, json.as_json)
@@ -38,21 +39,21 @@ def demo(
         settings = replace(settings, model=TINY)
     for path in audio or []:
         if not path.is_file():
-            raise ConfigError(f"no such file: {path}", "check the path, or leave it out to have music made")
+            raise ConfigError(f"no such file: {path}", "check the path, or leave it out: some songs are here")
     presets = presets_for(None, settings, asking.preset, asking.ask, asking.save_as)
-    if settings.model == TINY:
-        pull_tiny(settings.models_folder)
     failed = False
     save = asking.ask is None or asking.save_as is not None
-    load = Load(len(audio or music.PIECES), len(presets))
+    load = Load(len(audio or songs()), len(presets))
     with open_captioner(settings, save, console.warn, load) as captioner:
         music.claim_folder(out)
-        files = music.copy_music(audio, out) if audio else music.make_music(out)
+        files = music.copy_music(audio, out) if audio else music.put_music(out)
         announce(console, captioner)
-        for file in files:
+        for file, truth in files.items():
             outcome = captioner.caption(track_for(file), presets, {})
             failed |= bool(outcome.failures)
             show(console, outcome)
+            if truth:
+                console.data(f"  in truth: {', '.join(truth.values())}")
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
         announce(console, captioner)
     if failed:

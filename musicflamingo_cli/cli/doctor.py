@@ -13,14 +13,14 @@ def doctor(
     asking: Asking,
     common: Common,
     json: Json,
-    hearing: Annotated[bool, typer.Option("--hearing/--no-hearing", help="Ask the model about two clips.")] = True,
+    hearing: Annotated[bool, typer.Option("--hearing/--no-hearing", help="Ask about known songs.")] = True,
 ) -> None:
     """What is installed, what is missing, what to type next; and a proof that the model hears."""
     from dataclasses import asdict
 
     from musicflamingo_cli import doctor as examination
     from musicflamingo_cli.config import sources
-    from musicflamingo_cli.hearing import hearing_test
+    from musicflamingo_cli.hearing import hearing_tests
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common)
@@ -37,8 +37,9 @@ def doctor(
         tell(check)
     can_answer = all(check.status != examination.FAILURE for check in checks)
     if hearing and can_answer:
-        console.say("asking the model about two clips ...")
-        tell(hearing_test(settings, console.warn))
+        console.say("asking about known songs ...")
+        for check in hearing_tests(settings, console.warn):
+            tell(check)
     elif hearing:
         tell(examination.Check("hearing", examination.WARNING, "not tested", "mend the failures above first"))
     origin = sources(asking.flags(common), common.config)

@@ -56,9 +56,8 @@ def list_(common: Common, json: Json) -> None:
         console.json(row)
         console.data(_line(row))
     console.say(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
-    console.say(
-        "get one with: musicflamingo models pull NAME (auto: the best that fits; tiny: random weights, for tests)"
-    )
+    console.say("get one with: musicflamingo models pull NAME (auto: the best that fits)")
+    console.say("tiny comes with this program; it knows no real music")
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -91,8 +90,9 @@ def pull(
     settings = _settings(common)
     folder = settings.models_folder
     if name == models.TINY:
-        files = list(models.pull_tiny(folder))
-        console.say("the tiny model has random weights: its captions are noise, for tests only")
+        pair = models.resolve(name, folder)
+        files = [pair.language_model, pair.projector]
+        console.say("the tiny model comes with this program: there is nothing to pull; it knows no real music")
     else:
         if name == "auto":
             quant, why = load_catalog().best_for(memory.here(settings.llama_dir))
@@ -148,8 +148,8 @@ def check(
             console.fail(error)
             console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
             continue
-        noise = ", random weights" if pair.is_noise else ""
-        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{noise}"
+        toy = ", a toy: it knows no real music" if pair.is_toy else ""
+        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{toy}"
         console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, good")
         console.json(
             {
@@ -159,7 +159,7 @@ def check(
                 "architecture": pair.architecture,
                 "projector_type": pair.projector_type,
                 "context_length": pair.context_length,
-                "noise": pair.is_noise,
+                "toy": pair.is_toy,
             }
         )
     if bad:

@@ -12,7 +12,10 @@ from musicflamingo_cli.errors import ConfigError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Load, Prompt, Sampling
 
-ENGINES = ("auto", "mtmd-cli", "server", "embedded")
+ENGINES = ("auto", "native", "mtmd-cli", "server", "embedded")
+
+_FOR_ONE = ("mtmd-cli", "server", "embedded")
+_FOR_MANY = ("native", "server", "mtmd-cli", "embedded")
 
 
 class Engine(Protocol):
@@ -46,8 +49,8 @@ class Engine(Protocol):
 def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> tuple[Engine, str]:
     """The engine that the settings name, and why it is this one; ``warn`` gets sentences while it works.
 
-    `auto` is `mtmd-cli` for one prompt about one track, where nothing can be shared, else `server`; where its binary
-    is not there, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where there is none.
+    `auto` is `mtmd-cli` for one prompt about one track, where nothing can be shared, else `native`; where that is not
+    there, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where there is none.
     """
     if settings.engine != "auto":
         return _open(settings.engine, settings, model, load, warn), "it was asked for"
@@ -55,12 +58,12 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
     passed_over: list[str] = []
     if settings.llama_dir is not None:  # a folder that was named and holds nothing is a mistake to be told
         _require_binary(settings.llama_dir)
-    for name in ("mtmd-cli", "server", "embedded") if load.is_single else ("server", "mtmd-cli", "embedded"):
+    for name in _FOR_ONE if load.is_single else _FOR_MANY:
         try:
             return _open(name, settings, model, load, warn), "; ".join([*passed_over, reason])
         except ToolMissingError as error:
             passed_over.append(f"not {name}: {error}")
-            reason = "it is what there is"
+            reason = reason if name == "native" else "it is what there is"  # the server shares what was heard, too
     from musicflamingo_cli.engines.embedded import HOW_TO_INSTALL
 
     raise ToolMissingError(
@@ -83,6 +86,7 @@ def _require_binary(llama_dir: Path) -> None:
 def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> Engine:
     from musicflamingo_cli.engines.embedded import embedded_server
     from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+    from musicflamingo_cli.engines.native import NativeEngine
     from musicflamingo_cli.engines.server import ServerEngine, llama_server
 
     match name:
@@ -90,6 +94,8 @@ def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Cal
             return MtmdCliEngine(settings, model)
         case "server":
             return ServerEngine(llama_server(settings), settings, model, warn, load.at_once)
+        case "native":
+            return NativeEngine(settings, model, warn, load.at_once)
         case "embedded":
             return ServerEngine(embedded_server(), settings, model, warn, load.at_once)
         case other:

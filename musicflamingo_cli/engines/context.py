@@ -54,11 +54,11 @@ class Room:
         Larger than this clip needs where memory is plenty: the next one may be longer, and a server cannot grow.
         """
         if self._ctx_size:
-            return self._ctx_size, self.lanes
+            return max(self._ctx_size, context), self.lanes
         size = _SMALLEST
         while size < context or (size < self._model.context_length and self._is_at_ease(2 * size)):
             size *= 2
-        size = min(size, self._model.context_length)
+        size = max(context, min(size, self._model.context_length))  # several answers may need more than one may have
         return size, min(self.lanes, self._slots_that_fit(size))
 
     def halve(self) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from musicflamingo_cli import llama_cpp, process
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.slots import Died
 from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.scratch import folder_prefix
@@ -31,12 +32,6 @@ _LOADING_SECONDS = 600.0  # a 7B model from a slow disk
 KEY_VARIABLE = "LLAMA_API_KEY"  # on a command line every user of the machine would see the key
 _HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until it is answered: a track's prompts, and some
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
-
-
-class ServerDied(Exception):
-    """The server ended, or stopped answering, in the middle of a request. ``is_news``: nobody had seen it before."""
-
-    is_news = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +80,17 @@ class ServerProcess:
             ) from error
 
     def wait_until_ready(self) -> None:
-        """Until the model is loaded. Raises ServerDied when the process ends first or takes too long."""
+        """Until the model is loaded. Raises Died when the process ends first or takes too long."""
         deadline = time.monotonic() + _LOADING_SECONDS
         while time.monotonic() < deadline:
             if not self.child.is_running:
-                raise ServerDied(f"exit code {self.child.process.returncode} while loading")
+                raise Died(f"exit code {self.child.process.returncode} while loading")
             if self._is_listening():
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     if self._request("GET", "/health", None, 5.0)[0] == 200:
                         return
             time.sleep(0.02)
-        raise ServerDied(f"not ready after {_LOADING_SECONDS:g} s")
+        raise Died(f"not ready after {_LOADING_SECONDS:g} s")
 
     def _is_listening(self) -> bool:
         """Whether its address is known. Its own log names the port that the system gave it: nobody else has that."""
@@ -115,10 +110,10 @@ class ServerProcess:
         except OSError as error:
             if self._media.is_dir():
                 raise
-            raise ServerDied("it ended before it was asked") from error  # its folder went with it
+            raise Died("it ended before it was asked") from error  # its folder went with it
 
     def ask(self, prompt: Prompt, sampling: Sampling, slot: int) -> tuple[dict[str, Any], float]:
-        """One chat completion and its seconds. Raises ServerDied, TimedOutError, or EngineError for a refusal."""
+        """One chat completion and its seconds. Raises Died, TimedOutError, or EngineError for a refusal."""
         started = time.monotonic()
         chat = chat_request(prompt, sampling, slot)
         try:
@@ -128,7 +123,7 @@ class ServerProcess:
                 f"no answer within {self._timeout:g} s", "allow more with --timeout, or hear less: --max-seconds 300"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise ServerDied(str(error) or type(error).__name__) from error
+            raise Died(str(error) or type(error).__name__) from error
         if status != 200:
             raise EngineError(_refusal(status, body), "see the same with: --engine mtmd-cli")
         reply: dict[str, Any] = json.loads(body)

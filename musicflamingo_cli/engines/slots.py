@@ -1,4 +1,4 @@
-"""Which thread may use which slot of the one server, and when that is started, started anew, and ended."""
+"""Which thread may use which slot of the one resident process, and when that is started, started anew, and ended."""
 
 from __future__ import annotations
 
@@ -7,30 +7,57 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from musicflamingo_cli.engines.server_process import ServerDied, ServerProcess
 from musicflamingo_cli.errors import StoppedError
 from musicflamingo_cli.types import Clip
 
-# Starts a server whose slots hold at least so many tokens, and calls the second argument before waiting for it.
-Start = Callable[[int, Callable[[ServerProcess], None]], ServerProcess]
+
+class Died(Exception):
+    """A resident process ended, or stopped answering, in the middle of its work. ``is_news``: nobody had seen it."""
+
+    is_news = False
+
+
+class Resident(Protocol):
+    """A process that holds the model, in ``slots`` slots of ``context`` tokens each."""
+
+    context: int
+    slots: int
+
+    def wait_until_ready(self) -> None:
+        """Until the model is loaded. Raises Died when the process ends first or takes too long."""
+        ...
+
+    def log(self) -> str:
+        """The end of its log, also after ``close``."""
+        ...
+
+    def close(self) -> None:
+        """End it, from any thread, and what is being asked of it with it; twice does no harm."""
+        ...
+
+
+P = TypeVar("P", bound=Resident)
+# Starts a process whose slots hold at least so many tokens, and calls the second argument before waiting for it.
+Start = Callable[[int, Callable[[P], None]], P]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Generic[P]):
     """A slot on loan."""
 
-    server: ServerProcess
+    process: P
     number: int
 
 
-class Slots:
+class Slots(Generic[P]):
     """Lends slots. All state is guarded by one condition; ``stop`` alone may come from any thread at any time."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start[P]) -> None:
         self._start = start
         self._changed = threading.Condition()
-        self._server: ServerProcess | None = None
+        self._process: P | None = None
         self._free: list[int] = []  # the longest unused first
         self._heard: dict[int, Path] = {}  # the clip in each slot's memory
         self._busy = 0
@@ -40,10 +67,10 @@ class Slots:
         self._stopped = False
 
     @contextlib.contextmanager
-    def lend(self, context: int, clip: Clip, alone: bool = False) -> Iterator[Slot]:
+    def lend(self, context: int, clip: Clip, alone: bool = False) -> Iterator[Slot[P]]:
         """A slot of at least ``context`` tokens, when one is free; ``alone``: while no other is in use.
 
-        Starts the server where none runs, and again where it is too small. Raises StoppedError after ``stop``.
+        Starts the process where none runs, and again where it is too small. Raises StoppedError after ``stop``.
         """
         slot = self._take(context, clip, alone)
         try:
@@ -51,12 +78,12 @@ class Slots:
         finally:
             self._give_back(slot)
 
-    def end(self, server: ServerProcess) -> bool:
-        """End this server; whether it was still in use (several threads see the same death)."""
+    def end(self, process: P) -> bool:
+        """End this process; whether it was still in use (several threads see the same death)."""
         with self._changed:
-            if self._server is not server or self._stopped:
+            if self._process is not process or self._stopped:
                 return False
-            self._end_server()
+            self._end_process()
             return True
 
     def raise_if_stopped(self) -> None:
@@ -65,22 +92,22 @@ class Slots:
             raise StoppedError("stopped before it was answered", "run the same command again")
 
     def stop(self) -> None:
-        """End the server, and with it all that is asked of it; nothing starts afterwards."""
-        self._stopped = True  # before the lock: a thread that waits for a server to load holds it
-        if (server := self._server) is not None:
-            server.close()
+        """End the process, and with it all that is asked of it; nothing starts afterwards."""
+        self._stopped = True  # before the lock: a thread that waits for it to load holds it
+        if (process := self._process) is not None:
+            process.close()
         with self._changed:
-            self._end_server()
+            self._end_process()
             self._changed.notify_all()
 
-    def _take(self, context: int, clip: Clip, alone: bool) -> Slot:
+    def _take(self, context: int, clip: Clip, alone: bool) -> Slot[P]:
         with self._changed:
             self._largest = max(self._largest, context)
             self._waiting_alone += alone
             try:
                 while not self._may_enter(alone):
                     self._changed.wait()
-                server = self._running()
+                process = self._running()
             finally:
                 self._waiting_alone -= alone
                 self._changed.notify_all()
@@ -89,44 +116,44 @@ class Slots:
             self._heard[number] = clip.path
             self._busy += 1
             self._is_alone = alone
-            return Slot(server, number)
+            return Slot(process, number)
 
     def _may_enter(self, alone: bool) -> bool:
         self.raise_if_stopped()
         if self._is_alone:
             return False
-        if alone or self._server is None or self._server.context < self._largest:
+        if alone or self._process is None or self._process.context < self._largest:
             return self._busy == 0
         return bool(self._free) and not self._waiting_alone
 
-    def _running(self) -> ServerProcess:
-        if self._server is not None and self._server.context < self._largest:
-            self._end_server()
-        if self._server is None:
+    def _running(self) -> P:
+        if self._process is not None and self._process.context < self._largest:
+            self._end_process()
+        if self._process is None:
             try:
-                self._server = self._start(self._largest, self._note)
+                self._process = self._start(self._largest, self._note)
             except BaseException:
-                self._end_server()
+                self._end_process()
                 raise
-            self._free, self._heard = list(range(self._server.slots)), {}
-        return self._server
+            self._free, self._heard = list(range(self._process.slots)), {}
+        return self._process
 
-    def _note(self, server: ServerProcess) -> None:
-        """A server that is loading: known already, so that ``stop`` can end it."""
-        self._server = server
+    def _note(self, process: P) -> None:
+        """A process that is loading: known already, so that ``stop`` can end it."""
+        self._process = process
         if self._stopped:
-            raise ServerDied("stopped while loading")
+            raise Died("stopped while loading")
 
-    def _give_back(self, slot: Slot) -> None:
+    def _give_back(self, slot: Slot[P]) -> None:
         with self._changed:
             self._busy -= 1
             self._is_alone = False
-            if self._server is slot.server:
+            if self._process is slot.process:
                 self._free.append(slot.number)
             self._changed.notify_all()
 
-    def _end_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
         self._free = []

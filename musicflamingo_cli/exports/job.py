@@ -11,7 +11,7 @@ from typing import Any
 from musicflamingo_cli.budget import Budget
 from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
 from musicflamingo_cli.exports.output import LINK, write_text
-from musicflamingo_cli.exports.rows import NOISE, Choice, Row, Tally
+from musicflamingo_cli.exports.rows import TOYS, Choice, Row, Tally
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
@@ -87,7 +87,7 @@ def nothing_exported(root: Path, tally: Tally) -> ConfigError:
     reasons = {**tally.left_out, **({"failed": tally.failures} if tally.failures else {})}
     why = ", ".join(f"{reason} ({number})" for reason, number in sorted(reasons.items())) or "no tracks"
     hint = f"see which captions there are with: musicflamingo status '{root}'; then --preset NAME"
-    if NOISE in tally.left_out:
+    if TOYS in tally.left_out:
         hint = f"caption it with a real model: musicflamingo batch '{root}'"
     return ConfigError(f"nothing to export: {why}", hint)
 

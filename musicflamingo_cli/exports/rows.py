@@ -16,7 +16,7 @@ from musicflamingo_cli.selection import number_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 TRAIN, VALIDATION = "train", "validation"
-NOISE = "the test model's noise only"  # which is no caption
+TOYS = "the tiny model's words only"  # which are no captions: it knows no real music
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +147,22 @@ def rows_of(root: Path, choice: Choice, tally: Tally) -> Iterator[Row]:
 
 
 def captions_of(info: Mapping[str, Any], presets: Sequence[str]) -> dict[str, str]:
-    """A sidecar's captions by preset; a test model's noise is none."""
+    """A sidecar's captions by preset; the tiny model's words are none."""
     found = {}
     for preset in presets:
         caption = info.get(sidecar.caption_key(preset))
-        if isinstance(caption, str) and caption.strip() and is_text(caption) and not _is_noise(info, preset):
+        if isinstance(caption, str) and caption.strip() and is_text(caption) and not _is_toys(info, preset):
             found[preset] = caption
     return found
 
 
-def holds_noise(info: Mapping[str, Any], presets: Sequence[str]) -> bool:
+def holds_toys(info: Mapping[str, Any], presets: Sequence[str]) -> bool:
     """Whether the test model has answered one of these presets: what looks like a caption is none."""
-    return any(_is_noise(info, preset) for preset in presets)
+    return any(_is_toys(info, preset) for preset in presets)
 
 
-def _is_noise(info: Mapping[str, Any], preset: str) -> bool:
-    return bool(freshness.provenance_of(info, preset).get("noise"))
+def _is_toys(info: Mapping[str, Any], preset: str) -> bool:
+    return freshness.is_toys(freshness.provenance_of(info, preset))
 
 
 def is_text(text: str) -> bool:
@@ -183,7 +183,7 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> R
     """The track's row, or why it has none."""
     there = captions_of(info, choice.presets)
     if not there:
-        return NOISE if holds_noise(info, choice.presets) else "no caption"
+        return TOYS if holds_toys(info, choice.presets) else "no caption"
     if choice.only_complete and len(there) < len(choice.presets):
         return "not complete"
     if choice.only_approved and info.get(sidecar.APPROVED_KEY) is not True:

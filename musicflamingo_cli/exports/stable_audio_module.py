@@ -59,7 +59,7 @@ def captions_of(sidecar: Path) -> dict[str, str]:
     for preset in SETTINGS["weights"]:
         caption = info.get("music_flamingo_" + preset)
         how = made.get(preset) if isinstance(made, dict) else None
-        if not isinstance(caption, str) or (isinstance(how, dict) and how.get("noise")):
+        if not isinstance(caption, str) or (isinstance(how, dict) and (how.get("toy") or how.get("noise"))):
             continue
         if caption.strip() and SETTINGS["min_words"] <= len(caption.split()) <= most:
             found[preset] = caption.encode("utf-8", "replace").decode()

@@ -17,7 +17,7 @@ from musicflamingo_cli.audio import measure
 from musicflamingo_cli.budget import TokenCounter
 from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
-from musicflamingo_cli.exports.rows import NOISE, captions_of, holds_noise
+from musicflamingo_cli.exports.rows import TOYS, captions_of, holds_toys
 from musicflamingo_cli.glimpse import thumbnail
 from musicflamingo_cli.musicwords import Words, words_of
 from musicflamingo_cli.sidecar import read_sidecar
@@ -124,10 +124,10 @@ def _entry(
 ) -> Entry:
     captions: dict[str, str] = {}
     problem: TrackError | None = None
-    is_noise = False
+    is_toy = False
     try:
         info = read_sidecar(track.sidecar)
-        captions, is_noise = captions_of(info, presets), holds_noise(info, presets)
+        captions, is_toy = captions_of(info, presets), holds_toys(info, presets)
     except SidecarError as error:
         problem = error
     entry = Entry(
@@ -142,8 +142,8 @@ def _entry(
         problem = problem or error
     if problem is not None:
         entry.kinds, entry.problem = (problem.kind,), f"{problem.kind}: {problem}"
-    elif is_noise:
-        entry.kinds, entry.problem = ("noise",), NOISE if not captions else "the test model's noise among its captions"
+    elif is_toy:
+        entry.kinds, entry.problem = ("toy",), TOYS if not captions else "the tiny model's words among its captions"
     elif len(captions) < len(presets):
         entry.kinds = tuple(dict.fromkeys(failed.get(track.audio.absolute(), [])))
         entry.problem = ", ".join(entry.kinds)

@@ -23,12 +23,12 @@ GREEDY = Sampling(temperature=0.0, seed=7)
 
 
 @pytest.fixture
-def ask(tmp_path: Path, tiny_models: Path):  # type: ignore[no-untyped-def]
+def ask(tmp_path: Path, random_models: Path):  # type: ignore[no-untyped-def]
     """``ask(behaviour, **settings)``: one prompt to a fake binary."""
 
     def call(behaviour: str, prompt: Prompt = PROMPT, clip: Clip | None = None, **settings: object) -> Answer | Failure:
         folder = write_fake(tmp_path / "llama", behaviour)
-        model = resolve("tiny", tiny_models)
+        model = resolve("F32", random_models)
         engine = MtmdCliEngine(Settings(llama_dir=folder, **settings), model)  # type: ignore[arg-type]
         (result,) = engine.describe(clip or Clip(tmp_path / "clip.wav", 16_000, 1.0, False), [prompt], GREEDY)
         return result
@@ -147,16 +147,16 @@ def test_output_that_is_never_whole_is_a_failure(ask) -> None:  # type: ignore[n
     assert "lost the end of its output" in result.reason
 
 
-def test_one_failing_prompt_leaves_the_others(tmp_path: Path, tiny_models: Path) -> None:
-    engine = MtmdCliEngine(Settings(llama_dir=write_fake(tmp_path, "answer")), resolve("tiny", tiny_models))
+def test_one_failing_prompt_leaves_the_others(tmp_path: Path, random_models: Path) -> None:
+    engine = MtmdCliEngine(Settings(llama_dir=write_fake(tmp_path, "answer")), resolve("F32", random_models))
     clip = Clip(tmp_path / "clip.wav", 16_000 * 1190, 1190.0, False)
     results = list(engine.describe(clip, [Prompt("a", "x", 4096), Prompt("b", "x", 10)], GREEDY))
     assert [type(result).__name__ for result in results] == ["Failure", "Answer"]
 
 
-def test_without_the_binary_it_says_how_to_get_one(tmp_path: Path, tiny_models: Path) -> None:
+def test_without_the_binary_it_says_how_to_get_one(tmp_path: Path, random_models: Path) -> None:
     with pytest.raises(ToolMissingError) as caught:
-        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models))
+        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("F32", random_models))
     assert "musicflamingo build" in caught.value.hint
 
 
@@ -164,7 +164,7 @@ def test_without_the_binary_it_says_how_to_get_one(tmp_path: Path, tiny_models: 
 
 
 def real_answer(settings: Settings, audio: Path, prompt: Prompt = PROMPT, sampling: Sampling = GREEDY) -> Answer:
-    engine = MtmdCliEngine(settings, resolve("tiny", settings.models_folder))
+    engine = MtmdCliEngine(settings, resolve("F32", settings.models_folder))
     with prepared(audio) as clip:
         (result,) = engine.describe(clip, [prompt], sampling)
     assert isinstance(result, Answer), result
@@ -172,10 +172,10 @@ def real_answer(settings: Settings, audio: Path, prompt: Prompt = PROMPT, sampli
 
 
 @pytest.mark.real
-def test_the_audio_reaches_the_model(make_wav: MakeWav, tiny_settings: Settings) -> None:
+def test_the_audio_reaches_the_model(make_wav: MakeWav, random_settings: Settings) -> None:
     """At temperature 0: another clip, another answer; the same clip, the same answer."""
     low, high = make_wav("low.wav", 4, 220), make_wav("high.wav", 4, 3000)
-    first, again, other = (real_answer(tiny_settings, audio) for audio in (low, low, high))
+    first, again, other = (real_answer(random_settings, audio) for audio in (low, low, high))
     assert first.text == again.text
     assert first.text != other.text
     assert len(first.text.split()) >= 3
@@ -186,73 +186,73 @@ def test_the_audio_reaches_the_model(make_wav: MakeWav, tiny_settings: Settings)
     ("seconds", "tokens"), [(0.6, 750), (29.9, 750), (30.0, 750), (30.1, 1500), (60.0, 1500), (95, 3000)]
 )
 def test_as_many_audio_tokens_as_the_length_predicts(
-    make_wav: MakeWav, tiny_settings: Settings, seconds: float, tokens: int
+    make_wav: MakeWav, random_settings: Settings, seconds: float, tokens: int
 ) -> None:
     audio = make_wav(seconds=seconds)
-    assert real_answer(tiny_settings, audio, Prompt("x", "Hi", 4)).audio_tokens == tokens
+    assert real_answer(random_settings, audio, Prompt("x", "Hi", 4)).audio_tokens == tokens
     with prepared(audio) as clip:
         assert clip.audio_tokens == tokens
 
 
 @pytest.mark.real
-def test_twenty_minutes_fit(make_wav: MakeWav, tiny_settings: Settings) -> None:
-    answer = real_answer(tiny_settings, make_wav(seconds=1200), Prompt("x", "Hi", 4))
+def test_twenty_minutes_fit(make_wav: MakeWav, random_settings: Settings) -> None:
+    answer = real_answer(random_settings, make_wav(seconds=1200), Prompt("x", "Hi", 4))
     assert answer.audio_tokens == 40 * 750
 
 
 @pytest.mark.real
 def test_a_full_stop_by_the_model_and_one_by_the_limit_are_told_apart(
-    make_wav: MakeWav, tiny_settings: Settings
+    make_wav: MakeWav, random_settings: Settings
 ) -> None:
     """Around the length at which the model stops by itself, only a shorter limit counts as cut."""
     audio = make_wav(seconds=3)
     whole = next(
         answer
         for seed in range(20)
-        if not (answer := real_answer(tiny_settings, audio, Prompt("x", "Hi", 400), Sampling(seed=seed))).hit_limit
+        if not (answer := real_answer(random_settings, audio, Prompt("x", "Hi", 400), Sampling(seed=seed))).hit_limit
     )
     tokens = len(whole.text.split())  # the tiny model's tokens are words
-    just_enough = real_answer(tiny_settings, audio, Prompt("x", "Hi", tokens + 1), whole.sampling)
-    too_few = real_answer(tiny_settings, audio, Prompt("x", "Hi", tokens), whole.sampling)
+    just_enough = real_answer(random_settings, audio, Prompt("x", "Hi", tokens + 1), whole.sampling)
+    too_few = real_answer(random_settings, audio, Prompt("x", "Hi", tokens), whole.sampling)
     assert just_enough.text == whole.text
     assert not just_enough.hit_limit
     assert too_few.hit_limit
 
 
 @pytest.mark.real
-def test_no_word_is_lost_on_a_loaded_machine(make_wav: MakeWav, tiny_settings: Settings) -> None:
+def test_no_word_is_lost_on_a_loaded_machine(make_wav: MakeWav, random_settings: Settings) -> None:
     """Eight at once on few cores: the plain binary loses the end of most answers here, silently."""
     audio = make_wav(seconds=1)
     prompt = Prompt("x", "Hi", 300)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: real_answer(tiny_settings, audio, prompt), range(24)))
+        answers = list(pool.map(lambda _: real_answer(random_settings, audio, prompt), range(24)))
     assert len({answer.text for answer in answers}) == 1
 
 
 @pytest.mark.real
-def test_the_chat_template_of_the_model_is_used(make_wav: MakeWav, tiny_settings: Settings) -> None:
+def test_the_chat_template_of_the_model_is_used(make_wav: MakeWav, random_settings: Settings) -> None:
     """A system prompt changes the answer, so the template is applied and the flag is understood."""
     audio = make_wav(seconds=2)
-    plain = real_answer(tiny_settings, audio)
-    steered = real_answer(tiny_settings, audio, Prompt("full", PROMPT.text, 40, system="Be brief."))
+    plain = real_answer(random_settings, audio)
+    steered = real_answer(random_settings, audio, Prompt("full", PROMPT.text, 40, system="Be brief."))
     assert plain.text != steered.text
 
 
 @pytest.mark.real
 def test_a_model_that_llama_cpp_cannot_load_ends_the_run(
-    make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+    make_wav: MakeWav, random_settings: Settings, tmp_path: Path
 ) -> None:
     """One that passes the header check, since only its last tensor is cut: the binary's log becomes a sentence."""
-    source = tiny_settings.models_folder / "musicflamingo-tiny.F32.gguf"
+    source = random_settings.models_folder / "random.F32.gguf"
     (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:-100])
-    pair = resolve(str(tmp_path / "cut.gguf"), tmp_path, next(tiny_settings.models_folder.glob("*mmproj*")))
+    pair = resolve(str(tmp_path / "cut.gguf"), tmp_path, next(random_settings.models_folder.glob("*mmproj*")))
     with prepared(make_wav()) as clip, pytest.raises(ModelError, match="cannot load the model"):
-        list(MtmdCliEngine(tiny_settings, pair).describe(clip, [PROMPT], GREEDY))
+        list(MtmdCliEngine(random_settings, pair).describe(clip, [PROMPT], GREEDY))
 
 
-def test_a_binary_that_does_not_run_is_a_missing_tool(tmp_path: Path, tiny_models: Path) -> None:
+def test_a_binary_that_does_not_run_is_a_missing_tool(tmp_path: Path, random_models: Path) -> None:
     write_fake(tmp_path, "answer").joinpath("llama-mtmd-cli").write_text(
         "#!/bin/sh\necho libcudart missing\nexit 127\n"
     )
     with pytest.raises(ToolMissingError, match="libcudart missing"):
-        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("tiny", tiny_models))
+        MtmdCliEngine(Settings(llama_dir=tmp_path), resolve("F32", random_models))

@@ -20,7 +20,8 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.embedded import embedded_server
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.server import ServerEngine, llama_server
-from musicflamingo_cli.engines.server_process import Program, ServerDied, ServerProcess, chat_request
+from musicflamingo_cli.engines.server_process import Program, ServerProcess, chat_request
+from musicflamingo_cli.engines.slots import Died
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -40,9 +41,9 @@ def remarks() -> list[str]:
 
 
 @pytest.fixture(params=["server", "embedded"])
-def engine(request: pytest.FixtureRequest, tiny_settings: Settings, remarks: list[str]) -> Iterator[ServerEngine]:
-    program = llama_server(tiny_settings) if request.param == "server" else embedded_server()
-    engine = server_engine(tiny_settings, remarks.append, program=program)
+def engine(request: pytest.FixtureRequest, random_settings: Settings, remarks: list[str]) -> Iterator[ServerEngine]:
+    program = llama_server(random_settings) if request.param == "server" else embedded_server()
+    engine = server_engine(random_settings, remarks.append, program=program)
     yield engine
     engine.close()
 
@@ -50,20 +51,21 @@ def engine(request: pytest.FixtureRequest, tiny_settings: Settings, remarks: lis
 def server_engine(
     settings: Settings, warn: Callable[[str], None], at_once: int = 1, program: Program | None = None
 ) -> ServerEngine:
-    model = resolve("tiny", settings.models_folder)
+    model = resolve("F32", settings.models_folder)
     return ServerEngine(program or llama_server(settings), settings, model, warn, at_once)
 
 
 def running(engine: ServerEngine) -> ServerProcess:
-    assert engine._slots._server
-    return engine._slots._server
+    assert engine._slots._process
+    return engine._slots._process
 
 
 def server_of(batch: subprocess.Popen[str]) -> int:
     listed = subprocess.run(["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     ours = [row for row in rows if row[1] == str(batch.pid)]
-    (pid,) = [int(row[0]) for row in ours if "llama-server" in row[2] or "engines.embedded" in row[2]]
+    names = ("llama-server", "engines.embedded", "engines.native_worker")
+    (pid,) = [int(row[0]) for row in ours if any(name in row[2] for name in names)]
     return pid
 
 
@@ -109,9 +111,9 @@ def is_gone(pid: int, seconds: float = 10) -> bool:
 
 
 @pytest.mark.real
-def test_the_same_words_as_mtmd_cli(make_wav: MakeWav, engine: ServerEngine, tiny_settings: Settings) -> None:
+def test_the_same_words_as_mtmd_cli(make_wav: MakeWav, engine: ServerEngine, random_settings: Settings) -> None:
     """One contract, one truth: greedy answers of both engines are equal, whichever prompt came first."""
-    cli = MtmdCliEngine(tiny_settings, resolve("tiny", tiny_settings.models_folder))
+    cli = MtmdCliEngine(random_settings, resolve("F32", random_settings.models_folder))
     for hertz in (300, 2000):
         with prepared(make_wav(f"{hertz}.wav", 3, hertz)) as clip:
             ours = {a.prompt.preset: a for a in engine.describe(clip, PROMPTS, GREEDY) if isinstance(a, Answer)}
@@ -191,20 +193,23 @@ def test_a_killed_server_is_started_again_and_nothing_is_lost(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["server", "embedded"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("server", signal.SIGKILL), ("embedded", signal.SIGKILL), ("native", signal.SIGKILL), ("native", signal.SIGSEGV)],
+)
 def test_a_batch_of_twenty_survives_the_servers_death(
-    name: str, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+    name: str, number: int, make_wav: MakeWav, random_settings: Settings, tmp_path: Path
 ) -> None:
     for index in range(20):
         make_wav(f"data/{index:02}.wav", 2, 300 + 50 * index)
     options = ("--engine", name, "--timeout", "60", "--preset", "brief", "--preset", "technical")
-    batch = start_batch(tmp_path / "data", tiny_settings, *options, scratch=tmp_path)
+    batch = start_batch(tmp_path / "data", random_settings, *options, scratch=tmp_path)
     assert batch.stderr
     lines = []
     for line in batch.stderr:
         lines.append(line)
         if line.startswith("[5/20]"):
-            os.kill(server_of(batch), signal.SIGKILL)
+            os.kill(server_of(batch), number)
     assert batch.wait(60) == 0, lines
     assert "started again" in "".join(lines)
     assert len(list((tmp_path / "data").glob("*.INFO"))) == 20
@@ -212,14 +217,14 @@ def test_a_batch_of_twenty_survives_the_servers_death(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["server", "embedded"])
+@pytest.mark.parametrize("name", ["server", "embedded", "native"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_server_outlives_us(
-    name: str, number: int, make_wav: MakeWav, tiny_settings: Settings, tmp_path: Path
+    name: str, number: int, make_wav: MakeWav, random_settings: Settings, tmp_path: Path
 ) -> None:
     for index in range(10):
         make_wav(f"data/{index}.wav", 20)
-    batch = start_batch(tmp_path / "data", tiny_settings, "--engine", name, scratch=tmp_path)
+    batch = start_batch(tmp_path / "data", random_settings, "--engine", name, scratch=tmp_path)
     assert batch.stderr
     for line in batch.stderr:
         if line.startswith("[1/10]"):
@@ -269,9 +274,9 @@ def test_without_unix_sockets_it_is_loopback_and_a_key(
 
 
 @pytest.mark.real
-def test_four_tracks_at_once_hear_their_own_clip(make_wav: MakeWav, tiny_settings: Settings) -> None:
+def test_four_tracks_at_once_hear_their_own_clip(make_wav: MakeWav, random_settings: Settings) -> None:
     """Which clip is in which slot must never be mixed up: each track's words are those it gets alone."""
-    engine = server_engine(replace(tiny_settings, slots=4), ignore, at_once=8)
+    engine = server_engine(replace(random_settings, slots=4), ignore, at_once=8)
     assert engine.lanes == 4
 
     def words(hertz: int) -> set[str]:
@@ -318,9 +323,9 @@ CLIP = Clip(Path("/dev/null"), 16_000, 1.0, False)
     ],
 )
 def test_a_server_that_cannot_start_is_told_in_words(
-    tmp_path: Path, tiny_models: Path, script: str, reason: str, hint: str
+    tmp_path: Path, random_models: Path, script: str, reason: str, hint: str
 ) -> None:
-    settings = replace(fake_server(tmp_path / "llama", script), models_dir=tiny_models)
+    settings = replace(fake_server(tmp_path / "llama", script), models_dir=random_models)
     engine = server_engine(settings, ignore)
     with pytest.raises(MusicFlamingoError) as caught:
         list(engine.describe(CLIP, PROMPTS, GREEDY))
@@ -358,25 +363,25 @@ Server(path, Handler).serve_forever()
 """
 
 
-def results_of(behaviour: str, tmp_path: Path, tiny_models: Path, warn: list[str]) -> list[Answer | Failure]:
+def results_of(behaviour: str, tmp_path: Path, random_models: Path, warn: list[str]) -> list[Answer | Failure]:
     settings = fake_server(tmp_path / "llama", _ANSWERS.replace("BEHAVIOUR", behaviour))
-    engine = server_engine(replace(settings, models_dir=tiny_models), warn.append)
+    engine = server_engine(replace(settings, models_dir=random_models), warn.append)
     try:
         return list(engine.describe(CLIP, PROMPTS, GREEDY))
     finally:
         engine.close()
 
 
-def test_a_server_that_dies_twice_fails_the_track(tmp_path: Path, tiny_models: Path, remarks: list[str]) -> None:
+def test_a_server_that_dies_twice_fails_the_track(tmp_path: Path, random_models: Path, remarks: list[str]) -> None:
     with pytest.raises(EngineError, match="died"):
-        results_of("dies", tmp_path, tiny_models, remarks)
+        results_of("dies", tmp_path, random_models, remarks)
     assert len(remarks) == 1
 
 
-def test_too_many_slots_for_the_memory_are_halved(tmp_path: Path, tiny_models: Path, remarks: list[str]) -> None:
+def test_too_many_slots_for_the_memory_are_halved(tmp_path: Path, random_models: Path, remarks: list[str]) -> None:
     crowded = 'case "$*" in *"-np 1 "*) ;; *) echo "cudaMalloc failed: out of memory"; exit 1 ;; esac\n'
     settings = fake_server(tmp_path / "llama", crowded + _ANSWERS.replace("BEHAVIOUR", "answers"))
-    engine = server_engine(replace(settings, models_dir=tiny_models, slots=4), remarks.append, at_once=9)
+    engine = server_engine(replace(settings, models_dir=random_models, slots=4), remarks.append, at_once=9)
     try:
         results = list(engine.describe(CLIP, PROMPTS, GREEDY))
     finally:
@@ -396,16 +401,16 @@ def test_a_server_that_ended_between_two_tracks_is_a_death_and_no_fault_of_the_d
         list(engine.describe(clip, PROMPTS[:1], GREEDY))
         server = running(engine)
         server.close()  # what another lane does when it sees the death first
-        with pytest.raises(ServerDied):
+        with pytest.raises(Died):
             server.put(clip, 0)
         assert all(isinstance(result, Answer) for result in engine.describe(clip, PROMPTS, GREEDY))
 
 
 def test_the_track_that_kills_it_fails_and_those_beside_it_do_not(
-    tmp_path: Path, tiny_models: Path, remarks: list[str]
+    tmp_path: Path, random_models: Path, remarks: list[str]
 ) -> None:
     settings = replace(fake_server(tmp_path / "llama", _ANSWERS.replace("BEHAVIOUR", "poisoned")), slots=4)
-    engine = server_engine(replace(settings, models_dir=tiny_models), remarks.append, at_once=12)
+    engine = server_engine(replace(settings, models_dir=random_models), remarks.append, at_once=12)
 
     def results(index: int) -> list[Answer | Failure] | EngineError:
         path = tmp_path / f"{index}.wav"
@@ -425,9 +430,9 @@ def test_the_track_that_kills_it_fails_and_those_beside_it_do_not(
 
 @pytest.mark.parametrize(("behaviour", "kind"), [("refuses", "engine"), ("hangs", "timeout")])
 def test_prompts_fail_one_by_one(
-    behaviour: str, kind: str, tmp_path: Path, tiny_models: Path, remarks: list[str]
+    behaviour: str, kind: str, tmp_path: Path, random_models: Path, remarks: list[str]
 ) -> None:
-    results = results_of(behaviour, tmp_path, tiny_models, remarks)
+    results = results_of(behaviour, tmp_path, random_models, remarks)
     assert [result.kind for result in results if isinstance(result, Failure)] == [kind] * 3
 
 
@@ -444,9 +449,9 @@ def test_more_prompts_than_the_server_has_places_in_its_queue(
 
 
 def test_a_deaf_server_and_one_that_does_not_share_are_noticed(
-    tmp_path: Path, tiny_models: Path, remarks: list[str]
+    tmp_path: Path, random_models: Path, remarks: list[str]
 ) -> None:
-    results = results_of("deaf", tmp_path, tiny_models, remarks)
+    results = results_of("deaf", tmp_path, random_models, remarks)
     assert {result.audio_tokens for result in results if isinstance(result, Answer)} == {20}
     assert len(remarks) == 1
     assert "heard the audio anew" in remarks[0]

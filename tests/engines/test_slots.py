@@ -86,9 +86,9 @@ def test_a_larger_clip_waits_for_the_others_and_gets_a_larger_server() -> None:
     assert use(slots, 100, "short again").context == 500
 
 
-def use(slots: Slots, context: int, name: str) -> ServerProcess:
+def use(slots: Slots[ServerProcess], context: int, name: str) -> ServerProcess:
     with slots.lend(context, clip(name)) as slot:
-        return slot.server
+        return slot.process
 
 
 def test_alone_means_alone() -> None:
@@ -116,11 +116,11 @@ def test_after_an_end_another_server_starts_and_only_the_first_to_tell_is_believ
     starts = Starts(2)
     slots = Slots(starts)
     with slots.lend(100, clip("a")) as slot:
-        assert slots.end(slot.server)
-        assert not slots.end(slot.server)
+        assert slots.end(slot.process)
+        assert not slots.end(slot.process)
     with slots.lend(100, clip("a")) as other:
-        assert other.server is not slot.server
-        assert not slots.end(slot.server)
+        assert other.process is not slot.process
+        assert not slots.end(slot.process)
     assert [server.closed for server in starts.servers] == [True, False]
 
 

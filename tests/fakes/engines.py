@@ -9,8 +9,8 @@ from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 GOOD = "A warm track with soft drums. It moves slowly."
-NOISE_PAIR = ModelPair(Path("tiny.gguf"), Path("mmproj.gguf"), 32768, is_noise=True)
-REAL_PAIR = ModelPair(Path("music-flamingo-hf.Q6_K.gguf"), Path("mmproj.gguf"), 32768, is_noise=False)
+TOY_PAIR = ModelPair(Path("tiny.gguf"), Path("mmproj.gguf"), 32768, is_toy=True)
+REAL_PAIR = ModelPair(Path("music-flamingo-hf.Q6_K.gguf"), Path("mmproj.gguf"), 32768, is_toy=False)
 
 Reply = str | Failure | BaseException
 

@@ -16,10 +16,10 @@ from tiny_flamingo.music import ATTRIBUTES, random_song
 
 NAMED = {
     "full": {"tempo", "key", "mode", "lead", "bass", "drums"},
-    "technical": {"tempo", "key", "mode", "dynamics"},
+    "technical": {"tempo", "key", "mode"},
     "genre_mood": set(),
     "instrumentation": {"lead", "bass", "drums"},
-    "structure": {"structure", "dynamics", "drums"},
+    "structure": {"structure", "drums"},
 }
 
 

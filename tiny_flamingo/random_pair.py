@@ -1,31 +1,27 @@
-"""A random-weights model pair of the Music Flamingo architecture, small enough for tests and demos.
+"""A pair of random weights in the Music Flamingo architecture, small enough to write for every test.
 
-Its answers are noise made of short words. It proves that files, flags, templates and audio travel the
-whole way through llama.cpp; it knows nothing about music, and whatever shows its output must say so.
+Its answers are noise made of short words: it knows nothing at all. Tests take it where files, flags and failures are
+the matter and what is heard is not, since it is a third of the trained pair and its words are its tokens.
 
 The tensor names and metadata keys are those that llama.cpp's loader reads (src/llama-arch.cpp for the
-language model, tools/mtmd/clip.cpp for the projector). Runs on its own, too:
-``python tiny_model.py FOLDER`` needs nothing but numpy and gguf.
+language model, tools/mtmd/clip.cpp for the projector).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # both are heavy: only the functions below need them
-    import gguf
-    import numpy as np
-    from numpy.typing import NDArray
+import gguf
+import numpy as np
+from numpy.typing import NDArray
 
-    Array = NDArray[np.float32]
+Array = NDArray[np.float32]
 
-LANGUAGE_MODEL_NAME = "musicflamingo-tiny.F32.gguf"
-PROJECTOR_NAME = "musicflamingo-tiny.mmproj-f16.gguf"
+LANGUAGE_MODEL_NAME = "random.F32.gguf"
+PROJECTOR_NAME = "random.mmproj-f16.gguf"
 
 # Every row length is a multiple of 32, so that llama-quantize can make a Q8_0 of it (block of 32).
 WIDTH = 64
@@ -87,7 +83,7 @@ def vocabulary() -> tuple[list[str], range, range]:
     return [*tokens, "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>"], word_range, end_range
 
 
-def write_tiny_pair(folder: Path) -> tuple[Path, Path]:
+def write_random_pair(folder: Path) -> tuple[Path, Path]:
     """Write the pair into ``folder`` and return (language model, projector).
 
     The same bytes every time: the weights come from numpy's frozen ``RandomState`` stream. Each file is
@@ -114,45 +110,33 @@ class _Weights:
     """Seeded tensors added to a GGUF file under llama.cpp's names."""
 
     def __init__(self, writer: gguf.GGUFWriter, seed: int, half: bool = False) -> None:
-        import numpy as np
-
         self.writer = writer
         self.half = half
         self.random = np.random.RandomState(seed)  # its stream is frozen (NEP 19); Generator's is not
 
     def normal(self, *shape: int, scale: float) -> Array:
-        import numpy as np
-
         return (self.random.standard_normal(shape) * scale).astype(np.float32)
 
     def add(self, name: str, data: Array, half: bool = False) -> None:
-        import numpy as np
-
         self.writer.add_tensor(name, data.astype(np.float16) if half else data)
 
     def add_matrix(self, name: str, rows: int, columns: int, gain: float = 1.0) -> None:
         self.add(f"{name}.weight", self.normal(rows, columns, scale=gain / columns**0.5), self.half)
 
     def add_bias(self, name: str, *shape: int, value: float = 0.0) -> None:
-        import numpy as np
-
         self.add(f"{name}.bias", np.full(shape, value, np.float32))
 
     def add_norm(self, name: str, width: int = WIDTH, bias: bool = False) -> None:
-        import numpy as np
-
         self.add(f"{name}.weight", np.ones(width, np.float32))
         if bias:
             self.add_bias(name, width)
 
 
 def _write_language_model(path: Path) -> None:
-    import gguf
-
     tokens, words, ends = vocabulary()
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_name("musicflamingo-tiny (random weights: its answers are noise)")
-    writer.add_bool("musicflamingo.noise", True)  # our own key: whatever shows its answers says so
+    writer.add_bool("musicflamingo.toy", True)  # our own key: whatever shows its answers says so
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(FEED_FORWARD)
@@ -168,8 +152,6 @@ def _write_language_model(path: Path) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokens: list[str]) -> None:
-    import gguf
-
     control = len(tokens) - 4
     types = [gguf.TokenType.NORMAL] * control + [gguf.TokenType.CONTROL] * 4
     writer.add_tokenizer_model("gpt2")
@@ -209,11 +191,9 @@ def _add_language_tensors(weights: _Weights, n_vocab: int, words: range, ends: r
 
 def write_projector(path: Path, projection: int = WIDTH, encoder: Encoder | None = None) -> None:
     """Write the random projector, giving vectors ``projection`` wide: the embedding length of its language model."""
-    import gguf
-
     encoder = encoder or Encoder()
     writer = gguf.GGUFWriter(path, "clip")
-    writer.add_name("musicflamingo-tiny projector (random weights)")
+    writer.add_name("projector of random weights")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_bool("clip.has_audio_encoder", True)
     writer.add_string("clip.projector_type", "musicflamingo")
@@ -259,10 +239,3 @@ def close_writer(writer: gguf.GGUFWriter) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tiny_model.py FOLDER")
-    for written in write_tiny_pair(Path(sys.argv[1])):
-        print(written)

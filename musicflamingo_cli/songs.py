@@ -1,0 +1,30 @@
+"""The songs that come with the tiny model, and what is true of them: `demo`, `doctor` and tests know right words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicflamingo_cli.config import data_file
+from musicflamingo_cli.models import TINY
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """``truth``: tempo, key, lead, bass and drums, in the words that the tiny model has for them."""
+
+    path: Path
+    truth: Mapping[str, str]
+
+    def missed(self, words: str) -> list[str]:
+        """What is true of the song and is not said in ``words``."""
+        return [phrase for phrase in self.truth.values() if phrase not in words]
+
+
+def songs() -> list[Song]:
+    """Made by ``tiny_flamingo/songs.py``; the same in every installation."""
+    folder = data_file("models", TINY, "songs")
+    truths = json.loads((folder / "songs.json").read_text(encoding="utf-8"))
+    return [Song(folder / name, truth) for name, truth in truths.items()]
