@@ -69,10 +69,10 @@ class MusicFlamingoGGUF:
     """A model that is loaded once, at the first question, and asked about as many tracks as you like.
 
     ``model_name``: `auto`, a quant (`Q6_K`), `tiny`, or the path of a `.gguf` (then ``mmproj``, its projector's).
-    ``engine``: `auto`, `server`, `embedded` or `mtmd-cli`. What is left out is as the settings files have it, or
-    `auto`. ``settings``: any other option of the command line by its
-    name, with underscores: `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`, `prompts=…`.
-    They come before the settings files and environment variables, which count here, too.
+    ``engine``: `auto`, `native`, `server`, `embedded` or `mtmd-cli`. What is left out is as the settings files have
+    it, or `auto`. ``settings``: any other option of the command line by its name, with underscores:
+    `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`, `prompts=…`. They come before the
+    settings files and environment variables, which count here, too.
 
     Raises ConfigError for a setting that there is not. ModelError and ToolMissingError come with the first question.
     """

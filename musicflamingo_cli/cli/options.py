@@ -71,7 +71,8 @@ class Asking:
         Path | None, _flag("--mmproj", help="The projector of a --model path.", panel=_ASKING, metavar="PATH")
     ] = None
     engine: Annotated[
-        str | None, _flag("--engine", help="auto, server, mtmd-cli or embedded.  [auto]", panel=_ASKING, metavar="NAME")
+        str | None,
+        _flag("--engine", help="auto, native, server, mtmd-cli or embedded.  [auto]", panel=_ASKING, metavar="NAME"),
     ] = None
     preset: Annotated[
         list[str] | None,

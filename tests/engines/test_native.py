@@ -1,0 +1,238 @@
+"""Engine `native` on the real libraries: a clip is heard once, all prompts answer together, nothing is lost."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from musicflamingo_cli import llama_cpp
+from musicflamingo_cli.audio import write_clip
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines import native
+from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+from musicflamingo_cli.engines.native import NativeEngine, NativeProcess, native_libraries
+from musicflamingo_cli.engines.native_messages import RELEASE, SEQUENCES
+from musicflamingo_cli.errors import EngineError, StoppedError, ToolMissingError
+from musicflamingo_cli.models import resolve
+from musicflamingo_cli.songs import songs
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+from tests.conftest import MakeWav
+
+GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
+PROMPTS = [Prompt(f"p{index}", f"Say {index}.", max_tokens=12) for index in range(5)]
+QUESTIONS = [
+    Prompt("technical", "What are the tempo and the key of this track?", max_tokens=60),
+    Prompt("instrumentation", "Which instruments are played?", max_tokens=80),
+    Prompt("genre_mood", "What genre is this, and what is its mood?", max_tokens=60),
+]
+
+
+@pytest.fixture
+def remarks() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def engine(random_settings: Settings, remarks: list[str]) -> Iterator[NativeEngine]:
+    engine = NativeEngine(random_settings, resolve("F32", random_settings.models_folder), remarks.append)
+    yield engine
+    engine.close()
+
+
+def clip_of(path: Path) -> Clip:
+    return write_clip(path, path.with_suffix(".clip.wav"))
+
+
+def answers(engine: NativeEngine | MtmdCliEngine, clip: Clip, prompts: list[Prompt]) -> dict[str, Answer]:
+    results = list(engine.describe(clip, prompts, GREEDY))
+    assert all(isinstance(result, Answer) for result in results), results
+    return {result.prompt.preset: result for result in results if isinstance(result, Answer)}
+
+
+def running(engine: NativeEngine) -> NativeProcess:
+    assert engine._slots._process
+    return engine._slots._process
+
+
+@pytest.mark.real
+def test_one_after_another_they_are_the_words_of_mtmd_cli(
+    make_wav: MakeWav, engine: NativeEngine, random_settings: Settings
+) -> None:
+    cli = MtmdCliEngine(random_settings, resolve("F32", random_settings.models_folder))
+    prompts = [*PROMPTS[:2], Prompt("brief", "Say it.", 12, system="Be brief."), Prompt("odd", "<__media__> \\n ä", 12)]
+    for hertz, seconds in ((300, 3.0), (2000, 31.0)):
+        clip = clip_of(make_wav(f"{hertz}.wav", seconds, hertz))
+        for prompt in prompts:
+            (ours,) = answers(engine, clip, [prompt]).values()
+            (theirs,) = answers(cli, clip, [prompt]).values()
+            assert (ours.text.strip(), ours.hit_limit) == (theirs.text.strip(), theirs.hit_limit)
+            assert ours.audio_tokens == clip.audio_tokens
+
+
+@pytest.mark.real
+def test_together_they_name_what_is_played(random_settings: Settings, tmp_path: Path) -> None:
+    engine = NativeEngine(random_settings, resolve("tiny", tmp_path), print)
+    try:
+        for song in songs():
+            said = answers(engine, write_clip(song.path, tmp_path / "clip.wav"), QUESTIONS)
+            assert song.missed(" ".join(answer.text for answer in said.values())) == []
+    finally:
+        engine.close()
+
+
+@pytest.mark.real
+def test_more_prompts_than_decode_together_and_words_before_the_audio_that_differ(
+    make_wav: MakeWav, engine: NativeEngine
+) -> None:
+    clip = clip_of(make_wav(seconds=2))
+    many = [Prompt(f"p{index}", f"Say {index}.", 4) for index in range(2 * SEQUENCES + 3)]
+    steered = [Prompt("a", "Say it.", 12), Prompt("b", "Say it.", 12, system="Be brief.")]
+    assert len(answers(engine, clip, many)) == len(many)
+    said = answers(engine, clip, steered)
+    assert said["a"].text != said["b"].text
+    alone = answers(engine, clip, steered[:1])
+    assert said["a"].text == alone["a"].text
+
+
+@pytest.mark.real
+def test_samplers_are_llama_cpps_own(make_wav: MakeWav, engine: NativeEngine) -> None:
+    clip = clip_of(make_wav(seconds=2))
+
+    def said(sampling: Sampling) -> str:
+        (answer,) = engine.describe(clip, PROMPTS[:1], sampling)
+        assert isinstance(answer, Answer)
+        return answer.text
+
+    warm = Sampling(temperature=1.5, top_p=1.0, repeat_penalty=1.0, seed=1)
+    assert said(warm) == said(warm)
+    assert len({said(replace(warm, seed=seed)) for seed in range(5)}) > 2
+    assert said(replace(warm, top_p=1e-6)) == said(GREEDY)
+
+
+@pytest.mark.real
+def test_four_lanes_hear_their_own_clip(make_wav: MakeWav, engine: NativeEngine, random_settings: Settings) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    clips = [clip_of(make_wav(f"{index}.wav", 2 + index, 300 * (index + 1))) for index in range(6)]
+    alone = [answers(engine, clip, PROMPTS) for clip in clips]
+    model = resolve("F32", random_settings.models_folder)
+    together = NativeEngine(replace(random_settings, slots=4), model, print, at_once=8)
+    try:
+        with ThreadPoolExecutor(together.lanes) as pool:
+            results = list(pool.map(lambda clip: answers(together, clip, PROMPTS), clips))
+    finally:
+        together.close()
+    same = sum(
+        ours[preset].text == theirs[preset].text for ours, theirs in zip(alone, results, strict=True) for preset in ours
+    )
+    assert same >= 24  # of 30: sums in another order let near ties flip
+
+
+@pytest.mark.real
+def test_a_hundred_clips_leave_nothing_behind(make_wav: MakeWav, engine: NativeEngine) -> None:
+    clips = [clip_of(make_wav(f"{index}.wav", 1, 200 + 100 * index)) for index in range(4)]
+    for index in range(20):
+        answers(engine, clips[index % 4], PROMPTS[:2])
+    worker = psutil.Process(running(engine).child.process.pid)
+    before, files = worker.memory_info().rss, worker.num_fds()
+    for index in range(100):
+        answers(engine, clips[index % 4], PROMPTS[:2])
+    assert worker.memory_info().rss < before + 20e6
+    assert worker.num_fds() == files
+
+
+@pytest.mark.real
+def test_a_worker_that_is_killed_is_started_again(make_wav: MakeWav, engine: NativeEngine, remarks: list[str]) -> None:
+    clip = clip_of(make_wav(seconds=2))
+    results = engine.describe(clip, PROMPTS, GREEDY)
+    first = next(results)
+    running(engine).child.process.kill()
+    presets = [r.prompt.preset for r in [first, *results] if isinstance(r, Answer)]
+    assert sorted(presets) == [prompt.preset for prompt in PROMPTS]
+    assert len(answers(engine, clip, PROMPTS)) == len(PROMPTS)
+    assert len([remark for remark in remarks if "started again" in remark]) <= 1
+
+
+@pytest.mark.real
+def test_a_clip_that_is_no_audio_fails_alone(make_wav: MakeWav, engine: NativeEngine) -> None:
+    clip = clip_of(make_wav(seconds=2))
+    data = clip.path.read_bytes()
+    clip.path.write_bytes(b"no audio")
+    results = list(engine.describe(clip, PROMPTS, GREEDY))
+    assert all(isinstance(result, Failure) for result in results)
+    assert len(results) == len(PROMPTS)
+    clip.path.write_bytes(data)
+    assert len(answers(engine, clip, PROMPTS)) == len(PROMPTS)
+
+
+@pytest.mark.real
+def test_no_answer_in_time_is_a_failure_and_the_next_clip_gets_another_worker(
+    make_wav: MakeWav, random_settings: Settings
+) -> None:
+    model = resolve("F32", random_settings.models_folder)
+    engine = NativeEngine(replace(random_settings, timeout=0.05), model, print)
+    clip = clip_of(make_wav(seconds=600))
+    try:
+        kinds = {result.kind for result in engine.describe(clip, PROMPTS, GREEDY) if isinstance(result, Failure)}
+        assert kinds == {"timeout"}
+    finally:
+        engine.close()
+    with pytest.raises(StoppedError):
+        list(engine.describe(clip, PROMPTS, GREEDY))
+
+
+@pytest.mark.real
+def test_a_model_that_does_not_load_says_why(make_wav: MakeWav, random_settings: Settings, tmp_path: Path) -> None:
+    model = resolve("F32", random_settings.models_folder)
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    engine = NativeEngine(random_settings, replace(model, language_model=tmp_path / "broken.gguf"), print)
+    with pytest.raises(EngineError, match="could not be loaded"):
+        list(engine.describe(clip_of(make_wav(seconds=2)), PROMPTS, GREEDY))
+
+
+# -- bindings and libraries -------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_what_does_not_belong_together_is_refused(
+    random_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, version = native_libraries(random_settings)
+    assert RELEASE in version
+
+    def refused(settings: Settings = random_settings) -> str:
+        with pytest.raises(ToolMissingError) as raised:
+            native_libraries(settings)
+        assert raised.value.hint
+        return str(raised.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "RELEASE", "b1")
+        patch.setattr(llama_cpp, "version", lambda binary: "b22222-cpu")
+        assert "describes b1" in refused()
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "PACKAGE", "no-such-package")
+        assert "not installed" in refused()
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "BINDINGS", "0.1")
+        assert "0.1 is needed" in refused()
+    (tmp_path / "llama-server").symlink_to(folder / "llama-server")
+    with monkeypatch.context() as patch:
+        patch.setattr(llama_cpp, "find", lambda name, llama_dir: tmp_path / "bin" / name)
+        assert "no shared libraries" in refused()
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "libllama.so").write_bytes(b"nothing of the kind")
+        patch.setattr(llama_cpp, "version", lambda binary: f"{RELEASE}-cpu")
+        assert "do not load" in refused()
+
+
+@pytest.mark.real
+def test_the_worker_says_what_it_lacks(real_llama_dir: Path) -> None:
+    done = subprocess.run([*native._WORKER, "--probe"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
