@@ -49,6 +49,10 @@ def _checked(
             right, wrong, hint = test(engine, Path(folder))
     except MusicFlamingoError as error:
         return Check(name, FAILURE, str(error), error.hint, error.exit_code)
+    except OSError as error:
+        return Check(
+            name, FAILURE, f"no clip could be written: {error}", "make room in the temporary folder, or set TMPDIR"
+        )
     who = f"{engine.name} with {model.language_model.name}"
     if wrong:
         return Check(name, FAILURE, f"{who}: {wrong}", hint)

@@ -43,9 +43,9 @@ def installed(folder: Path) -> list[Path]:
     """The language models in the models folder, sorted by name; not the tiny one, which a checkout has there."""
     if not folder.is_dir():
         return []
-    shipped = data_file("models", TINY)
+    shipped = data_file("models", TINY).resolve()
     files = (path for path in folder.rglob("*.gguf") if path.is_file() and not path.name.startswith("."))
-    files = (path for path in files if path.parent != shipped)
+    files = (path for path in files if path.parent.resolve() != shipped)
     return sorted(path for path in files if "mmproj" not in path.name.lower() and "imatrix" not in path.name.lower())
 
 

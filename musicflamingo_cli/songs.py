@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicflamingo_cli.config import data_file
+from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.models import TINY
 
 
@@ -24,7 +25,11 @@ class Song:
 
 
 def songs() -> list[Song]:
-    """Made by ``tiny_flamingo/songs.py``; the same in every installation."""
+    """Made by ``tiny_flamingo/songs.py``; the same in every installation. Raises ModelError where it lacks them."""
     folder = data_file("models", TINY, "songs")
-    truths = json.loads((folder / "songs.json").read_text(encoding="utf-8"))
+    try:
+        truths = json.loads((folder / "songs.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = "install again: pip install --force-reinstall musicflamingo"
+        raise ModelError(f"the tiny model's songs are missing ({error})", hint) from error
     return [Song(folder / name, truth) for name, truth in truths.items()]

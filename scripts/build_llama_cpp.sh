@@ -115,7 +115,8 @@ cmake_flags() { # one a line
   # Shared libraries, which engine `native` loads, too; the binaries find them beside themselves.
   local beside=\$ORIGIN
   [ "$(uname -s)" != Darwin ] || beside=@loader_path
-  flags+=(-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=$beside")
+  # USE_LINK_PATH: and a GPU's toolkit where it was found, which may be nowhere that the loader looks.
+  flags+=(-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=$beside" -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON)
   if have ninja; then flags+=(-G Ninja); fi
   case $ref in b[0-9]*) flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}") ;; esac
   case $backend in

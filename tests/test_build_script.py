@@ -71,7 +71,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("backend", "more", "expected"),
     [
-        ("cpu", [], ["-DBUILD_SHARED_LIBS=OFF", "--target llama-mtmd-cli llama-server llama-quantize"]),
+        ("cpu", [], ["-DBUILD_SHARED_LIBS=ON", "--target llama-mtmd-cli llama-server llama-quantize"]),
         ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
         ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
         ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),

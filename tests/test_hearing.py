@@ -28,9 +28,9 @@ def test_both_tests_pass_on_what_hears(engine: str, random_settings: Settings, m
     starts = []
     start = Guarded.__init__
 
-    def counted(self: Guarded, *arguments: Any) -> None:
+    def counted(self: Guarded, *arguments: Any, **options: Any) -> None:
         starts.append(arguments)
-        start(self, *arguments)
+        start(self, *arguments, **options)
 
     monkeypatch.setattr(Guarded, "__init__", counted)
     known, own = hearing.hearing_tests(replace(random_settings, engine=engine), ignore)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,7 +40,7 @@ class Music(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         song = music.random_song(self.first + index, seconds=self.shape.seconds, steady=self.shape.steady)
-        samples, score = music.render(song, music.random_recording(self.first + index))
+        samples, score = _recorded(song, self.first + index)
         samples = _coloured(samples, np.random.default_rng((song.seed, 3)))
         spectrum = mel.log_mel(samples, self.shape.window)
         rows = np.concatenate([score.lead, score.chord, score.hits], axis=1)
@@ -50,6 +52,19 @@ class Music(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def label_indices(song: music.Song) -> Tensor:
     values = [options.index(getattr(song, name)) for name, options in music.ATTRIBUTES.items()]
     return torch.tensor(values)
+
+
+def _recorded(song: music.Song, seed: int) -> tuple[music.Samples, music.Score]:
+    """At 16 kHz, half of the songs from a higher rate: their drums are then thinner, as in people's files.
+
+    Trained at 16 kHz alone, drums were told at 0.97 there and at 0.83 in files of 44.1 kHz.
+    """
+    rate = int(np.random.default_rng((song.seed, 4)).choice((mel.RATE, mel.RATE, 44_100, 48_000)))
+    samples, score = music.render(song, music.random_recording(seed), rate)
+    if rate == mel.RATE:
+        return samples, score
+    shared = math.gcd(rate, mel.RATE)
+    return resample_poly(samples, mel.RATE // shared, rate // shared).astype(np.float32), score
 
 
 def _coloured(samples: music.Samples, random: np.random.Generator) -> music.Samples:

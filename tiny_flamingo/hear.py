@@ -59,10 +59,11 @@ def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[st
     return total, right
 
 
-def start_from(ears: Ears, checkpoint: Path) -> None:
-    """Take over the weights of another run, but not its positions."""
+def start_from(ears: Ears, checkpoint: Path, stage: str) -> None:
+    """Take over the weights of another run, but not the positions that short pieces have changed."""
     weights = torch.load(checkpoint)["ears"]
-    weights.pop("tower.embed_positions.weight")
+    if checkpoint.stem != stage:
+        weights.pop("tower.embed_positions.weight")
     ears.load_state_dict(weights, strict=False)
 
 
@@ -74,14 +75,14 @@ def layers_in(checkpoint: Path) -> int:
     return 1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"])
 
 
-def train(folder: Path, stage: str, steps: int, start: Path | None) -> None:
+def train(folder: Path, stage: str, steps: int, rate: float, start: Path | None) -> None:
     torch.manual_seed(0)
     ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
     checkpoint = folder / f"{stage}.pt"
     if not checkpoint.exists() and (start or stage == "window"):
-        start_from(ears, start or folder / "piece.pt")
+        start_from(ears, start or folder / "piece.pt", stage)
     keep_positions_clean(ears.tower)
-    learner = Learner(ears, "ears", checkpoint, RATE[stage], steps, decay=0.02)
+    learner = Learner(ears, "ears", checkpoint, rate, steps, decay=0.02)
     average: dict[str, float] = {}
     started = time.monotonic()
     for batch in data.batches(SHAPE[stage], learner.step, steps, BATCH[stage]):
@@ -101,12 +102,14 @@ def main() -> None:
     options.add_argument("stage", choices=list(STEPS))
     options.add_argument("folder", type=Path)
     options.add_argument("--steps", type=int)
+    options.add_argument("--rate", type=float, help="the highest learning rate")
     options.add_argument("--start", type=Path, help="begin with the weights of this checkpoint")
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    train(chosen.folder, chosen.stage, chosen.steps or STEPS[chosen.stage], chosen.start)
+    steps, rate = chosen.steps or STEPS[chosen.stage], chosen.rate or RATE[chosen.stage]
+    train(chosen.folder, chosen.stage, steps, rate, chosen.start)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Room:
         Larger than this clip needs where memory is plenty: the next one may be longer, and a server cannot grow.
         """
         if self._ctx_size:
-            return max(self._ctx_size, context), self.lanes
+            size = max(self._ctx_size, context)
+            return size, min(self.lanes, self._slots_that_fit(size))
         size = _SMALLEST
         while size < context or (size < self._model.context_length and self._is_at_ease(2 * size)):
             size *= 2

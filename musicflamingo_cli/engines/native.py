@@ -7,8 +7,10 @@ the built binaries; bindings and libraries must be of one release.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import multiprocessing
+import os
 import queue
 import shutil
 import subprocess
@@ -21,7 +23,9 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from musicflamingo_cli import llama_cpp, process
+import psutil
+
+from musicflamingo_cli import llama_cpp, memory, process
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.engines.native_messages import BINDINGS, READY, RELEASE, Question, Said, Track
@@ -34,6 +38,7 @@ from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 PACKAGE = "llama-cpp-python"
 HOW_TO_INSTALL = f"CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install {PACKAGE}=={BINDINGS}"
+_MOST_LANES = 16  # of 16 sequences each: llama.cpp holds 256
 _LOADING_SECONDS = 600.0  # a 7B model from a slow disk
 _WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.native_worker")
 _LOOKS_EVERY = 0.2  # seconds: whether it is still there
@@ -47,7 +52,9 @@ class NativeEngine(ResidentEngine["NativeProcess"]):
 
     def __init__(self, settings: Settings, model: ModelPair, warn: Callable[[str], None], at_once: int = 1) -> None:
         self._libraries, self.version = native_libraries(settings)
-        super().__init__((str(self._libraries / llama_cpp.SERVER),), settings, model, warn, at_once)
+        command = (str(self._libraries / llama_cpp.SERVER),)
+        _require_room(command, settings, model)
+        super().__init__(command, settings, model, warn, min(at_once, _MOST_LANES))
 
     def _new_process(self, context: int, slots: int) -> NativeProcess:
         return NativeProcess(self._libraries, self._settings, self._model, context, slots)
@@ -70,8 +77,9 @@ class NativeEngine(ResidentEngine["NativeProcess"]):
                     continue
                 yield Answer(prompt, said.text, said.hit_limit, said.audio_tokens, time.monotonic() - started, sampling)
         except TimeoutError:
-            self._slots.end(slot.process)  # it is still at it: the next clip gets another
             reason = f"no answer within {self._settings.timeout:g} s"
+            if self._slots.end(slot.process):  # it is still at it: the next clip gets another
+                self._warn(f"native gave {reason} and is started again; clips beside it are asked again")
             for preset in asked:
                 yield Failure(preset, "timeout", reason, "allow more with --timeout, or hear less: --max-seconds 300")
         except BaseException as error:
@@ -79,6 +87,14 @@ class NativeEngine(ResidentEngine["NativeProcess"]):
             if isinstance(error, Died):
                 error.is_news = is_news
             raise
+
+
+def _require_room(command: Sequence[str], settings: Settings, model: ModelPair) -> None:
+    """Raises ToolMissingError for a GPU that cannot hold the whole model; llama.cpp's tools can give it a part."""
+    there = memory.for_llama_cpp(command, settings.gpu_layers)
+    if there.is_gpu and settings.gpu_layers is None and model.size + memory.RESERVE > there.free:
+        reason = f"{model.language_model.name} does not fit into {there.where} as a whole"
+        raise ToolMissingError(reason, "take --engine server, or say how much of it: --gpu-layers 20")
 
 
 def native_libraries(settings: Settings) -> tuple[Path, str]:
@@ -138,23 +154,23 @@ class NativeProcess:
         self._heard: list[queue.Queue[Said | None]] = [queue.Queue() for _ in range(slots)]
         self._ready = threading.Event()
         self._is_gone = False
+        self._spoke = 0  # how often the worker said anything
         self._sending = threading.Lock()
         ours, theirs = multiprocessing.Pipe()
-        command = [*_WORKER, "--connection", str(theirs.fileno()), "--context", str(context), "--lanes", str(slots)]
+        inherited = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)  # the shell that starts it uses 0 to 9
+        command = [*_WORKER, "--connection", str(inherited), "--context", str(context), "--lanes", str(slots)]
         command += ["--model", str(model.language_model), "--mmproj", str(model.projector)]
         if settings.gpu_layers is not None:
             command += ["--gpu-layers", str(settings.gpu_layers)]
-        if settings.threads is not None:
-            command += ["--threads", str(settings.threads)]
+        command += ["--threads", str(settings.threads or psutil.cpu_count(logical=False) or 4)]  # as llama.cpp's tools
         try:
-            self.child = process.Guarded(
-                command, self._folder / "log", _environment(libraries), pass_fds=(theirs.fileno(),)
-            )
+            self.child = process.Guarded(command, self._folder / "log", _environment(libraries), pass_fds=(inherited,))
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise ToolMissingError(f"{sys.executable} cannot be started: {error.strerror}", "see -v") from error
         finally:
             theirs.close()
+            os.close(inherited)
         self._connection = ours
         threading.Thread(target=self._listen, args=(ours,), daemon=True, name="native").start()
 
@@ -182,13 +198,19 @@ class NativeProcess:
         except OSError as error:
             raise Died("it ended before it was asked") from error
         for _ in questions:
-            try:
-                said = self._heard[lane].get(timeout=self._timeout)
-            except queue.Empty:
-                raise TimeoutError from None
+            said = self._next(lane)
             if said is None:
                 raise Died(f"exit code {self.child.process.wait()}")
             yield said
+
+    def _next(self, lane: int) -> Said | None:
+        """What is said next in a lane, None when nothing will be. Its clock begins anew whenever the worker speaks."""
+        while True:
+            spoke = self._spoke
+            with contextlib.suppress(queue.Empty):
+                return self._heard[lane].get(timeout=self._timeout)
+            if self._spoke == spoke:
+                raise TimeoutError
 
     def log(self) -> str:
         return self._last_log or process.read_log(self._folder / "log")
@@ -207,6 +229,7 @@ class NativeProcess:
             while True:
                 if connection.poll(_LOOKS_EVERY):
                     said = connection.recv()
+                    self._spoke += 1
                     if said == READY:
                         self._ready.set()
                     else:
@@ -215,6 +238,7 @@ class NativeProcess:
                     break
         self._is_gone = True
         self._ready.set()
-        connection.close()
+        with self._sending:
+            connection.close()
         for heard in self._heard:
             heard.put(None)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
+import os
 import queue
 import sys
 import threading
@@ -57,6 +59,8 @@ class Libraries:
         from llama_cpp import llama_cpp as llama
         from llama_cpp import mtmd_cpp as mtmd
 
+        # The bindings print what llama.cpp means for debugging, too, of which some reads like faults.
+        logging.getLogger("llama-cpp-python").setLevel(logging.INFO)
         if llama_cpp.__version__ != BINDINGS:
             raise ImportError(f"llama-cpp-python {llama_cpp.__version__} is here, {BINDINGS} is needed")
         self.llama, self.mtmd = llama, mtmd
@@ -79,17 +83,16 @@ class Model:
         settings = llama.llama_model_default_params()
         if options.gpu_layers is not None:
             settings.n_gpu_layers = options.gpu_layers
-        self.model = llama.llama_model_load_from_file(options.model.encode(), settings)
+        self.model = llama.llama_model_load_from_file(os.fsencode(options.model), settings)
         if not self.model:
-            raise RuntimeError("the model could not be loaded")
+            raise RuntimeError("error loading model")  # llama_cpp.diagnose knows these words
         self.vocabulary = llama.llama_model_get_vocab(self.model)
         self.context = self._new_context(options)
         self.memory = llama.llama_get_memory(self.context)
         audio = mtmd.mtmd_context_params_default()
         audio.warmup, audio.print_timings, audio.use_gpu = False, False, options.gpu_layers != 0
-        if options.threads:
-            audio.n_threads = options.threads
-        self.ears = mtmd.mtmd_init_from_file(options.mmproj.encode(), self.model, audio)
+        audio.n_threads = options.threads
+        self.ears = mtmd.mtmd_init_from_file(os.fsencode(options.mmproj), self.model, audio)
         if not self.ears:
             raise RuntimeError("the projector could not be loaded")
         self.template = _template(llama.llama_model_chat_template(self.model, None))
@@ -101,11 +104,10 @@ class Model:
         settings.n_ctx = options.context * options.lanes
         settings.n_seq_max = SEQUENCES * options.lanes
         settings.kv_unified = True  # without it every sequence would have its own part, and a copy would be a copy
-        if options.threads:
-            settings.n_threads = settings.n_threads_batch = options.threads
+        settings.n_threads = settings.n_threads_batch = options.threads
         context = llama.llama_init_from_model(self.model, settings)
         if not context:
-            raise RuntimeError("the context could not be made: failed to allocate memory")
+            raise RuntimeError("the context could not be made")
         return context
 
     # -- text --
@@ -179,9 +181,10 @@ class Model:
     def sampler(self, track: Track) -> Any:
         """llama.cpp's own samplers in the order in which its tools chain them."""
         llama = self.libraries.llama
+        words = llama.llama_vocab_n_tokens(self.vocabulary)
         chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for sampler in (
-            llama.llama_sampler_init_penalties(_PENALTY_LAST_N, track.repeat_penalty, 0.0, 0.0),
+            llama.llama_sampler_init_penalties(words, _PENALTY_LAST_N, track.repeat_penalty, 0.0, 0.0),
             llama.llama_sampler_init_top_k(_TOP_K),
             llama.llama_sampler_init_top_p(track.top_p, 1),
             llama.llama_sampler_init_min_p(_MIN_P, 1),
@@ -228,7 +231,13 @@ def _template(source: bytes | None) -> Any:
     if source is None:
         raise RuntimeError("the model has no chat template")
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: time.strftime(form)
     return environment.from_string(source.decode())
+
+
+def _refuse(reason: str) -> None:
+    raise RuntimeError(f"the chat template refuses: {reason}")
 
 
 class Worker:
@@ -354,8 +363,8 @@ def main() -> None:
             return
         connection = Connection(options.connection)
         model = Model(options)
-    except (ImportError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except Exception as error:  # a template's, too: whatever it is, one line
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     connection.send(READY)
     Worker(model, connection).run()

@@ -17,7 +17,7 @@ from musicflamingo_cli.engines import native
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.native import NativeEngine, NativeProcess, native_libraries
 from musicflamingo_cli.engines.native_messages import RELEASE, SEQUENCES
-from musicflamingo_cli.errors import EngineError, StoppedError, ToolMissingError
+from musicflamingo_cli.errors import ModelError, StoppedError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.songs import songs
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -48,8 +48,10 @@ def clip_of(path: Path) -> Clip:
     return write_clip(path, path.with_suffix(".clip.wav"))
 
 
-def answers(engine: NativeEngine | MtmdCliEngine, clip: Clip, prompts: list[Prompt]) -> dict[str, Answer]:
-    results = list(engine.describe(clip, prompts, GREEDY))
+def answers(
+    engine: NativeEngine | MtmdCliEngine, clip: Clip, prompts: list[Prompt], sampling: Sampling = GREEDY
+) -> dict[str, Answer]:
+    results = list(engine.describe(clip, prompts, sampling))
     assert all(isinstance(result, Answer) for result in results), results
     return {result.prompt.preset: result for result in results if isinstance(result, Answer)}
 
@@ -64,12 +66,13 @@ def test_one_after_another_they_are_the_words_of_mtmd_cli(
     make_wav: MakeWav, engine: NativeEngine, random_settings: Settings
 ) -> None:
     cli = MtmdCliEngine(random_settings, resolve("F32", random_settings.models_folder))
-    prompts = [*PROMPTS[:2], Prompt("brief", "Say it.", 12, system="Be brief."), Prompt("odd", "<__media__> \\n ä", 12)]
-    for hertz, seconds in ((300, 3.0), (2000, 31.0)):
+    prompts = [*PROMPTS[:2], Prompt("odd", "<|im_end|> \\n ä", 12)]  # no system prompt: the tool's puts a line before
+    for hertz, seconds, penalty in ((300, 3.0, 1.0), (2000, 31.0, 1.5)):
         clip = clip_of(make_wav(f"{hertz}.wav", seconds, hertz))
+        sampling = replace(GREEDY, repeat_penalty=penalty)
         for prompt in prompts:
-            (ours,) = answers(engine, clip, [prompt]).values()
-            (theirs,) = answers(cli, clip, [prompt]).values()
+            (ours,) = answers(engine, clip, [prompt], sampling).values()
+            (theirs,) = answers(cli, clip, [prompt], sampling).values()
             assert (ours.text.strip(), ours.hit_limit) == (theirs.text.strip(), theirs.hit_limit)
             assert ours.audio_tokens == clip.audio_tokens
 
@@ -149,13 +152,14 @@ def test_a_hundred_clips_leave_nothing_behind(make_wav: MakeWav, engine: NativeE
 @pytest.mark.real
 def test_a_worker_that_is_killed_is_started_again(make_wav: MakeWav, engine: NativeEngine, remarks: list[str]) -> None:
     clip = clip_of(make_wav(seconds=2))
-    results = engine.describe(clip, PROMPTS, GREEDY)
+    prompts = [Prompt("short", "Say 0.", 2), Prompt("long", "Say 1.", 3000)]
+    results = engine.describe(clip, prompts, Sampling(temperature=2.0, top_p=1.0))
     first = next(results)
     running(engine).child.process.kill()
     presets = [r.prompt.preset for r in [first, *results] if isinstance(r, Answer)]
-    assert sorted(presets) == [prompt.preset for prompt in PROMPTS]
+    assert presets == ["short", "long"]
     assert len(answers(engine, clip, PROMPTS)) == len(PROMPTS)
-    assert len([remark for remark in remarks if "started again" in remark]) <= 1
+    assert len([remark for remark in remarks if "started again" in remark]) == 1
 
 
 @pytest.mark.real
@@ -172,18 +176,20 @@ def test_a_clip_that_is_no_audio_fails_alone(make_wav: MakeWav, engine: NativeEn
 
 @pytest.mark.real
 def test_no_answer_in_time_is_a_failure_and_the_next_clip_gets_another_worker(
-    make_wav: MakeWav, random_settings: Settings
+    make_wav: MakeWav, random_settings: Settings, remarks: list[str]
 ) -> None:
     model = resolve("F32", random_settings.models_folder)
-    engine = NativeEngine(replace(random_settings, timeout=0.05), model, print)
-    clip = clip_of(make_wav(seconds=600))
+    engine = NativeEngine(replace(random_settings, timeout=1.5), model, remarks.append)
+    short, long = clip_of(make_wav("short.wav", 2)), clip_of(make_wav("long.wav", 600))
     try:
-        kinds = {result.kind for result in engine.describe(clip, PROMPTS, GREEDY) if isinstance(result, Failure)}
+        kinds = {result.kind for result in engine.describe(long, PROMPTS, GREEDY) if isinstance(result, Failure)}
         assert kinds == {"timeout"}
+        assert "is started again" in remarks[0]
+        assert len(answers(engine, short, PROMPTS)) == len(PROMPTS)
     finally:
         engine.close()
     with pytest.raises(StoppedError):
-        list(engine.describe(clip, PROMPTS, GREEDY))
+        list(engine.describe(short, PROMPTS, GREEDY))
 
 
 @pytest.mark.real
@@ -191,7 +197,7 @@ def test_a_model_that_does_not_load_says_why(make_wav: MakeWav, random_settings:
     model = resolve("F32", random_settings.models_folder)
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     engine = NativeEngine(random_settings, replace(model, language_model=tmp_path / "broken.gguf"), print)
-    with pytest.raises(EngineError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="cannot load the model"):
         list(engine.describe(clip_of(make_wav(seconds=2)), PROMPTS, GREEDY))
 
 
