@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,9 @@ class Song:
     path: Path
     truth: Mapping[str, str]
 
-    def missed(self, words: str) -> list[str]:
-        """What is true of the song and is not said in ``words``."""
-        return [phrase for phrase in self.truth.values() if phrase not in words]
+    def missed(self, words: str, names: Sequence[str] = ("tempo", "key", "lead")) -> list[str]:
+        """What of these is true of the song and is not said in ``words``: by default what the model is surest of."""
+        return [self.truth[name] for name in names if self.truth[name] not in words]
 
 
 def songs() -> list[Song]:

@@ -77,8 +77,7 @@ WRITERS: dict[str, tuple[int, Callable[[Path, Samples, int], None]]] = {
         lambda path, samples, rate: soundfile.write(path, samples, rate, format="OGG", subtype="OPUS"),
     ),
     "from a phone.m4a": (44_100, as_m4a),
-    "quiet.wav": (44_100, lambda path, samples, rate: soundfile.write(path, 0.01 * samples, rate)),
-    "eight bit.wav": (22_050, lambda path, samples, rate: soundfile.write(path, samples, rate, subtype="PCM_U8")),
+    "quiet.wav": (44_100, lambda path, samples, rate: soundfile.write(path, 0.03 * samples, rate, subtype="PCM_24")),
 }
 
 

@@ -24,4 +24,6 @@ def test_what_is_said_to_be_true_is_what_was_played(title: str, song: music.Song
 def test_what_is_missed() -> None:
     song = songs()[0]
     assert song.missed(". ".join(song.truth.values())) == []
-    assert Song(song.path, {"lead": "an organ", "drums": "no drums"}).missed("It has no drums.") == ["an organ"]
+    assert Song(song.path, {"lead": "an organ", "drums": "no drums"}).missed("It has no drums.", ["lead", "drums"]) == [
+        "an organ"
+    ]

@@ -31,12 +31,13 @@ class Flamingo(Protocol):
 
 
 def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
-    """WAV files of held-out songs, 12 to 29.9 s long."""
+    """WAV files of held-out songs, 12 to 29.9 s long; those that are there already are taken."""
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         song = music.random_song(seed)
-        samples, _ = music.render(song, music.random_recording(seed), RATE)
         path = folder / f"{seed}.wav"
-        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        if not path.exists():
+            samples, _ = music.render(song, music.random_recording(seed), RATE)
+            soundfile.write(path, samples, RATE, subtype="FLOAT")
         yield path, song
 
 
@@ -72,13 +73,16 @@ def main() -> None:
     options.add_argument("--engine", default="mtmd-cli")
     options.add_argument("--clips", type=int, default=500)
     options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--folder", type=Path, help="keep the songs here, for the next engine")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as temporary,
         opened(chosen.engine, chosen.model, chosen.mmproj, chosen.threads) as flamingo,
     ):
-        accuracy = evaluate(flamingo, chosen.clips, Path(folder))
+        folder = chosen.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        accuracy = evaluate(flamingo, chosen.clips, folder)
     if chosen.json:
         print(json.dumps({"engine": chosen.engine, "clips": chosen.clips, **accuracy}))
         return
