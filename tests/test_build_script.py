@@ -28,6 +28,7 @@ foreach(name llama-mtmd-cli llama-server llama-quantize)
   if (GGML_NATIVE)
     target_compile_definitions(${name} PRIVATE NATIVE)
   endif()
+  add_dependencies(${name} llama)
 endforeach()
 """
 ANSWER = '#include <stdio.h>\nint main(void) { puts("The lead is an organ."); return 0; }\n'
