@@ -37,9 +37,9 @@ from musicflamingo_cli.batch import Task, count, run_batch
 from musicflamingo_cli.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.dataset import track_for
-from musicflamingo_cli.engines import native, open_engine, server_process
-from musicflamingo_cli.engines.native import NativeProcess
+from musicflamingo_cli.engines import native_process, open_engine, server_process
 from musicflamingo_cli.engines.native_messages import Said
+from musicflamingo_cli.engines.native_process import NativeProcess
 from musicflamingo_cli.engines.server_process import ServerProcess
 from musicflamingo_cli.gguf_header import read_header
 from musicflamingo_cli.models import ModelPair, resolve
@@ -195,7 +195,7 @@ def server_seconds() -> Iterator[list[float]]:
 def native_seconds() -> Iterator[list[float]]:
     """The seconds that the worker of `native` spends in the library, one figure a track."""
     noted: list[float] = []
-    ask, worker = NativeProcess.ask, native._WORKER
+    ask, worker = NativeProcess.ask, native_process.WORKER
 
     def noting(self: NativeProcess, *arguments: Any) -> Iterator[Said]:
         longest = 0.0
@@ -205,12 +205,12 @@ def native_seconds() -> Iterator[list[float]]:
         noted.append(longest)
 
     NativeProcess.ask = noting  # type: ignore[method-assign,assignment]
-    native._WORKER = (sys.executable, str(Path(__file__).with_name("never_ending_worker.py")))
+    native_process.WORKER = (sys.executable, str(Path(__file__).with_name("never_ending_worker.py")))
     try:
         yield noted
     finally:
         NativeProcess.ask = ask  # type: ignore[method-assign]
-        native._WORKER = worker
+        native_process.WORKER = worker
 
 
 def timed(work: Callable[[], None]) -> float:

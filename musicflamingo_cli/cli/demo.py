@@ -37,6 +37,10 @@ def demo(
     settings = asking.settings(common)
     if asking.model is None:
         settings = replace(settings, model=TINY)
+        if asking.temperature is None:  # it has few words: sampled, it names a key that it hears less
+            settings = replace(settings, temperature=0.0)
+        if asking.repeat_penalty is None:  # and needs each of them again
+            settings = replace(settings, repeat_penalty=1.0)
     for path in audio or []:
         if not path.is_file():
             raise ConfigError(f"no such file: {path}", "check the path, or leave it out: some songs are here")

@@ -36,16 +36,16 @@ def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPa
 
 
 class Room:
-    """Memory for slots: how many there are at most (``lanes``), and how large they are made for a clip."""
+    """Memory for slots (``there``): how many there are at most (``lanes``), and how large they are made for a clip."""
 
     def __init__(self, command: Sequence[str], settings: Settings, model: ModelPair, at_once: int) -> None:
         """``command`` is the program that will hold them; ``at_once``: no more clips than that will come together."""
         self._ctx_size = settings.ctx_size
         self._model = model
         self._slots_are_given = settings.slots is not None
-        there = memory.for_llama_cpp(command, settings.gpu_layers)
-        self._most = min(settings.slots or (_MOST_SLOTS_GPU if there.is_gpu else _MOST_SLOTS_CPU), at_once)
-        self._free = max(0, there.free - model.size - memory.RESERVE)  # bytes
+        self.there = memory.for_llama_cpp(command, settings.gpu_layers)
+        self._most = min(settings.slots or (_MOST_SLOTS_GPU if self.there.is_gpu else _MOST_SLOTS_CPU), at_once)
+        self._free = max(0, self.there.free - model.size - memory.RESERVE)  # bytes
         self.lanes = self._slots_that_fit(settings.ctx_size or _SMALLEST)
 
     def for_clip(self, context: int) -> tuple[int, int]:

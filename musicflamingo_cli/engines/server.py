@@ -9,8 +9,9 @@ from typing import Any
 from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.resident import ResidentEngine
+from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server_process import Program, ServerProcess
-from musicflamingo_cli.engines.slots import Died, Slot
+from musicflamingo_cli.engines.slots import Slot
 from musicflamingo_cli.errors import EngineError
 from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling

@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli import llama_cpp, process
+from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.slots import Died
-from musicflamingo_cli.errors import EngineError, TimedOutError, ToolMissingError
+from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
+from musicflamingo_cli.errors import EngineError, TimedOutError
 from musicflamingo_cli.models import ModelPair
-from musicflamingo_cli.scratch import folder_prefix
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
-_LOADING_SECONDS = 600.0  # a 7B model from a slow disk
 KEY_VARIABLE = "LLAMA_API_KEY"  # on a command line every user of the machine would see the key
 _HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until it is answered: a track's prompts, and some
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
@@ -43,22 +41,18 @@ class Program:
     command: tuple[str, ...]
 
 
-class ServerProcess:
-    """A server with ``slots`` slots of ``context`` tokens each. Raises ToolMissingError when it cannot be started."""
+class ServerProcess(ResidentProcess):
+    """A running server. Raises ToolMissingError when it cannot be started."""
 
     def __init__(self, program: Program, settings: Settings, model: ModelPair, context: int, slots: int) -> None:
-        self.context = context
-        self.slots = slots
-        self._timeout = settings.timeout
         # Not below a long TMPDIR: a socket's path holds at most 107 bytes (sun_path of 108).
-        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-        self._folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=parent))  # mode 0700
+        super().__init__(context, slots, tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp")
+        self._timeout = settings.timeout
         self._media = self._folder / "media"
         self._media.mkdir()
         self.socket = self._folder / "s.sock" if hasattr(socket, "AF_UNIX") else None
         self._key = "" if self.socket else secrets.token_urlsafe(32)
         self.port = 0
-        self._last_log = ""
         command = [*program.command, "-m", str(model.language_model), "--mmproj", str(model.projector), "--jinja"]
         command += ["--host", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
         command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
@@ -71,17 +65,10 @@ class ServerProcess:
         if settings.threads is not None:
             command += ["-t", str(settings.threads)]
         environment = llama_cpp.child_environment() | ({KEY_VARIABLE: self._key} if self._key else {})
-        try:
-            self.child = process.Guarded(command, self._folder / "log", environment)
-        except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise ToolMissingError(
-                f"{program.command[0]} cannot be started: {error.strerror}", "build it with: musicflamingo build"
-            ) from error
+        self._launch(command, environment, "build it with: musicflamingo build")
 
     def wait_until_ready(self) -> None:
-        """Until the model is loaded. Raises Died when the process ends first or takes too long."""
-        deadline = time.monotonic() + _LOADING_SECONDS
+        deadline = time.monotonic() + LOADING_SECONDS
         while time.monotonic() < deadline:
             if not self.child.is_running:
                 raise Died(f"exit code {self.child.process.returncode} while loading")
@@ -90,7 +77,7 @@ class ServerProcess:
                     if self._request("GET", "/health", None, 5.0)[0] == 200:
                         return
             time.sleep(0.02)
-        raise Died(f"not ready after {_LOADING_SECONDS:g} s")
+        raise Died(f"not ready after {LOADING_SECONDS:g} s")
 
     def _is_listening(self) -> bool:
         """Whether its address is known. Its own log names the port that the system gave it: nobody else has that."""
@@ -128,16 +115,6 @@ class ServerProcess:
             raise EngineError(_refusal(status, body), "see the same with: --engine mtmd-cli")
         reply: dict[str, Any] = json.loads(body)
         return reply, time.monotonic() - started
-
-    def log(self) -> str:
-        """The end of its log, also after ``close``."""
-        return self._last_log or process.read_log(self._folder / "log")
-
-    def close(self) -> None:
-        """End it, from any thread, and what is being asked of it with it; twice does no harm."""
-        self.child.kill()
-        self._last_log = self._last_log or self.log()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _request(self, method: str, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
         if self.socket:

@@ -7,38 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
+from musicflamingo_cli.engines.resident_process import Died, ResidentProcess
 from musicflamingo_cli.errors import StoppedError
 from musicflamingo_cli.types import Clip
 
-
-class Died(Exception):
-    """A resident process ended, or stopped answering, in the middle of its work. ``is_news``: nobody had seen it."""
-
-    is_news = False
-
-
-class Resident(Protocol):
-    """A process that holds the model, in ``slots`` slots of ``context`` tokens each."""
-
-    context: int
-    slots: int
-
-    def wait_until_ready(self) -> None:
-        """Until the model is loaded. Raises Died when the process ends first or takes too long."""
-        ...
-
-    def log(self) -> str:
-        """The end of its log, also after ``close``."""
-        ...
-
-    def close(self) -> None:
-        """End it, from any thread, and what is being asked of it with it; twice does no harm."""
-        ...
-
-
-P = TypeVar("P", bound=Resident)
+P = TypeVar("P", bound=ResidentProcess)
 # Starts a process whose slots hold at least so many tokens, and calls the second argument before waiting for it.
 Start = Callable[[int, Callable[[P], None]], P]
 

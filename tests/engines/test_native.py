@@ -13,10 +13,11 @@ import pytest
 from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.audio import write_clip
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines import native
+from musicflamingo_cli.engines import native, native_process
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
-from musicflamingo_cli.engines.native import NativeEngine, NativeProcess, native_libraries
+from musicflamingo_cli.engines.native import NativeEngine, native_libraries
 from musicflamingo_cli.engines.native_messages import RELEASE, SEQUENCES
+from musicflamingo_cli.engines.native_process import NativeProcess
 from musicflamingo_cli.errors import ModelError, StoppedError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.songs import songs
@@ -239,6 +240,6 @@ def test_what_does_not_belong_together_is_refused(
 
 @pytest.mark.real
 def test_the_worker_says_what_it_lacks(real_llama_dir: Path) -> None:
-    done = subprocess.run([*native._WORKER, "--probe"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*native_process.WORKER, "--probe"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -19,9 +19,9 @@ from musicflamingo_cli.audio import prepared
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.embedded import embedded_server
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
+from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server import ServerEngine, llama_server
 from musicflamingo_cli.engines.server_process import Program, ServerProcess, chat_request
-from musicflamingo_cli.engines.slots import Died
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
