@@ -127,10 +127,10 @@ class Model:
         count = llama.llama_tokenize(self.vocabulary, data, len(data), room, len(room), False, True)
         return list(room[:count])
 
-    def piece(self, token: int) -> bytes:
-        room = ctypes.create_string_buffer(256)
-        length = self.libraries.llama.llama_token_to_piece(self.vocabulary, token, room, len(room), 0, True)
-        return room.raw[: max(0, length)]
+    def piece(self, token: int, size: int = 256) -> bytes:
+        room = ctypes.create_string_buffer(size)
+        length = self.libraries.llama.llama_token_to_piece(self.vocabulary, token, room, size, 0, True)
+        return room.raw[:length] if length >= 0 else self.piece(token, -length)  # it says how much it needs
 
     def is_end(self, token: int) -> bool:
         return bool(self.libraries.llama.llama_vocab_is_eog(self.vocabulary, token))
