@@ -23,7 +23,8 @@ STEPS = {"piece": 3600, "window": 1500}
 BATCH = {"piece": 24, "window": 12}
 RATE = {"piece": 1.5e-3, "window": 6e-4}
 SCORE_WEIGHT = {"piece": 4.0, "window": 2.0}  # windows know their notes from the pieces
-LATE = ("structure", "dynamics")  # heard in whole windows only, and learned last: they weigh twice there
+LATE = ("structure", "dynamics")  # heard in whole windows only
+SLOW_TO_LEARN = (*LATE, "drums")  # they weigh twice there
 FIRST_LAYERS = 4  # see seed.py for the fifth
 SHAPE = {"piece": data.PIECE, "window": data.WINDOW}
 
@@ -54,7 +55,7 @@ def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[st
         truth = labels[:, index]
         logits = logits[:, 4::8]  # every token is to know; an eighth of them are asked
         loss = F.cross_entropy(logits.flatten(0, 1), truth.repeat_interleave(logits.shape[1]))
-        total = total + (2 * loss if name in LATE else loss)
+        total = total + (2 * loss if stage == "window" and name in SLOW_TO_LEARN else loss)
         right[name] = float((logits.softmax(-1).mean(1).argmax(-1) == truth).float().mean())
     return total, right
 
