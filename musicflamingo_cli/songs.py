@@ -19,8 +19,8 @@ class Song:
     path: Path
     truth: Mapping[str, str]
 
-    def missed(self, words: str, names: Sequence[str] = ("tempo", "key", "lead")) -> list[str]:
-        """What of these is true of the song and is not said in ``words``: by default what the model is surest of."""
+    def missed(self, words: str, names: Sequence[str] = ("tempo", "key", "lead", "bass", "drums")) -> list[str]:
+        """What of these is true of the song and is not said in ``words``."""
         return [self.truth[name] for name in names if self.truth[name] not in words]
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.demo import MARKER, claim_folder, put_music
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.songs import songs
 from tests.conftest import MakeWav
 
 
@@ -42,11 +44,10 @@ def test_the_demo_ends_with_captions_on_the_screen_and_on_disk(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "TOY MODEL" in done.stderr
-    sidecars = sorted((tmp_path / "musicflamingo-demo").rglob("*.INFO"))
-    assert len(sidecars) == 3
     assert done.stdout.count("in truth: ") == 3
-    for sidecar in sidecars:
-        info = json.loads(sidecar.read_text())
+    for song, path in zip(songs(), put_music(tmp_path / "musicflamingo-demo"), strict=True):
+        info = json.loads(track_for(path).sidecar.read_text())
+        assert song.missed(info["music_flamingo_full"]) == []
         assert info["music_flamingo_full"] in done.stdout
         assert len([key for key in info if key.startswith("music_flamingo_")]) == 7
 
