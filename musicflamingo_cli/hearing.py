@@ -66,7 +66,7 @@ def _names_what_is_played(engine: Engine, folder: Path) -> tuple[str, str, str]:
         if missed := song.missed(said):
             wrong = f"of a song with {', '.join(missed)} it said {said[:200]!r}: llama.cpp hears wrongly"
             return "", wrong, f"{_REBUILD}; or try another --engine"
-    return "names tempo, key and lead of known songs", "", ""
+    return "names tempo, key and instruments of known songs", "", ""
 
 
 def _tells_apart(engine: Engine, folder: Path) -> tuple[str, str, str]:
