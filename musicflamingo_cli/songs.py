@@ -14,7 +14,7 @@ from musicflamingo_cli.models import TINY
 
 @dataclass(frozen=True, slots=True)
 class Song:
-    """``truth``: tempo, key, lead, bass and drums, in the words that the tiny model has for them."""
+    """``truth``: tempo, key, lead, bass and drums, in the words that the tiny model has for them, and the structure."""
 
     path: Path
     truth: Mapping[str, str]

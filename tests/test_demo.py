@@ -23,7 +23,7 @@ def test_the_music_is_in_three_formats_and_all_of_it_is_known(tmp_path: Path) ->
         assert rate == 44_100
         assert 12 * rate < len(samples) < 30 * rate
         assert 0.1 < abs(samples).max() <= 1
-        assert set(truth) == {"tempo", "key", "lead", "bass", "drums"}
+        assert set(truth) == {"tempo", "key", "lead", "bass", "drums", "structure"}
 
 
 def test_a_demo_never_fills_a_folder_that_holds_anything_else(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ _STRUCTURES = {
         "Bass and drums drop out in the middle and come back.",
     ),
 }
+_IN_SHORT = {"steady": "steady throughout", "build-up": "building up", "break": "a break in the middle"}
 # What captions speak of. Dynamics the encoder tells too seldom (0.8 of three), so nothing is said of them.
 NAMED = ("tempo", "key", "mode", "lead", "bass", "drums", "structure")
 
@@ -199,13 +200,14 @@ QUESTIONS = {
 
 
 def truth(song: Song) -> dict[str, str]:
-    """What is true of a song, in the words that an answer has for it."""
+    """What is true of a song, in the words that an answer has for it; the structure in short."""
     return {
         "tempo": f"{song.tempo} BPM",
         "key": _key(song),
         "lead": _LEADS[song.lead][0],
         "bass": _BASSES[song.bass][0],
         "drums": _DRUMS[song.drums][0],
+        "structure": _IN_SHORT[song.structure],
     }
 
 
