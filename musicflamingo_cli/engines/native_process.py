@@ -7,6 +7,7 @@ import fcntl
 import multiprocessing
 import os
 import queue
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,8 @@ class NativeProcess(ResidentProcess):
                     break
         self._is_gone = True
         self._ready.set()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)  # a long request that it did not live to read waits on this
         with self._sending:
             connection.close()
         for heard in self._heard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.native import NativeEngine, native_libraries
 from musicflamingo_cli.engines.native_messages import RELEASE, SEQUENCES
 from musicflamingo_cli.engines.native_process import NativeProcess
+from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.errors import ModelError, StoppedError, ToolMissingError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.songs import songs
@@ -161,6 +163,18 @@ def test_a_worker_that_is_killed_is_started_again(make_wav: MakeWav, engine: Nat
     assert presets == ["short", "long"]
     assert len(answers(engine, clip, PROMPTS)) == len(PROMPTS)
     assert len([remark for remark in remarks if "started again" in remark]) == 1
+
+
+@pytest.mark.real
+def test_a_long_request_to_a_worker_that_dies_does_not_wait_for_ever(make_wav: MakeWav, engine: NativeEngine) -> None:
+    clip = clip_of(make_wav("first.wav"))
+    answers(engine, clip, PROMPTS[:1])
+    worker = running(engine)
+    process = psutil.Process(worker.child.process.pid)
+    process.suspend()  # it reads no more, and what is sent fills the line
+    threading.Timer(1.0, process.kill).start()
+    with pytest.raises(Died):
+        list(worker.ask(0, clip, [Prompt("long", "x" * 5_000_000, 12)], GREEDY))
 
 
 @pytest.mark.real
