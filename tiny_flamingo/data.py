@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tiny_flamingo import mel, music
-from tiny_flamingo.music import TRAIN_SEEDS
+from tiny_flamingo.music import RUN_SEEDS, TRAIN_SEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,11 @@ def _coloured(samples: music.Samples, random: np.random.Generator) -> music.Samp
     return np.fft.irfft(spectrum, len(samples)).astype(np.float32)
 
 
-def batches(shape: Shape, step: int, steps: int, size: int) -> Iterator[list[Tensor]]:
-    """The batches of steps ``step`` to ``steps``: going on at a step gives the batches that it would have had."""
-    first = TRAIN_SEEDS + step * size
+def batches(shape: Shape, run: int, step: int, steps: int, size: int) -> Iterator[list[Tensor]]:
+    """The batches of steps ``step`` to ``steps``: going on at a step gives the batches that it would have had.
+
+    Every ``run`` (0 to 9) has songs of its own.
+    """
+    first = TRAIN_SEEDS + run * RUN_SEEDS + step * size
     data = Music(shape, first, (steps - step) * size)
     return iter(DataLoader(data, batch_size=size, num_workers=1, prefetch_factor=4))

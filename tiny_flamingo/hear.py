@@ -76,7 +76,7 @@ def layers_in(checkpoint: Path) -> int:
     return 1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"])
 
 
-def train(folder: Path, stage: str, steps: int, rate: float, start: Path | None) -> None:
+def train(folder: Path, stage: str, run: int, steps: int, rate: float, start: Path | None) -> None:
     torch.manual_seed(0)
     ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
     checkpoint = folder / f"{stage}.pt"
@@ -86,7 +86,7 @@ def train(folder: Path, stage: str, steps: int, rate: float, start: Path | None)
     learner = Learner(ears, "ears", checkpoint, rate, steps, decay=0.02)
     average: dict[str, float] = {}
     started = time.monotonic()
-    for batch in data.batches(SHAPE[stage], learner.step, steps, BATCH[stage]):
+    for batch in data.batches(SHAPE[stage], run, learner.step, steps, BATCH[stage]):
         loss, right = losses(ears, batch, stage)
         learner.learn(loss)
         keep_positions_clean(ears.tower)
@@ -105,12 +105,13 @@ def main() -> None:
     options.add_argument("--steps", type=int)
     options.add_argument("--rate", type=float, help="the highest learning rate")
     options.add_argument("--start", type=Path, help="begin with the weights of this checkpoint")
+    options.add_argument("--run", type=int, default=0, help="each has songs of its own (0 to 9)")
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     steps, rate = chosen.steps or STEPS[chosen.stage], chosen.rate or RATE[chosen.stage]
-    train(chosen.folder, chosen.stage, steps, rate, chosen.start)
+    train(chosen.folder, chosen.stage, chosen.run, steps, rate, chosen.start)
 
 
 if __name__ == "__main__":

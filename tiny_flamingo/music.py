@@ -17,6 +17,7 @@ from scipy.signal import fftconvolve, lfilter
 Samples = NDArray[np.float32]
 
 TRAIN_SEEDS = 10_000_000  # training songs have seeds from here on, held-out ones below
+RUN_SEEDS = 1_000_000  # and each run its own million of them
 TEMPI = tuple(range(70, 170, 10))  # beats per minute; a song's own lies within 2 of one of them
 KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MODES = ("major", "minor")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,10 @@ def track_of(heard: Heard, index: int, where: Tensor, draw: random.Random) -> Te
 
 
 def batch(
-    heard: Heard, tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], step: int, whole: bool
+    heard: Heard, tokenizer: PreTrainedTokenizerFast, asked: dict[str, list[str]], seed: int, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(audio, its places, text after it, targets): targets are -100 but for the answers."""
-    draw = random.Random(step)
+    draw = random.Random(seed)
     size = WHOLE_BATCH if whole else BATCH
     where = places(draw, whole)
     audio, texts = [], []
@@ -186,27 +187,37 @@ def batch(
     return torch.stack(audio), where, after, targets
 
 
-def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, start: Path | None) -> None:
+def mean_with(teller: Teller, others: Sequence[Path]) -> None:
+    """Take the mean of these weights and those of other runs from the same start.
+
+    It agrees with the heads more often than any of them ("model soups", Wortsman and others, 2022).
+    """
+    states = [teller.state_dict(), *(torch.load(other)["teller"] for other in others)]
+    teller.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+
+
+def train(chosen: argparse.Namespace) -> None:
+    folder, stage, steps, total = chosen.folder, chosen.hear, chosen.steps, chosen.steps + chosen.whole_steps
+    seed = chosen.run * music.RUN_SEEDS
     torch.manual_seed(0)
     tokenizer = tokens.load_or_train(folder)
     asked = tokens.prompts()
     layers = layers_in(folder / f"{stage}.pt")
     ears = Ears(layers)
     ears.load_state_dict(torch.load(folder / f"{stage}.pt")["ears"])
-    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", music.TRAIN_SEEDS * 2, songs, SHAPE[stage])
+    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", music.TRAIN_SEEDS * 2 + seed, chosen.songs, SHAPE[stage])
     model = new_flamingo(ears, layers, tokenizer)
     teller = Teller(model)
-    total = steps + whole_steps
     checkpoint = folder / f"tell-{stage}.pt"
-    if not checkpoint.exists() and start:
-        teller.load_state_dict(torch.load(start)["teller"])
+    if not checkpoint.exists() and chosen.start:
+        teller.load_state_dict(torch.load(chosen.start)["teller"])
     elif not checkpoint.exists():
         tell_labels(model, ears, heard)
-    learner = Learner(teller, "teller", checkpoint, RATE, total, decay=0.05)
+    learner = Learner(teller, "teller", checkpoint, chosen.rate, total, decay=0.05)
     before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
     average, started = 0.0, time.monotonic()
     while learner.step < total:
-        audio, where, after, targets = batch(heard, tokenizer, asked, learner.step, whole=learner.step >= steps)
+        audio, where, after, targets = batch(heard, tokenizer, asked, seed + learner.step, whole=learner.step >= steps)
         logits = teller(before.expand(len(audio), -1), audio, where, after)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         learner.learn(loss)
@@ -214,6 +225,7 @@ def train(folder: Path, stage: str, steps: int, whole_steps: int, songs: int, st
         if learner.step % 50 == 0:
             print(f"tell {learner.step} {time.monotonic() - started:.0f}s loss {average:.4f}", flush=True)
         learner.save_sometimes()
+    mean_with(teller, chosen.mean_with)
     model.save_pretrained(folder / f"model-{stage}")
     tokenizer.save_pretrained(folder / f"model-{stage}")
 
@@ -228,10 +240,15 @@ def main() -> None:
     options.add_argument("--songs", type=int, default=SONGS)
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--whole-steps", type=int, default=WHOLE_STEPS)
+    options.add_argument("--rate", type=float, default=RATE, help="the highest learning rate")
+    options.add_argument("--run", type=int, default=0, help="each has songs of its own (0 to 9)")
+    options.add_argument(
+        "--mean-with", type=Path, nargs="*", default=[], help="write the mean with these tell-*.pt of the same start"
+    )
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
-    train(chosen.folder, chosen.hear, chosen.steps, chosen.whole_steps, chosen.songs, chosen.start)
+    train(chosen)
 
 
 if __name__ == "__main__":
