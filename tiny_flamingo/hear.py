@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,14 +18,14 @@ from torch.nn import functional as F
 
 from tiny_flamingo import data
 from tiny_flamingo.learning import Learner
-from tiny_flamingo.model import Heads, config, encoder_of, hear, keep_positions_clean, new_model
+from tiny_flamingo.model import POSITIONS, Heads, config, encoder_of, hear, keep_positions_clean, new_model
 
 STEPS = {"piece": 3600, "window": 1500}
 BATCH = {"piece": 24, "window": 12}
 RATE = {"piece": 1.5e-3, "window": 6e-4}
 SCORE_WEIGHT = {"piece": 4.0, "window": 2.0}  # windows know their notes from the pieces
-LATE = ("structure", "dynamics")  # heard in whole windows only
-SLOW_TO_LEARN = (*LATE, "drums")  # they weigh twice there
+LATE = {"structure": 2.0, "dynamics": 2.0}  # heard in whole windows only; what is slow to learn there weighs more
+LABEL_WEIGHT = {"piece": dict.fromkeys(LATE, 0.0), "window": {**LATE, "drums": 4.0}}
 FIRST_LAYERS = 4  # see seed.py for the fifth
 SHAPE = {"piece": data.PIECE, "window": data.WINDOW}
 
@@ -37,25 +38,27 @@ class Ears(nn.Module):
         self.tower = encoder_of(new_model(config(8, audio_token=7, end=6, pad=5, encoder_layers=layers)))
         self.heads = Heads()
 
-    def forward(self, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        middle, output = hear(self.tower, mel)
+    def forward(self, mel: Tensor, first: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        middle, output = hear(self.tower, mel, first)
         return self.heads.score(middle), self.heads.split(output)
 
 
 def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[str, float]]:
     mel, score, labels = batch
-    rows, guesses = ears(mel)
+    room = POSITIONS - mel.shape[-1] // 2 if stage == "window" else 0  # short songs sound anywhere in a window
+    rows, guesses = ears(mel, int(torch.randint(0, room + 1, ())))
     rare = torch.ones(score.shape[-1])
     rare[24:] = 4.0  # an onset is short
     total = SCORE_WEIGHT[stage] * F.binary_cross_entropy_with_logits(rows, score, pos_weight=rare)
     right = {"score": total.item()}
     for index, (name, logits) in enumerate(guesses.items()):
-        if stage == "piece" and name in LATE:
+        weight = LABEL_WEIGHT[stage].get(name, 1.0)
+        if not weight:
             continue
         truth = labels[:, index]
         logits = logits[:, 4::8]  # every token is to know; an eighth of them are asked
         loss = F.cross_entropy(logits.flatten(0, 1), truth.repeat_interleave(logits.shape[1]))
-        total = total + (2 * loss if stage == "window" and name in SLOW_TO_LEARN else loss)
+        total = total + weight * loss
         right[name] = float((logits.softmax(-1).mean(1).argmax(-1) == truth).float().mean())
     return total, right
 
@@ -76,7 +79,17 @@ def layers_in(checkpoint: Path) -> int:
     return 1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"])
 
 
-def train(folder: Path, stage: str, run: int, steps: int, rate: float, start: Path | None) -> None:
+def batches(stage: str, run: int, step: int, steps: int, short: int) -> Iterator[list[Tensor]]:
+    """A stage's batches; among whole windows, ``short`` batches of short songs after each."""
+    share, size = 1 + short, BATCH[stage]
+    done = -(-step // share)
+    whole = data.batches(SHAPE[stage], run, done, steps, size)
+    others = data.batches(data.SHORT, run + 1, step - done, steps, size) if short else iter(())
+    for each in range(step, steps):
+        yield next(others if each % share else whole)
+
+
+def train(folder: Path, stage: str, run: int, steps: int, rate: float, start: Path | None, short: int) -> None:
     torch.manual_seed(0)
     ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
     checkpoint = folder / f"{stage}.pt"
@@ -86,7 +99,7 @@ def train(folder: Path, stage: str, run: int, steps: int, rate: float, start: Pa
     learner = Learner(ears, "ears", checkpoint, rate, steps, decay=0.02)
     average: dict[str, float] = {}
     started = time.monotonic()
-    for batch in data.batches(SHAPE[stage], run, learner.step, steps, BATCH[stage]):
+    for batch in batches(stage, run, learner.step, steps, short):
         loss, right = losses(ears, batch, stage)
         learner.learn(loss)
         keep_positions_clean(ears.tower)
@@ -106,12 +119,13 @@ def main() -> None:
     options.add_argument("--rate", type=float, help="the highest learning rate")
     options.add_argument("--start", type=Path, help="begin with the weights of this checkpoint")
     options.add_argument("--run", type=int, default=0, help="each has songs of its own (0 to 9)")
+    options.add_argument("--short", type=int, default=0, help="batches of short songs after each of whole windows")
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     steps, rate = chosen.steps or STEPS[chosen.stage], chosen.rate or RATE[chosen.stage]
-    train(chosen.folder, chosen.stage, chosen.run, steps, rate, chosen.start)
+    train(chosen.folder, chosen.stage, chosen.run, steps, rate, chosen.start, chosen.short)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Give a trained encoder a layer that hears tempo: ``python -m tiny_flamingo.seed FROM.pt TO.pt``.
+"""Give a trained encoder what gradients are slow to invent: ``python -m tiny_flamingo.seed tempo FROM.pt TO.pt``.
 
 An encoder of four layers learned notes, keys and timbres in half an hour, and tempo hardly at all: finding a period
 takes a Fourier transform of the onsets, and gradient descent is slow to invent one. Its first two layers do know the
@@ -6,11 +6,15 @@ onsets and the beats, though (the score that they are trained on), and positions
 layer is put between them and the last two whose weights say: weigh the positions around you by how much an onset
 (one head) or a beat (another) each is, average their sines and cosines, and pass the squares on. A linear classifier
 over those squares tells ten tempi at 95 % and more. Everything in it is trained on afterwards.
+
+That uses two of the layer's four heads; the others are zero, which gradients never change. ``seed drums`` wakes them
+once windows are learned: one averages how much drums there are around each position (a backbeat has two snares where
+half-time has one), the other transforms the snare as the first does the onsets.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -22,7 +26,8 @@ from tiny_flamingo.hear import Ears, layers_in
 from tiny_flamingo.learning import save
 from tiny_flamingo.model import CLEAN_LAYERS, HEADS, MUSICAL, SLOW, WAVES, WIDTH, hear, position_waves
 
-ONSET, BEAT = 12 + 12 + 3, 12 + 12 + 4  # rows of the score
+HITS = slice(12 + 12, 12 + 12 + 5)  # rows of the score
+SNARE, ONSET, BEAT = HITS.start + 1, HITS.start + 3, HITS.start + 4
 PLACE = CLEAN_LAYERS  # of the new layer: the first that sees both the score and clean positions
 HEAD = WIDTH // HEADS  # as wide as all musical rates, each a sine and a cosine
 
@@ -101,16 +106,54 @@ def probe(features: Tensor, truth: Tensor) -> float:
     return float((inputs[fit:] @ weights).argmax(1).eq(truth[fit:]).float().mean())
 
 
-def main() -> None:
-    source, target = map(Path, sys.argv[1:3])
-    torch.manual_seed(0)
+@torch.no_grad()
+def seed_drums(ears: torch.nn.Module, layer: torch.nn.Module, mel: Tensor) -> None:
+    """Give the two idle heads of the layer that hears tempo the drums around each position. In place.
+
+    They begin quietly, in directions that others use, too: loud enough to be found, not so loud as to drown tempo.
+    """
+    attention, norm = layer.self_attn, layer.self_attn_layer_norm
+    tempo, density, snare = (slice(head * HEAD, (head + 1) * HEAD) for head in (0, 2, 3))
+    for head in (density, snare):  # near is what the first head has learned to call near
+        attention.q_proj.bias[head] = attention.q_proj.bias[tempo]
+        attention.v_proj.bias[head] = attention.v_proj.bias[tempo]
+        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
+            part.weight[head] = part.weight[tempo]
+    readout = ears.heads.score[1].weight * ears.heads.score[0].weight / norm.weight
+    attention.k_proj.weight[snare.start] = 0.8 * readout[SNARE]
+    attention.k_proj.weight[density.start] = 0.0
+    middle = hear(ears.tower, mel)[0]
+    hits = readout[HITS] / (norm(middle) @ readout[HITS].T).std(dim=(0, 1))[:, None]
+    attention.v_proj.bias[density] = 0.0
+    attention.v_proj.weight[density] = 0.3 * WIDTH**-0.5 * torch.randn(HEAD, WIDTH)
+    attention.v_proj.weight[density][: len(hits)] = hits
+    directions = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0] * layer(middle, None).std()
+    attention.out_proj.weight[:, density] = 0.1 * directions[:, :HEAD]
+    attention.out_proj.weight[:, density][:, : len(hits)] *= 12.0
+    attention.out_proj.weight[:, snare] = 0.25 * directions[:, HEAD : 2 * HEAD]
+
+
+def examples(shape: data.Shape, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Mels and labels of some songs."""
+    songs = data.Music(shape, first, count)
+    items = [songs[index] for index in range(count)]
+    return torch.stack([item[0] for item in items]), torch.stack([item[2] for item in items])
+
+
+def add_drums(source: Path, target: Path) -> None:
+    ears = Ears(layers_in(source))
+    ears.load_state_dict(torch.load(source)["ears"])
+    mel, _ = examples(data.WINDOW, music.TRAIN_SEEDS - 2000, 24)
+    seed_drums(ears, ears.tower.layers[PLACE], mel)
+    save(target, {"ears": ears.state_dict()})
+
+
+def add_tempo(source: Path, target: Path) -> None:
     weights = torch.load(source)["ears"]
     layers = layers_in(source)
     ears, longer = Ears(layers), Ears(layers + 1)
     ears.load_state_dict(weights)
-    songs = data.Music(data.PIECE, music.TRAIN_SEEDS - 1000, 450)
-    items = [songs[index] for index in range(len(songs))]
-    mel, labels = torch.stack([item[0] for item in items]), torch.stack([item[2] for item in items])
+    mel, labels = examples(data.PIECE, music.TRAIN_SEEDS - 1000, 450)
     layer = longer.tower.layers[PLACE]
     before = seed_tempo(ears, layer, mel)
     own = {f"tower.layers.{PLACE}.{name}": value.clone() for name, value in layer.state_dict().items()}
@@ -131,6 +174,16 @@ def _moved(name: str) -> str:
     if parts[:2] == ["tower", "layers"] and int(parts[2]) >= PLACE:
         parts[2] = str(int(parts[2]) + 1)
     return ".".join(parts)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("what", choices=("tempo", "drums"))
+    options.add_argument("source", type=Path)
+    options.add_argument("target", type=Path)
+    chosen = options.parse_args()
+    torch.manual_seed(1)
+    (add_tempo if chosen.what == "tempo" else add_drums)(chosen.source, chosen.target)
 
 
 if __name__ == "__main__":
