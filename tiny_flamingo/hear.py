@@ -63,20 +63,19 @@ def losses(ears: Ears, batch: list[Tensor], stage: str) -> tuple[Tensor, dict[st
     return total, right
 
 
-def start_from(ears: Ears, checkpoint: Path, stage: str) -> None:
-    """Take over the weights of another run, but not the positions that short pieces have changed."""
+def load_ears(checkpoint: Path) -> Ears:
+    """The encoder and heads of a checkpoint, of this stage or another, with as many layers as they have."""
     weights = torch.load(checkpoint)["ears"]
-    if checkpoint.stem != stage:
-        weights.pop("tower.embed_positions.weight")
-    ears.load_state_dict(weights, strict=False)
+    names = [name.split(".") for name in weights]
+    ears = Ears(1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"]))
+    ears.load_state_dict(weights)
+    return ears
 
 
-def layers_in(checkpoint: Path) -> int:
-    """How many layers a checkpoint's encoder has; none where there is no checkpoint."""
-    if not checkpoint.exists():
-        return 0
-    names = [name.split(".") for name in torch.load(checkpoint)["ears"]]
-    return 1 + max(int(parts[2]) for parts in names if parts[:2] == ["tower", "layers"])
+def begin(folder: Path, stage: str, start: Path | None) -> Ears:
+    """What a run begins with: ``start``'s weights, else for windows what it learned from pieces, else random ones."""
+    start = start or (folder / "piece.pt" if stage == "window" else None)
+    return load_ears(start) if start else Ears(FIRST_LAYERS)
 
 
 def batches(stage: str, run: int, step: int, steps: int, short: int) -> Iterator[list[Tensor]]:
@@ -91,10 +90,8 @@ def batches(stage: str, run: int, step: int, steps: int, short: int) -> Iterator
 
 def train(folder: Path, stage: str, run: int, steps: int, rate: float, start: Path | None, short: int) -> None:
     torch.manual_seed(0)
-    ears = Ears(layers_in(start or folder / "piece.pt") or FIRST_LAYERS)
     checkpoint = folder / f"{stage}.pt"
-    if not checkpoint.exists() and (start or stage == "window"):
-        start_from(ears, start or folder / "piece.pt", stage)
+    ears = load_ears(checkpoint) if checkpoint.exists() else begin(folder, stage, start)
     keep_positions_clean(ears.tower)
     learner = Learner(ears, "ears", checkpoint, rate, steps, decay=0.02)
     average: dict[str, float] = {}

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_flamingo import data, music
-from tiny_flamingo.hear import Ears, layers_in
+from tiny_flamingo.hear import Ears, load_ears
 from tiny_flamingo.learning import save
 from tiny_flamingo.model import CLEAN_LAYERS, HEADS, MUSICAL, SLOW, WAVES, WIDTH, hear, position_waves
 
@@ -141,23 +141,20 @@ def examples(shape: data.Shape, first: int, count: int) -> tuple[Tensor, Tensor]
 
 
 def add_drums(source: Path, target: Path) -> None:
-    ears = Ears(layers_in(source))
-    ears.load_state_dict(torch.load(source)["ears"])
+    ears = load_ears(source)
     mel, _ = examples(data.WINDOW, music.TRAIN_SEEDS - 2000, 24)
     seed_drums(ears, ears.tower.layers[PLACE], mel)
     save(target, {"ears": ears.state_dict()})
 
 
 def add_tempo(source: Path, target: Path) -> None:
-    weights = torch.load(source)["ears"]
-    layers = layers_in(source)
-    ears, longer = Ears(layers), Ears(layers + 1)
-    ears.load_state_dict(weights)
+    ears = load_ears(source)
+    longer = Ears(len(ears.tower.layers) + 1)
     mel, labels = examples(data.PIECE, music.TRAIN_SEEDS - 1000, 450)
     layer = longer.tower.layers[PLACE]
     before = seed_tempo(ears, layer, mel)
     own = {f"tower.layers.{PLACE}.{name}": value.clone() for name, value in layer.state_dict().items()}
-    longer.load_state_dict({_moved(name): value for name, value in weights.items()} | own)
+    longer.load_state_dict({_moved(name): value for name, value in ears.state_dict().items()} | own)
     with torch.no_grad():
         after = torch.cat([layer(part, None) for part in before["middle"].split(25)])
         squares = after @ before["quiet"][2 * HEAD : 3 * HEAD].T

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
 
 from tiny_flamingo import captions, data, music, tokens
-from tiny_flamingo.hear import SHAPE, Ears, layers_in
+from tiny_flamingo.hear import SHAPE, Ears, load_ears
 from tiny_flamingo.learning import Learner
 from tiny_flamingo.mel import BINS
 from tiny_flamingo.model import WIDTH, config, hear, new_model
@@ -84,10 +84,10 @@ def labels_heard(ears: Ears, outputs: np.ndarray) -> dict[str, Any]:
     return {name: music.ATTRIBUTES[name][index] for name, index in best.items()}
 
 
-def new_flamingo(ears: Ears, layers: int, tokenizer: PreTrainedTokenizerFast) -> AudioFlamingo3ForConditionalGeneration:
+def new_flamingo(ears: Ears, tokenizer: PreTrainedTokenizerFast) -> AudioFlamingo3ForConditionalGeneration:
     """The whole model, with the trained encoder in it."""
     sound, end, pad = tokenizer.convert_tokens_to_ids([tokens.SOUND, tokens.END, tokens.END_OF_TEXT])
-    model = new_model(config(len(tokenizer), sound, end, pad, encoder_layers=layers))
+    model = new_model(config(len(tokenizer), sound, end, pad, encoder_layers=len(ears.tower.layers)))
     model.model.audio_tower.load_state_dict(ears.tower.state_dict())
     return model
 
@@ -196,28 +196,15 @@ def mean_with(teller: Teller, others: Sequence[Path]) -> None:
     teller.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
 
 
-def train(chosen: argparse.Namespace) -> None:
-    folder, stage, steps, total = chosen.folder, chosen.hear, chosen.steps, chosen.steps + chosen.whole_steps
-    seed = chosen.run * music.RUN_SEEDS
-    torch.manual_seed(0)
-    tokenizer = tokens.load_or_train(folder)
+def teach(
+    teller: Teller, learner: Learner, heard: Heard, tokenizer: PreTrainedTokenizerFast, few: int, seed: int
+) -> None:
+    """All of the learner's steps, the first ``few`` of them over a few tokens, the others over whole windows."""
     asked = tokens.prompts()
-    layers = layers_in(folder / f"{stage}.pt")
-    ears = Ears(layers)
-    ears.load_state_dict(torch.load(folder / f"{stage}.pt")["ears"])
-    heard = listen(ears.eval(), folder / f"heard-{stage}.f16", music.TRAIN_SEEDS * 2 + seed, chosen.songs, SHAPE[stage])
-    model = new_flamingo(ears, layers, tokenizer)
-    teller = Teller(model)
-    checkpoint = folder / f"tell-{stage}.pt"
-    if not checkpoint.exists() and chosen.start:
-        teller.load_state_dict(torch.load(chosen.start)["teller"])
-    elif not checkpoint.exists():
-        tell_labels(model, ears, heard)
-    learner = Learner(teller, "teller", checkpoint, chosen.rate, total, decay=0.05)
     before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
     average, started = 0.0, time.monotonic()
-    while learner.step < total:
-        audio, where, after, targets = batch(heard, tokenizer, asked, seed + learner.step, whole=learner.step >= steps)
+    while learner.step < learner.steps:
+        audio, where, after, targets = batch(heard, tokenizer, asked, seed + learner.step, whole=learner.step >= few)
         logits = teller(before.expand(len(audio), -1), audio, where, after)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         learner.learn(loss)
@@ -225,6 +212,23 @@ def train(chosen: argparse.Namespace) -> None:
         if learner.step % 50 == 0:
             print(f"tell {learner.step} {time.monotonic() - started:.0f}s loss {average:.4f}", flush=True)
         learner.save_sometimes()
+
+
+def train(chosen: argparse.Namespace) -> None:
+    folder, stage, seed = chosen.folder, chosen.hear, chosen.run * music.RUN_SEEDS
+    torch.manual_seed(0)
+    tokenizer = tokens.load_or_train(folder)
+    ears = load_ears(folder / f"{stage}.pt").eval()
+    heard = listen(ears, folder / f"heard-{stage}.f16", music.TRAIN_SEEDS * 2 + seed, chosen.songs, SHAPE[stage])
+    model = new_flamingo(ears, tokenizer)
+    teller = Teller(model)
+    checkpoint = folder / f"tell-{stage}.pt"
+    if not checkpoint.exists() and chosen.start:
+        teller.load_state_dict(torch.load(chosen.start)["teller"])
+    elif not checkpoint.exists():
+        tell_labels(model, ears, heard)
+    learner = Learner(teller, "teller", checkpoint, chosen.rate, chosen.steps + chosen.whole_steps, decay=0.05)
+    teach(teller, learner, heard, tokenizer, chosen.steps, seed)
     mean_with(teller, chosen.mean_with)
     model.save_pretrained(folder / f"model-{stage}")
     tokenizer.save_pretrained(folder / f"model-{stage}")
