@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from musicflamingo_cli.gguf_header import GgufHeader, read_header
 from musicflamingo_cli.memory import Memory
 
 TINY = "tiny"  # the pair that comes with the program
+_FAMILY = "musicflamingo"  # letters of the models' names, and llama.cpp's kind of projector
+_SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as GGUF's list of tokens has it
+_VOCABULARY_WITHIN = 1 << 24  # bytes of a file: the lists of 150 000 tokens and their merges take some five million
 _QUANT_NAME = re.compile(r"I?Q\d[A-Z0-9_]*|BF16|F16|F32", re.IGNORECASE)
 
 
@@ -65,7 +69,9 @@ def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path,
     """The best of the published quants that are here and fit; else whatever model is here."""
     real = published(folder)
     if not real:
-        raise ModelError(f"no model in {folder}", "get the best one for this machine: musicflamingo models pull auto")
+        raise ModelError(
+            f"no Music Flamingo in {folder}", "get the best one for this machine: musicflamingo models pull auto"
+        )
     catalog = load_catalog()
     here = {quant_of(path): path for path in reversed(real)}
     known = [quant.name for quant in catalog.quants if quant.name in here]
@@ -78,8 +84,31 @@ def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path,
 
 
 def published(folder: Path) -> list[Path]:
-    """The models that a plain quant's name can mean: not those of other families, which have folders of their own."""
-    return [path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name]
+    """The models that `auto` and a plain quant's name can mean: Music Flamingo's own.
+
+    Models folders hold other people's models, too, and a Qwen of the same width, deaf as it is, would take Music
+    Flamingo's projector and answer. What has a folder of another repository is asked for by that repository's name.
+    """
+    here = (path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name)
+    return [path for path in here if is_music_flamingo(path)]
+
+
+def is_music_flamingo(language_model: Path) -> bool:
+    """Whether a file is Music Flamingo's: so it says, or it knows the token for audio and says nothing else."""
+    if _FAMILY in _letters(language_model.name):
+        return True
+    try:
+        title = _letters(str(read_header(language_model).values.get("general.name", "")))
+        if _FAMILY in title or "flamingo" in title + _letters(language_model.name):  # audio-flamingo-3 is another
+            return _FAMILY in title
+        with language_model.open("rb") as file:
+            return _SOUND in file.read(_VOCABULARY_WITHIN)
+    except (ModelError, OSError):
+        return False
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
 
 
 def _find_named(name: str, folder: Path) -> Path:
@@ -93,7 +122,7 @@ def _find_named(name: str, folder: Path) -> Path:
     repository, quant = parse_name(name)
     quant = quant.upper().removeprefix("I1-")
     place = folder / folder_of(repository) if repository else folder
-    if matches := [path for path in published(place) if quant_of(path) == quant]:
+    if matches := [path for path in (installed if repository else published)(place) if quant_of(path) == quant]:
         return matches[0]
     if not _QUANT_NAME.fullmatch(quant):
         raise ConfigError(f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf")
@@ -115,7 +144,15 @@ def _find_projector(language_model: Path) -> Path:
             f"no projector (mmproj) beside {language_model.name}; without it the model is deaf",
             f"get both with: musicflamingo models pull {quant_of(language_model) or 'auto'}; or name it with --mmproj",
         )
-    return max(beside, key=lambda path: (_common_prefix(path.name, language_model.name), path.name))
+    own = [path for path in beside if is_music_flamingo(language_model) and _kind_of(path) == _FAMILY]
+    return max(own or beside, key=lambda path: (_common_prefix(path.name, language_model.name), path.name))
+
+
+def _kind_of(projector: Path) -> str:
+    try:
+        return read_header(projector).projector_type
+    except ModelError:  # told of by check_pair, if it is the one that is taken
+        return ""
 
 
 def _common_prefix(first: str, second: str) -> int:

@@ -60,7 +60,7 @@ def test_the_tiny_pair_in_a_checkouts_models_folder_is_no_model_of_the_users() -
 def test_auto_takes_the_best_that_fits_and_never_the_tiny_one(
     random_models: Path, tmp_path: Path, free: int, chosen: str
 ) -> None:
-    with pytest.raises(ModelError, match="no model in") as caught:
+    with pytest.raises(ModelError, match="no Music Flamingo in") as caught:
         resolve("auto", tmp_path)
     assert "models pull auto" in caught.value.hint
     put_real(tmp_path, random_models, "Q8_0", "IQ3_M", "Q6_K")
@@ -78,11 +78,58 @@ def test_another_familys_quant_is_meant_only_by_its_full_name(random_models: Pat
     put_real(theirs, random_models, "Q6_K")
     with pytest.raises(ModelError, match="no Q6_K model"):
         resolve("Q6_K", tmp_path)
-    with pytest.raises(ModelError, match="no model in"):
+    with pytest.raises(ModelError, match="no Music Flamingo in"):
         resolve("auto", tmp_path)
     assert resolve("aaa/other-GGUF:Q6_K", tmp_path).language_model.parent == theirs
     put_real(tmp_path, random_models, "Q6_K")
     assert resolve("Q6_K", tmp_path).language_model.parent == tmp_path
+
+
+def put_model(path: Path, title: str, tokens: list[str]) -> None:
+    """A language model's header, with some thousand tokens."""
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_name(title)
+    writer.add_embedding_length(64)
+    writer.add_token_list([*(f"token-{index}" for index in range(5_000)), *tokens])
+    writer.add_chat_template("{{ messages }}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "tokens", "is_one"),
+    [
+        ("music-flamingo-hf.Q6_K.gguf", "Model", [], True),
+        ("Music_Flamingo.Q6_K.gguf", "Model", [], True),
+        ("a.Q6_K.gguf", "Music Flamingo Hf", [], True),
+        ("a.Q6_K.gguf", "My Tune", ["<sound>"], True),
+        ("Qwen2.5-7B-Instruct.Q6_K.gguf", "Qwen2.5 7B Instruct", [], False),
+        ("a.Q6_K.gguf", "A <sound>", ["a<sound>", "<sounds>"], False),
+        ("audio-flamingo-3-hf.Q6_K.gguf", "Model", ["<sound>"], False),
+        ("a.Q6_K.gguf", "Audio Flamingo 3 Hf", ["<sound>"], False),
+    ],
+)
+def test_auto_and_a_plain_quant_mean_music_flamingo_only(
+    random_models: Path, tmp_path: Path, name: str, title: str, tokens: list[str], is_one: bool
+) -> None:
+    put_model(tmp_path / name, title, tokens)
+    shutil.copy(random_models / PROJECTOR, tmp_path / "music-flamingo-hf.mmproj-f16.gguf")
+    for asked, sentence in (("auto", "no Music Flamingo in"), ("Q6_K", "no Q6_K model")):
+        if is_one:
+            assert resolve(asked, tmp_path).language_model.name == name
+        else:
+            with pytest.raises(ModelError, match=sentence):
+                resolve(asked, tmp_path)
+    assert resolve(str(tmp_path / name), tmp_path).language_model.name == name  # by its path, whatever it is
+
+
+def test_another_models_projector_in_the_same_folder_is_not_taken(random_models: Path, tmp_path: Path) -> None:
+    shutil.copy(random_models / MODEL, tmp_path / "mmy-music-flamingo.Q6_K.gguf")
+    shutil.copy(random_models / PROJECTOR, tmp_path / "a.mmproj.gguf")
+    theirs = (random_models / PROJECTOR).read_bytes().replace(b"musicflamingo", b"otherflamingo")
+    (tmp_path / "mmproj-other.gguf").write_bytes(theirs)
+    assert resolve("Q6_K", tmp_path).projector.name == "a.mmproj.gguf"
 
 
 def test_a_link_into_a_cache_that_was_emptied_is_no_model(random_models: Path, tmp_path: Path) -> None:
