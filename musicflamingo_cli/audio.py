@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _SPARE = 16 << 20  # bytes
 _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _TOLERATED_PACKETS = 3
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
+_DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
+_MP3_FRAME = 2881  # bytes, at most (320 kbit/s at 32 kHz, and its padding; less at other rates of MPEG 1)
+_UNKNOWN_BYTES = 0x7FFF0000  # written to a pipe: 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
 NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
@@ -186,6 +190,7 @@ def _open_source(audio: Path) -> Iterator[_Source]:
             yield source
         return
     with file:
+        _require_declared(file, audio)
         yield _Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
 
 
@@ -201,6 +206,25 @@ def _require_readable(audio: Path) -> None:
         raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
     if is_empty:
         raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
+
+
+def _require_declared(file: object, audio: Path) -> None:
+    """Raise AudioError for a WAV, AIFF or AU that is shorter than its header says: libsndfile notes it and goes on."""
+    import soundfile
+
+    assert isinstance(file, soundfile.SoundFile)
+    note = _DECLARED_BYTES.search(file.extra_info)
+    declared, there = map(int, note.groups()) if note else (0, 0)
+    if not there < declared < _UNKNOWN_BYTES:
+        return
+    seconds = file.frames / file.samplerate
+    if _falls_short(seconds, seconds * declared / max(there, 1)):
+        raise _damaged(audio, seconds)
+
+
+def _falls_short(seconds: float, declared: float) -> bool:
+    """Whether a file breaks off, rather than that its header is a little wrong."""
+    return seconds < declared - max(1.0, 0.02 * declared)
 
 
 def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
@@ -252,9 +276,12 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
     rate = stream.rate
     planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
     frames = packets = broken = 0
+    ended, declared = 0.0, None
     try:
         for packet in container.demux(stream):
             packets += 1
+            if packets == 1:
+                declared = _declared_seconds(container, stream, audio, packet.pos)
             try:
                 decoded = packet.decode()
             except av.InvalidDataError:  # a junk packet or two: players step over it, so do we
@@ -262,6 +289,7 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
                 if broken > _TOLERATED_PACKETS + packets // 50:
                     raise
                 continue
+            ended = max([ended, *((frame.time or 0.0) + frame.samples / rate for frame in decoded)])
             for piece in (p for frame in decoded for p in planes.resample(frame)):
                 frames += piece.samples
                 yield piece.to_ndarray().mean(axis=0, dtype="float32")
@@ -271,6 +299,32 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
         raise _damaged(audio, frames / rate) from error
     if not frames:
         raise _not_audio(audio)
+    if declared and _falls_short(max(ended, frames / rate), declared):
+        raise _damaged(audio, frames / rate)
+
+
+def _declared_seconds(
+    container: av.container.InputContainer, stream: av.AudioStream, audio: Path, first_packet: int | None
+) -> float | None:
+    """How long the file's own header says that it is; None where FFmpeg could only reckon it from what is there."""
+    import av
+
+    kind = container.format.name
+    if "mp4" in kind or (kind == "mp3" and _has_frame_count(audio, first_packet)):
+        return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    if "matroska" in kind and len(container.streams) == 1:  # it knows the longest of its streams only
+        return container.duration / av.time_base if container.duration else None
+    return None
+
+
+def _has_frame_count(mp3: Path, first_packet: int | None) -> bool:
+    """Whether the frame before the first with music, which FFmpeg keeps to itself, counts them (LAME's tag)."""
+    if not first_packet:
+        return False
+    with mp3.open("rb") as file:
+        file.seek(max(0, first_packet - _MP3_FRAME))
+        before = file.read(min(first_packet, _MP3_FRAME))
+    return b"Xing" in before or b"Info" in before or b"VBRI" in before
 
 
 def _not_audio(audio: Path) -> AudioError:
