@@ -15,9 +15,8 @@ from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.selection import Selection
-from musicflamingo_cli.types import Failure, Outcome, Skipped, Summary, Track
+from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Summary, Track
 
-COMPLETE = "complete"
 ELSEWHERE = "another process is at work on it"
 _LISTED_FAILURES = 1000  # a summary stays small when everything fails
 
@@ -87,6 +86,9 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         hint = "give yourself permission to write there"
         return Outcome(track, failures=(Failure("", "no permission", f"cannot write into {folder}", hint),))
     wanted = selection.presets_of(info, presets)
+    if wanted and selection.save and sidecar.name_is_too_long(track.sidecar):  # told now, not after it was heard
+        reason = "its name is too long for a sidecar beside it"
+        return Outcome(track, failures=(Failure("", "name too long", reason, "shorten it by some letters"),))
     return Task(track, wanted, info, presets) if wanted else Outcome(track, skipped=COMPLETE)
 
 

@@ -164,6 +164,8 @@ class Captioner:
             made["system"] = prompt.system
         if clip.was_cut and clip.source_seconds:
             made["source_seconds"] = round(clip.source_seconds, 3)
+        elif clip.was_cut:
+            made["cut"] = True  # by how much, only decoding it all would tell
         if self.policy.part.start:
             made["start"] = self.policy.part.start
         if self.policy.part.fraction < 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicflamingo_cli.errors import MusicFlamingoError
-from musicflamingo_cli.types import Failure, Outcome, Summary
+from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Summary
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -178,7 +178,7 @@ def outcome_json(outcome: Outcome, engine: str, model: str) -> dict[str, Any]:
     """The object that `--json` prints for a track; its shape is a contract (see README)."""
     return {
         "track": str(outcome.track.audio),
-        "sidecar": str(outcome.track.sidecar) if outcome.saved or outcome.skipped == "complete" else None,
+        "sidecar": str(outcome.track.sidecar) if outcome.saved or outcome.skipped == COMPLETE else None,
         "captions": {caption.preset: caption.text for caption in outcome.captions},
         "failures": [{"preset": f.preset, "reason": f.reason, "hint": f.hint} for f in outcome.failures],
         "skipped": outcome.skipped or None,

@@ -32,11 +32,16 @@ class Maker:
 
 
 def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
-    """CAPTIONED, MISSING (the tiny model's words count as none for a real one) or STALE."""
+    """CAPTIONED, MISSING (the tiny model's words count as none for a real one) or STALE.
+
+    What a person has approved is not stale, whatever made it; nor is a real model's caption where a toy would follow.
+    """
     caption = info.get(sidecar.caption_key(preset.name))
     made = provenance_of(info, preset.name)
     if not isinstance(caption, str) or not caption.strip() or (is_toys(made) and not maker.is_toy):
         return MISSING
+    if info.get(sidecar.APPROVED_KEY) is True or (maker.is_toy and not is_toys(made)):
+        return CAPTIONED
     return STALE if _is_stale(made, preset, maker) else CAPTIONED
 
 
@@ -50,6 +55,11 @@ def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
 def is_toys(made: Mapping[str, Any]) -> bool:
     """Whether a caption is of a model that knows no real music (`noise` was the mark of one with random weights)."""
     return bool(made.get("toy") or made.get("noise"))
+
+
+def has_real(info: Mapping[str, Any], presets: Sequence[Preset]) -> bool:
+    """Whether one of these has a caption that is not the tiny model's."""
+    return any(state_of(info, preset, Maker()) == CAPTIONED for preset in presets)
 
 
 def missing(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -> list[Preset]:
@@ -88,9 +98,11 @@ def _was_sampled_so(made: Mapping[str, Any], sampling: Sampling, retries: int) -
 
 def _was_heard_as_far(made: Mapping[str, Any], max_seconds: float) -> bool:
     """Whether as much of the track was heard as ``max_seconds`` would have it."""
-    heard = made.get("audio_seconds")
+    heard, source = made.get("audio_seconds"), made.get("source_seconds")
     if not isinstance(heard, (int, float)):
         return False
-    was_cut_short = made.get("source_seconds") is not None and not (made.get("start") or made.get("fraction"))
-    whole = made["source_seconds"] if was_cut_short else heard
-    return bool(abs(min(whole, max_seconds) - heard) < _TOLERANCE)
+    if isinstance(source, (int, float)):
+        there = (source - (made.get("start") or 0.0)) * (made.get("fraction") or 1.0)
+    else:  # all of it was heard, or it was cut and nobody knows how much there is
+        there = max_seconds if made.get("cut") else heard
+    return bool(abs(min(there, max_seconds) - heard) < _TOLERANCE)

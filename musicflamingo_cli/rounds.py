@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from musicflamingo_cli.batch import COMPLETE, ELSEWHERE, Dataset, Task, claim_and, run_batch, scan
+from musicflamingo_cli.batch import ELSEWHERE, Dataset, Task, claim_and, run_batch, scan
 from musicflamingo_cli.captioner import Captioner
 from musicflamingo_cli.errors import BatchStoppedError
 from musicflamingo_cli.selection import Selection
-from musicflamingo_cli.types import Outcome, Track
+from musicflamingo_cli.types import COMPLETE, Outcome, Track
 
 # What may go away by itself: asked again when everything else is done, after these pauses in seconds.
 TRANSIENT = frozenset(["engine", "timeout", "system", "sidecar busy", "no space"])

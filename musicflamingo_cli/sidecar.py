@@ -7,6 +7,7 @@ own keys are replaced. So NaN, 1e400, 0.10, duplicate keys and lone surrogates s
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -27,7 +28,8 @@ LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools
 
 LOCK_SUFFIX = ".lock"
 _MARK = "musicflamingo"  # what a lock file of ours holds; those of others are empty
-_TEMPORARY = ".mf-"
+_TEMPORARY = ".mf-{}.tmp"
+_TEMPORARY_NAME = re.compile(re.escape(_TEMPORARY).replace(r"\{\}", "[0-9a-f]{16}"))
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decoder = json.JSONDecoder()
 
@@ -172,6 +174,8 @@ def _read_text(path: Path) -> str | None:
     except UnicodeDecodeError as error:
         raise _refused(path, "it is not UTF-8 text") from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # there can be none
+            return None
         raise SidecarError(f"cannot read {path.name}: {error.strerror}", "check its permissions") from error
 
 
@@ -214,8 +218,7 @@ def sweep(file: Path) -> bool:
 
     Knows temporary files, and lock files with our mark.
     """
-    name, _, rest = file.name.rpartition(_TEMPORARY)
-    is_temporary = name.startswith(".") and rest.endswith(".tmp")
+    is_temporary = _TEMPORARY_NAME.fullmatch(file.name)
     if not is_temporary and not (file.name.endswith(SUFFIX + LOCK_SUFFIX) and _is_ours(file)):
         return False
     with contextlib.suppress(OSError):
@@ -247,6 +250,15 @@ def _is_ours(lock_file: Path) -> bool:
         return False
 
 
+def name_is_too_long(path: Path) -> bool:
+    """Whether the folder takes no names as long as those that saving the sidecar at ``path`` needs."""
+    try:
+        os.lstat(path.with_name(path.name + LOCK_SUFFIX))
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
@@ -274,7 +286,7 @@ def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
 
 
 def _temporary_name(sidecar: Path) -> Path:
-    return sidecar.with_name(f".{sidecar.name}{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+    return sidecar.with_name(_TEMPORARY.format(secrets.token_hex(8)))  # short: the sidecar's own may be at the limit
 
 
 def _write_durably(path: Path, text: str) -> None:

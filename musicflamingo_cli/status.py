@@ -27,11 +27,11 @@ class Status:
     skipped: int = 0
     failed: int = 0  # in the last run, and still not complete
     heard_seconds: float = 0.0
-    presets: dict[str, dict[str, int]] = field(default_factory=dict)
+    presets: dict[str, dict[str, int]] = field(default_factory=dict)  # without STALE where that is not known
 
 
-def examine(datasets: Iterable[Dataset], maker: Maker) -> Status:
-    """Read every sidecar once; memory does not grow with the tree."""
+def examine(datasets: Iterable[Dataset], maker: Maker | None) -> Status:
+    """Read every sidecar once; memory does not grow with the tree. Without a ``maker`` nobody knows what is stale."""
     status = Status()
     visited: set[tuple[int, int]] = set()
     datasets = list(datasets)
@@ -39,7 +39,8 @@ def examine(datasets: Iterable[Dataset], maker: Maker) -> Status:
     failed = runlog.failed(log) if log else {}
     for dataset in datasets:
         for preset in dataset.presets:
-            status.presets.setdefault(preset.name, {CAPTIONED: 0, MISSING: 0, STALE: 0})
+            states = (CAPTIONED, MISSING, STALE) if maker else (CAPTIONED, MISSING)
+            status.presets.setdefault(preset.name, dict.fromkeys(states, 0))
         for item in find_tracks(dataset.root, visited):
             if isinstance(item, Skipped):
                 status.skipped += 1
@@ -50,7 +51,7 @@ def examine(datasets: Iterable[Dataset], maker: Maker) -> Status:
             except SidecarError:
                 status.unreadable += 1
                 continue
-            is_complete = _count(status, info, dataset, maker)
+            is_complete = _count(status, info, dataset, maker or Maker())
             status.failed += not is_complete and item.audio.absolute() in failed
     return status
 
@@ -77,5 +78,5 @@ def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
         "skipped": status.skipped,
         "failed_in_last_run": status.failed,
         "heard_hours": round(status.heard_seconds / 3600, 3),
-        "presets": status.presets,
+        "presets": {name: {STALE: None, **counts} for name, counts in status.presets.items()},
     }

@@ -140,6 +140,9 @@ class Failure:
     hint: str = ""
 
 
+COMPLETE = "complete"  # why a track was skipped that has all its captions
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a track. ``saved``: its captions are in the sidecar on disk."""

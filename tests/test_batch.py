@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.batch import COMPLETE, ELSEWHERE, Dataset, Task, claim_and, count, make_plan, run_batch, scan
+from musicflamingo_cli.batch import ELSEWHERE, Dataset, Task, claim_and, count, make_plan, run_batch, scan
 from musicflamingo_cli.claims import claimed
 from musicflamingo_cli.dataset import track_for
 from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.rounds import TRANSIENT
 from musicflamingo_cli.selection import ALL, Selection
 from musicflamingo_cli.sidecar import merge_sidecar
-from musicflamingo_cli.types import Caption, Failure, Outcome, Summary, Track
+from musicflamingo_cli.types import COMPLETE, Caption, Failure, Outcome, Summary, Track
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
 
@@ -37,6 +39,23 @@ def test_the_sidecars_say_what_there_is_to_do(tmp_path: Path) -> None:
     assert rest["b.wav"].skipped == "complete"
     assert "same sidecar" in rest["a.mp3"].skipped
     assert [failure.kind for failure in rest["d.wav"].failures] == ["sidecar"]
+
+
+@pytest.mark.parametrize("stem", ["x" * 245, "曲" * 81, "x" * 246, "x" * 251])
+def test_a_name_that_leaves_no_room_for_a_sidecar_is_told_before_it_is_heard(tmp_path: Path, stem: str) -> None:
+    """`.INFO` and its lock need ten bytes of the 255 that most file systems have."""
+    (tmp_path / f"{stem}.wav").touch()
+    (item,) = scan([Dataset(tmp_path, PRESETS)], Selection())
+    if len(os.fsencode(stem)) <= 245:
+        assert isinstance(item, Task)
+        assert merge_sidecar(item.track.sidecar, {"music_flamingo_full": "x"})
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"{stem}.wav", f"{stem}.INFO"])
+    else:
+        assert isinstance(item, Outcome)
+        (failure,) = item.failures
+        assert failure.kind == "name too long"
+        assert failure.kind not in TRANSIENT
+        assert isinstance(next(scan([Dataset(tmp_path, PRESETS)], Selection(save=False))), Task)
 
 
 def test_overwrite_and_limit(tmp_path: Path) -> None:
@@ -159,7 +178,7 @@ def test_what_another_process_did_since_the_scan_is_not_done_again(tmp_path: Pat
 
 def test_a_scan_sweeps_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    ours = [".a.INFO.mf-0123456789abcdef.tmp", ".a.INFO.mf-claim", ".gone.INFO.mf-claim"]
+    ours = [".mf-0123456789abcdef.tmp", ".a.INFO.mf-claim", ".gone.INFO.mf-claim"]
     theirs = [".hidden", "a.INFO.lock.bak", ".mf-notes", "x.INFO.lock"]
     for name in (*ours, *theirs):
         (tmp_path / name).touch()

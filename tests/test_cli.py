@@ -135,6 +135,9 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
         (["models", "pull", "one/two"], 2, "one/two:Q6_K"),
         (["models", "remove", "tiny", "--models-dir", "{folder}"], 2, "part of this program"),
         (["models", "check", "Q6_K", "--models-dir", "{folder}"], 4, "models pull Q6_K"),
+        (["batch", "{folder}", "--stale", "--models-dir", "{folder}"], 4, "models pull auto"),
+        (["batch", "{folder}", "--stale", "--dry-run", "--models-dir", "{folder}"], 4, "models pull auto"),
+        (["status", "{folder}", "--model", "typo"], 2, "neither a quant nor a path"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
@@ -151,6 +154,38 @@ def test_bad_input_gets_a_sentence_and_its_exit_code(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_without_a_model_nobody_knows_what_is_stale(make_wav: MakeWav) -> None:
+    folder = make_wav("empty/a.wav").parent
+    done = musicflamingo("status", folder, "--models-dir", folder, "--preset", "full")
+    assert done.returncode == 0
+    assert "0 captioned, 1 missing\n" in done.stdout
+    assert "what is stale is not known" in done.stderr
+    assert "models pull auto" in done.stderr
+
+
+def test_the_toys_words_do_not_replace_a_real_models(make_wav: MakeWav, fake: list[str]) -> None:
+    wav = make_wav("data/a.wav")
+    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "What a real model said."}')
+    done = musicflamingo("caption", wav, "--preset", "full", "--save", *fake)
+    assert "which the toy's words do not replace" in done.stderr
+    assert "What a real model said." in wav.with_suffix(".INFO").read_text()
+    assert musicflamingo("caption", wav, "--preset", "structure", "--save", *fake).returncode == 0
+    info = json.loads(wav.with_suffix(".INFO").read_text())
+    assert info["music_flamingo_full"] == "What a real model said."
+    assert info["music_flamingo_structure"]
+
+
+def test_json_names_complete_tracks_too(make_wav: MakeWav, fake: list[str]) -> None:
+    wav = make_wav("data/a.wav")
+    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "What a real model said."}')
+    for more in ([], ["--dry-run"]):
+        done = musicflamingo("batch", wav.parent, "--preset", "full", "--json", *more, *fake)
+        (row,) = (json.loads(line) for line in done.stdout.splitlines())
+        assert (row["track"], row["skipped"], row["captions"]) == (str(wav), "complete", {})
+        assert row["sidecar"] == str(wav.with_suffix(".INFO"))
+        assert "0 tracks to caption, 1 complete" in done.stderr
 
 
 def test_a_settings_file_and_the_environment(make_wav: MakeWav, fake: list[str], tmp_path: Path) -> None:

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from musicflamingo_cli.freshness import CAPTIONED, MISSING, STALE, Maker, missing, older_than, outdated, state_of
+from musicflamingo_cli.freshness import (
+    CAPTIONED,
+    MISSING,
+    STALE,
+    Maker,
+    has_real,
+    missing,
+    older_than,
+    outdated,
+    state_of,
+)
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import Sampling
 
@@ -72,12 +82,46 @@ def info(**changed: Any) -> dict[str, Any]:
         ({"mmproj": "other.gguf"}, STALE),
         ({"version": "0.0.9"}, STALE),
         ({"template": "0" * 16}, STALE),
+        ({"audio_seconds": 1200.0, "cut": True}, CAPTIONED),  # its length is not known, but that there was more
+        ({"audio_seconds": 60.0, "cut": True}, STALE),
         ({"start": 30.0}, STALE),
         ({"fraction": 0.6}, STALE),
     ],
 )
 def test_what_is_stale(changed: dict[str, Any], state: str) -> None:
     assert state_of(info(**changed), FULL, NOW) == state
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({"audio_seconds": 85.0, "source_seconds": 200.0}, CAPTIONED),  # half of what follows 30 s
+        ({"audio_seconds": 60.0, "source_seconds": 200.0}, STALE),  # with --max-seconds 60
+        ({"audio_seconds": 1200.0, "source_seconds": 4000.0}, CAPTIONED),
+        ({"audio_seconds": 85.0, "source_seconds": 200.0, "fraction": 0.4}, STALE),
+        ({"audio_seconds": 85.0, "source_seconds": 200.0, "start": None}, STALE),
+    ],
+)
+def test_a_part_of_a_track_that_was_heard_less_far_is_stale(changed: dict[str, Any], state: str) -> None:
+    now = replace(NOW, hearing={"start": 30.0, "fraction": 0.5})
+    assert state_of(info(**{"start": 30.0, "fraction": 0.5, **changed}), FULL, now) == state
+
+
+def test_what_a_person_approved_is_not_stale_whatever_made_it() -> None:
+    corrected = {**info(version="0.0.1"), "music_flamingo_full": "As a person put it.", "music_flamingo_approved": True}
+    assert state_of(corrected, FULL, NOW) == CAPTIONED
+    assert state_of({**corrected, "music_flamingo_approved": "yes"}, FULL, NOW) == STALE
+    assert outdated(corrected, PRESETS, NOW) == [PRESETS[1]]  # what is missing is missing
+
+
+def test_a_toys_words_do_not_follow_a_real_models() -> None:
+    toy = replace(NOW, is_toy=True, model="tiny.gguf")
+    assert state_of(info(), FULL, toy) == CAPTIONED
+    assert state_of({"music_flamingo_full": "of unknown origin"}, FULL, toy) == CAPTIONED
+    assert state_of(info(toy=True), FULL, toy) == STALE
+    assert has_real(info(), PRESETS)
+    assert not has_real(info(toy=True), PRESETS)
+    assert not has_real({}, PRESETS)
 
 
 def test_a_caption_of_unknown_origin_is_stale_but_not_missing() -> None:

@@ -47,5 +47,7 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
             "brief": {"captioned": 1, "missing": 2, "stale": 0},
         },
     }
+    blind = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], None), [tmp_path])
+    assert blind["presets"]["full"] == {"captioned": 2, "missing": 1, "stale": None}  # nothing to compare with
     other = status.examine([Dataset(tmp_path, PRESETS)], Maker(model="other.gguf"))
     assert other.presets["full"] == {"captioned": 0, "missing": 1, "stale": 2}

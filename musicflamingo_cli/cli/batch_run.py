@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from musicflamingo_cli import selection as choice
-from musicflamingo_cli.batch import (
-    COMPLETE,
-    Dataset,
-    Plan,
-    count,
-    make_plan,
-    scan,
-)
+from musicflamingo_cli.batch import Dataset, Plan, count, make_plan, scan
 from musicflamingo_cli.captioner import maker, open_captioner, resolve_model
 from musicflamingo_cli.cli.asking import announce
 from musicflamingo_cli.config import Settings
@@ -26,7 +19,7 @@ from musicflamingo_cli.models import ModelPair
 from musicflamingo_cli.rounds import Rounds
 from musicflamingo_cli.runlog import RunLog, last_pace
 from musicflamingo_cli.selection import Selection
-from musicflamingo_cli.types import Load, Outcome, Summary
+from musicflamingo_cli.types import COMPLETE, Load, Outcome, Summary
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -47,13 +40,23 @@ class BatchRun:
         self._settings = settings
         self._datasets = datasets
         self._keep_going = keep_going
-        self._model: ModelPair | None = None
-        with contextlib.suppress(ModelError):  # told when the model is opened; a dry run needs none
-            self._model = resolve_model(settings)
+        self._model = self._resolved(selection)
         self._selection = replace(selection, maker=self._maker(selection))
         self._summary = Summary()
         self._started = time.monotonic()
         self._log: RunLog | None = None
+
+    def _resolved(self, selection: Selection) -> ModelPair | None:
+        """The model; None where there is none yet, which is told when it is opened (a dry run needs none).
+
+        Raises ModelError where staleness is asked for: without a model nothing would be stale, and all be complete.
+        """
+        try:
+            return resolve_model(self._settings)
+        except ModelError:
+            if selection.wanted == choice.STALE:
+                raise
+            return None
 
     def _maker(self, selection: Selection) -> Maker:
         if self._model is None or selection.wanted != choice.STALE:
@@ -66,7 +69,7 @@ class BatchRun:
         self._tell_plan(plan)
         if dry_run:
             self._tell_time(plan)
-            if plan.tasks or plan.problems or plan.skipped:
+            if plan.tasks or plan.problems or plan.skipped or self._console.as_json:
                 self._tell_items()
             return self._summary
         if plan.tasks:
@@ -75,6 +78,8 @@ class BatchRun:
             with self._recorded(run_log):
                 self._tell_items()
         else:
+            if self._console.as_json:
+                self._tell_items()
             self._summary.complete = plan.complete
             self._tell_summary()
         return self._summary
@@ -101,6 +106,7 @@ class BatchRun:
         """The last word about a track. Counted first: an interrupt may come at any moment."""
         count(self._summary, outcome)
         if outcome.skipped == COMPLETE:
+            self._console.json(outcome_json(outcome, engine, model))
             return
         if self._log and not outcome.skipped:
             self._log.track(outcome)

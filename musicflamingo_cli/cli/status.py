@@ -17,27 +17,28 @@ def status(
     json: Json,
 ) -> None:
     """Captioned, missing, stale and failed, for each preset. Reads sidecars only."""
-    import contextlib
     import shlex
 
     from musicflamingo_cli import status as examination
     from musicflamingo_cli.captioner import maker, resolve_model
     from musicflamingo_cli.cli.asking import datasets_for
     from musicflamingo_cli.console import duration
-    from musicflamingo_cli.errors import MusicFlamingoError
-    from musicflamingo_cli.freshness import Maker
+    from musicflamingo_cli.errors import ModelError
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common, folders)
     datasets = datasets_for(folders, settings, asking.preset, None, None)
-    would_make = Maker()
-    with contextlib.suppress(MusicFlamingoError):  # without a model nothing can be called stale
-        would_make = maker(settings, resolve_model(settings))
+    try:
+        would_make, lacking = maker(settings, resolve_model(settings)), ""
+    except ModelError as error:
+        would_make, lacking = None, f"what is stale is not known: {error}; {error.hint}"
     found = examination.examine(datasets, would_make)
     console.json(examination.as_json(found, folders))
     console.data(f"{found.tracks} tracks: {found.complete} complete, {found.untouched} untouched")
     for name, counts in found.presets.items():
         console.data(f"  {name:16} " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    if lacking:
+        console.say(lacking)
     console.data(f"{duration(found.heard_seconds)} of audio heard")
     named = shlex.join(map(str, folders))
     if found.failed:
