@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -81,15 +80,12 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         info = sidecar.read_sidecar(track.sidecar)
     except SidecarError as error:
         return Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
-    folder = track.sidecar.parent
-    if selection.save and not os.access(folder, os.W_OK | os.X_OK):
-        hint = "give yourself permission to write there"
-        return Outcome(track, failures=(Failure("", "no permission", f"cannot write into {folder}", hint),))
     wanted = selection.presets_of(info, presets)
-    if wanted and selection.save and sidecar.name_is_too_long(track.sidecar):  # told now, not after it was heard
-        reason = "its name is too long for a sidecar beside it"
-        return Outcome(track, failures=(Failure("", "name too long", reason, "shorten it by some letters"),))
-    return Task(track, wanted, info, presets) if wanted else Outcome(track, skipped=COMPLETE)
+    if not wanted:
+        return Outcome(track, skipped=COMPLETE)
+    if selection.save and (obstacle := sidecar.obstacle(track.sidecar)):
+        return Outcome(track, failures=(obstacle,))
+    return Task(track, wanted, info, presets)
 
 
 def _skipped(item: Skipped) -> Outcome:

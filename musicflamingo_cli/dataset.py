@@ -86,16 +86,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
-    by_sidecar: dict[Path, list[Track]] = {}
+    same = str.casefold if names and _ignores_case(folder, names) else str
+    by_sidecar: dict[str, list[Track]] = {}
     for name in names:
         if not (is_organised and Path(name).stem.lower() in STEMS):
             track = track_for(folder / name)
-            by_sidecar.setdefault(track.sidecar, []).append(track)
+            by_sidecar.setdefault(same(track.sidecar.name), []).append(track)
     for rivals in by_sidecar.values():
         best, *others = sorted(rivals, key=_preference)
         yield best
         for other in others:
             yield Skipped(other.audio, f"{best.audio.name} has the same sidecar, {best.sidecar.name}")
+
+
+def _ignores_case(folder: Path, names: list[str]) -> bool:
+    """Whether `Song.INFO` and `song.INFO` are one file in this folder, as on macOS, exFAT and many a NAS."""
+    other = names[0].swapcase()
+    return other not in names and (folder / other).exists()
 
 
 def _preference(track: Track) -> tuple[bool, int, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.errors import SidecarBusyError, SidecarError, StorageError
-from musicflamingo_cli.types import KEY_PREFIX
+from musicflamingo_cli.types import KEY_PREFIX, Failure
 
 SUFFIX = ".INFO"
 MODEL_KEY = f"{KEY_PREFIX}model"
@@ -27,6 +27,7 @@ APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a tra
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and patience as the tools that share these files
 
 LOCK_SUFFIX = ".lock"
+_PROTECTED = "write-protected"
 _MARK = "musicflamingo"  # what a lock file of ours holds; those of others are empty
 _TEMPORARY = ".mf-{}.tmp"
 _TEMPORARY_NAME = re.compile(re.escape(_TEMPORARY).replace(r"\{\}", "[0-9a-f]{16}"))
@@ -250,13 +251,32 @@ def _is_ours(lock_file: Path) -> bool:
         return False
 
 
-def name_is_too_long(path: Path) -> bool:
-    """Whether the folder takes no names as long as those that saving the sidecar at ``path`` needs."""
+def obstacle(path: Path) -> Failure | None:
+    """What would keep the sidecar at ``path`` from being saved, to be told before its track is heard."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return Failure(
+            "", "no permission", f"cannot write into {path.parent}", "give yourself permission to write there"
+        )
+    if _is_protected(_mode(path)):
+        return Failure("", "no permission", f"{path.name} is {_PROTECTED}", f"if you mean to: chmod u+w '{path}'")
+    if _is_too_long(path.with_name(path.name + LOCK_SUFFIX)):
+        reason = "its name is too long for a sidecar beside it"
+        return Failure("", "name too long", reason, "shorten it by some letters")
+    return None
+
+
+def _is_too_long(path: Path) -> bool:
     try:
-        os.lstat(path.with_name(path.name + LOCK_SUFFIX))
+        os.lstat(path)
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
     return False
+
+
+def _is_protected(mode: int | None) -> bool:
+    """Whether nobody may write the file. Replacing it needs the folder's permission only, but somebody meant it: a
+    person, or a store of versions (git-annex, DVC) whose object a link leads to."""
+    return mode is not None and not mode & 0o222
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -293,6 +313,8 @@ def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, power cuts included, the old or the new text is there, whole."""
     target = Path(os.path.realpath(path))  # a symlink stays one
     mode = _mode(target)
+    if _is_protected(mode):
+        raise PermissionError(errno.EACCES, f"it is {_PROTECTED}")
     name = _temporary_name(target)
     # A new sidecar gets what the umask says, which the kernel applies; asking for the umask would set it for all
     # threads. One that replaces another is private until it has that one's mode.
@@ -325,11 +347,13 @@ def _keep_owner(name: Path, target: Path) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """The file's permissions; None where there is none yet."""
+    """The file's permissions; None where there is none yet, or none can be."""
     try:
         return path.stat().st_mode & 0o7777
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return None
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

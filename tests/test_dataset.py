@@ -80,6 +80,21 @@ def test_files_that_would_share_a_sidecar_are_captioned_once(tmp_path: Path) -> 
     assert "a.flac has the same sidecar" in skipped["a.mp3"]
 
 
+def test_where_case_does_not_count_one_sidecar_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and exFAT: there the second would be complete without having been heard."""
+    for name in ("Song.flac", "song.wav", "other.wav"):
+        (tmp_path / name).touch()
+    assert len([item for item in find_tracks(tmp_path) if isinstance(item, Track)]) == 3
+
+    def exists(path: Path) -> bool:
+        return path.name.lower() in [other.name.lower() for other in tmp_path.iterdir()]
+
+    monkeypatch.setattr(Path, "exists", exists)
+    items = list(find_tracks(tmp_path))
+    assert [item.audio.name for item in items if isinstance(item, Track)] == ["Song.flac", "other.wav"]
+    assert [item.reason for item in items if isinstance(item, Skipped)] == ["Song.flac has the same sidecar, Song.INFO"]
+
+
 def test_symlink_loops_end(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.wav")
     (tmp_path / "x" / "again").symlink_to(tmp_path, target_is_directory=True)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicflamingo_cli import sidecar
-from musicflamingo_cli.errors import SidecarError
+from musicflamingo_cli.errors import SidecarError, StorageError
 from musicflamingo_cli.sidecar import merge_sidecar, read_sidecar, splice
 
 OURS = {"music_flamingo_full": "A calm piece.", "music_flamingo_provenance": {"full": {"seed": 1}}}
@@ -163,6 +163,26 @@ def test_many_threads_make_sidecars_and_none_changes_the_umask(tmp_path: Path) -
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_is_write_protected_is_left_alone(tmp_path: Path, is_link: bool) -> None:
+    """A person meant it; or it is an object in a store of versions, to which git-annex and DVC make links."""
+    path = tmp_path / "a.INFO"
+    store = tmp_path / "store" if is_link else path
+    store.write_text('{"bpm": 120}')
+    if is_link:
+        path.symlink_to(store)
+    store.chmod(0o444)
+    obstacle = sidecar.obstacle(path)
+    assert obstacle
+    assert (obstacle.kind, obstacle.reason) == ("no permission", "a.INFO is write-protected")
+    assert "chmod u+w" in obstacle.hint
+    with pytest.raises(StorageError, match="write-protected") as caught:
+        merge_sidecar(path, {"music_flamingo_full": "x"})
+    assert caught.value.kind == "no permission"
+    assert store.read_text() == '{"bpm": 120}'
+    assert len(list(tmp_path.iterdir())) == 1 + is_link
 
 
 def test_a_new_sidecar_has_ordinary_permissions(tmp_path: Path) -> None:
