@@ -10,7 +10,7 @@ from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.resident import ResidentEngine
 from musicflamingo_cli.engines.resident_process import Died
-from musicflamingo_cli.engines.server_process import Program, ServerProcess
+from musicflamingo_cli.engines.server_process import Patience, Program, ServerProcess
 from musicflamingo_cli.engines.slots import Slot
 from musicflamingo_cli.errors import EngineError
 from musicflamingo_cli.models import ModelPair
@@ -42,20 +42,24 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         self, slot: Slot[ServerProcess], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[Answer | Failure]:
         """The first to be answered hears the clip, the others find it in the slot's memory."""
-        shared = 0
+        shared = answered = 0
+        patience = Patience(self._settings.timeout)
         pool = ThreadPoolExecutor(len(prompts), thread_name_prefix="prompt")
         try:
             slot.process.put(clip, slot.number)
-            waiting = {pool.submit(slot.process.ask, prompt, sampling, slot.number): prompt for prompt in prompts}
+            waiting = {
+                pool.submit(slot.process.ask, prompt, sampling, slot.number, patience): prompt for prompt in prompts
+            }
             for done in as_completed(waiting):
                 try:
                     reply, seconds = done.result()
                 except EngineError as error:
                     yield Failure(waiting[done].preset, error.kind, str(error), error.hint)
                     continue
+                answered += 1
                 shared += reply["timings"]["cache_n"] >= clip.audio_tokens
                 yield _answer(reply, clip, waiting[done], sampling, seconds)
-            self._check_shared(shared, len(prompts))
+            self._check_shared(shared, answered)
         except BaseException as error:
             is_news = self._slots.end(slot.process)  # ends the other requests, too, so that the pool's threads can
             if isinstance(error, Died):

@@ -17,6 +17,7 @@ import socket
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,29 @@ class Program:
     command: tuple[str, ...]
 
 
+class Patience:
+    """How long is waited for a slot. It answers one prompt after another: each answer gives the next all the time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._since = time.monotonic()
+
+    def renew(self) -> None:
+        self._since = time.monotonic()
+
+    def wait_for(self, reply: socket.socket) -> None:
+        """Raises TimeoutError."""
+        while not wait([reply], max(0.0, left := self._since + self.seconds - time.monotonic())):
+            if left <= 0:
+                raise TimeoutError
+
+
 class ServerProcess(ResidentProcess):
     """A running server. Raises ToolMissingError when it cannot be started."""
 
     def __init__(self, program: Program, settings: Settings, model: ModelPair, context: int, slots: int) -> None:
         # Not below a long TMPDIR: a socket's path holds at most 107 bytes (sun_path of 108).
         super().__init__(context, slots, tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp")
-        self._timeout = settings.timeout
         self._media = self._folder / "media"
         self._media.mkdir()
         self.socket = self._folder / "s.sock" if hasattr(socket, "AF_UNIX") else None
@@ -74,7 +91,7 @@ class ServerProcess(ResidentProcess):
                 raise Died(f"exit code {self.child.process.returncode} while loading")
             if self._is_listening():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    if self._request("GET", "/health", None, 5.0)[0] == 200:
+                    if self._request("GET", "/health", None, Patience(5.0))[0] == 200:
                         return
             time.sleep(0.02)
         raise Died(f"not ready after {LOADING_SECONDS:g} s")
@@ -99,24 +116,29 @@ class ServerProcess(ResidentProcess):
                 raise
             raise Died("it ended before it was asked") from error  # its folder went with it
 
-    def ask(self, prompt: Prompt, sampling: Sampling, slot: int) -> tuple[dict[str, Any], float]:
-        """One chat completion and its seconds. Raises Died, TimedOutError, or EngineError for a refusal."""
+    def ask(self, prompt: Prompt, sampling: Sampling, slot: int, patience: Patience) -> tuple[dict[str, Any], float]:
+        """One chat completion and its seconds. Raises Died, TimedOutError, or EngineError for a refusal.
+
+        ``patience`` is shared by all who wait for the slot.
+        """
         started = time.monotonic()
         chat = chat_request(prompt, sampling, slot)
         try:
-            status, body = self._request("POST", "/v1/chat/completions", chat, self._timeout)
+            status, body = self._request("POST", "/v1/chat/completions", chat, patience)
         except TimeoutError as error:
             raise TimedOutError(
-                f"no answer within {self._timeout:g} s", "allow more with --timeout, or hear less: --max-seconds 300"
+                f"no answer within {patience.seconds:g} s", "allow more with --timeout, or hear less: --max-seconds 300"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Died(str(error) or type(error).__name__) from error
+        patience.renew()
         if status != 200:
             raise EngineError(_refusal(status, body), "see the same with: --engine mtmd-cli")
         reply: dict[str, Any] = json.loads(body)
         return reply, time.monotonic() - started
 
-    def _request(self, method: str, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, body: Any, patience: Patience) -> tuple[int, bytes]:
+        timeout = patience.seconds
         if self.socket:
             connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout)
         else:
@@ -125,6 +147,7 @@ class ServerProcess(ResidentProcess):
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, headers)
+            patience.wait_for(connection.sock)
             response = connection.getresponse()
             return response.status, response.read()
         finally:

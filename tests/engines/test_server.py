@@ -21,7 +21,7 @@ from musicflamingo_cli.engines.embedded import embedded_server
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server import ServerEngine, llama_server
-from musicflamingo_cli.engines.server_process import Program, ServerProcess, chat_request
+from musicflamingo_cli.engines.server_process import Patience, Program, ServerProcess, chat_request
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -78,8 +78,8 @@ def prompt_tokens(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     counted: list[tuple[int, int]] = []
     ask = ServerProcess.ask
 
-    def noted(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int):  # type: ignore[no-untyped-def]
-        reply, seconds = ask(self, prompt, sampling, slot)
+    def noted(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int, patience: Patience):  # type: ignore[no-untyped-def]
+        reply, seconds = ask(self, prompt, sampling, slot, patience)
         timings = reply["timings"]
         counted.append((timings["prompt_n"], timings["prompt_n"] + timings["cache_n"]))
         return reply, seconds
@@ -334,8 +334,8 @@ def test_a_server_that_cannot_start_is_told_in_words(
 
 
 _ANSWERS = f"""exec {sys.executable} -c '
-import http.server, json, os, socketserver, sys, time
-behaviour = sys.argv[1]
+import http.server, json, os, socketserver, sys, threading, time
+behaviour, turn = sys.argv[1], threading.Lock()
 path = sys.argv[sys.argv.index("--host") + 1]
 class Handler(http.server.BaseHTTPRequestHandler):
     def address_string(self): return "x"
@@ -353,6 +353,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if clip.read() == "poison": os._exit(3)
         if behaviour == "dies": os._exit(3)
         if behaviour == "hangs": time.sleep(30)
+        if behaviour.startswith("slow"):  # one after another, as a slot answers
+            with turn: time.sleep(float(behaviour[4:]))
         if behaviour == "refuses": return self.reply(400, {{"error": {{"message": "no such file"}}}})
         n = 20 if behaviour == "deaf" else 790
         self.reply(200, {{"choices": [{{"finish_reason": "stop", "message": {{"content": "A warm track."}}}}],
@@ -434,6 +436,22 @@ def test_prompts_fail_one_by_one(
 ) -> None:
     results = results_of(behaviour, tmp_path, random_models, remarks)
     assert [result.kind for result in results if isinstance(result, Failure)] == [kind] * 3
+
+
+def test_a_prompt_that_waits_for_the_others_is_not_late(
+    tmp_path: Path, random_models: Path, remarks: list[str]
+) -> None:
+    """The limit of two seconds is for each: the third of these comes after three."""
+    results = results_of("slow1.0", tmp_path, random_models, remarks)
+    assert [type(result) for result in results] == [Answer] * 3
+
+
+def test_failed_prompts_are_not_taken_for_audio_that_was_heard_anew(
+    tmp_path: Path, random_models: Path, remarks: list[str]
+) -> None:
+    results = results_of("hangs", tmp_path, random_models, remarks)
+    assert len(results) == 3
+    assert not [remark for remark in remarks if "anew" in remark]
 
 
 @pytest.mark.real
