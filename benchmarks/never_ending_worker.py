@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from musicflamingo_cli.engines import native_worker
+from musicflamingo_cli.engines import native_model, native_worker
 
 
-def never(model: native_worker.Model, token: int) -> bool:
+def never(model: native_model.Model, token: int) -> bool:
     return False
 
 
 if __name__ == "__main__":
-    ending: Any = native_worker.Model
+    ending: Any = native_model.Model
     ending.is_end = never
     native_worker.main()
