@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli import claims, sidecar
+from musicflamingo_cli import claims, sidecar_file
 from musicflamingo_cli.dataset import find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.selection import Selection
+from musicflamingo_cli.sidecar import read_sidecar
 from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Summary, Track
 
 ELSEWHERE = "another process is at work on it"
@@ -77,13 +78,13 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
 
 def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> Task | Outcome:
     try:
-        info = sidecar.read_sidecar(track.sidecar)
+        info = read_sidecar(track.sidecar)
     except SidecarError as error:
         return Outcome(track, failures=(Failure("", error.kind, str(error), error.hint),))
     wanted = selection.presets_of(info, presets)
     if not wanted:
         return Outcome(track, skipped=COMPLETE)
-    if selection.save and (obstacle := sidecar.obstacle(track.sidecar)):
+    if selection.save and (obstacle := sidecar_file.obstacle(track.sidecar)):
         return Outcome(track, failures=(obstacle,))
     return Task(track, wanted, info, presets)
 
@@ -98,7 +99,7 @@ def _skipped(item: Skipped) -> Outcome:
 
 def _sweep(file: Path) -> None:
     """Remove what a killed run left; what a living one holds stays."""
-    if not sidecar.sweep(file) and file.name.endswith(claims.SUFFIX):
+    if not sidecar_file.sweep(file) and file.name.endswith(claims.SUFFIX):
         claims.sweep(file)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from musicflamingo_cli.sidecar import SUFFIX
+from musicflamingo_cli.sidecar_file import SUFFIX
 from musicflamingo_cli.types import Skipped, Track
 
 # In the order of preference where two files would share a sidecar: lossless first.

@@ -58,13 +58,10 @@ class Selection:
 
     def presets_of(self, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
         """The presets that are to be asked about a track whose sidecar holds ``info``."""
-        match self.wanted:
-            case "all":
-                return freshness.older_than(info, presets, self.since) if self.since else list(presets)
-            case "stale":
-                return freshness.outdated(info, presets, self.maker)
-            case _:
-                return freshness.missing(info, presets, self.maker)
+        if self.wanted == ALL:
+            return freshness.older_than(info, presets, self.since) if self.since else list(presets)
+        choose = freshness.outdated if self.wanted == STALE else freshness.missing
+        return choose(info, presets, self.maker)
 
 
 def _matches(name: str, glob: str) -> bool:
