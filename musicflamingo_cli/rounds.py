@@ -121,10 +121,11 @@ class Rounds:
 def _merged(before: Outcome, now: Outcome) -> Outcome:
     """Two rounds of one track as one outcome; what failed for now counts only if it failed again."""
     track: Track = now.track
+    again = {caption.preset for caption in now.captions}  # where what was answered could not be saved
     was_done_elsewhere = now.skipped == COMPLETE and not before.captions
     return Outcome(
         track,
-        before.captions + now.captions,
+        tuple(caption for caption in before.captions if caption.preset not in again) + now.captions,
         now.failures,
         now.skipped if was_done_elsewhere else "",
         tuple(dict.fromkeys(before.notes + now.notes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,6 +92,19 @@ def test_two_rounds_of_a_track_are_one_outcome(tmp_path: Path) -> None:
     assert [caption.preset for caption in settled["00.wav"].captions] == ["brief", "full"]
     assert settled["00.wav"].failures == ()
     assert settled["00.wav"].saved
+
+
+def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:
+    class FullDisk(FailingCaptioner):
+        def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
+            self.save = self.asked[track.audio.name] > 0
+            done = super().caption(track, presets, info)
+            return done if done.saved else replace(done, failures=(Failure("", "system", "busy"),))
+
+    outcome = run(tmp_path, 1, FullDisk(lambda name, times: []))["00.wav"]
+    assert [caption.preset for caption in outcome.captions] == ["full", "brief"]
+    assert outcome.saved
+    assert outcome.failures == ()
 
 
 def test_what_keeps_failing_fails_once_with_its_last_word(tmp_path: Path) -> None:
