@@ -16,7 +16,7 @@ from musicflamingo_cli.cli import app
 from musicflamingo_cli.sidecar import read_sidecar
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
-from tiny_flamingo.random_pair import write_random_pair
+from tiny_flamingo import random_pair
 
 Result = subprocess.CompletedProcess[str]
 
@@ -251,7 +251,18 @@ def test_the_tiny_model_is_always_there() -> None:
     pulled = musicflamingo("models", "pull", "tiny", "--json")
     assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
     assert "a toy" in musicflamingo("models", "check", "tiny").stdout
+    assert "not Music Flamingo" not in musicflamingo("models", "check", "tiny").stdout
     assert musicflamingo("models", "remove", "tiny", "--yes").returncode == 2
+
+
+def test_a_model_of_another_name_is_checked_and_called_so(tmp_path: Path, random_models: Path) -> None:
+    for name in (random_pair.LANGUAGE_MODEL_NAME, random_pair.PROJECTOR_NAME):
+        data = (random_models / name).read_bytes()
+        changed = data if "mmproj" in name else data.replace(b"musicflamingo", b"somethingelse")
+        (tmp_path / name.replace("musicflamingo-", "")).write_bytes(changed.replace(b"<sound>", b"<noise>"))
+    path = next(path for path in tmp_path.iterdir() if "mmproj" not in path.name)
+    done = musicflamingo("models", "check", path)
+    assert "tokens, not Music Flamingo, good" in done.stdout, done.stderr
 
 
 def test_models_commands(tmp_path: Path) -> None:
@@ -261,7 +272,7 @@ def test_models_commands(tmp_path: Path) -> None:
     assert [row["quant"] for row in listed if row["recommended"]] == ["Q6_K"]
     assert all(row["path"] is None and row["memory_bytes"] > row["bytes"] for row in listed)
     assert musicflamingo("models", "check", *options).returncode == 4
-    write_random_pair(tmp_path)
+    random_pair.write_random_pair(tmp_path)
     assert "good" in musicflamingo("models", "check", *options).stdout
     assert "F32" in musicflamingo("models", "list", *options).stdout
     refused = musicflamingo("models", "remove", "F32", *options)
@@ -272,7 +283,7 @@ def test_models_commands(tmp_path: Path) -> None:
 
 def test_models_check_goes_on_after_a_bad_one(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
-    write_random_pair(tmp_path)
+    random_pair.write_random_pair(tmp_path)
     (tmp_path / "a-broken.Q6_K.gguf").write_bytes((tmp_path / "random.F32.gguf").read_bytes()[:9000])
     done = musicflamingo("models", "check", "--json", *options)
     assert done.returncode == 4
@@ -281,7 +292,7 @@ def test_models_check_goes_on_after_a_bad_one(tmp_path: Path) -> None:
 
 def test_removing_one_model_leaves_the_projector_to_the_other(tmp_path: Path) -> None:
     options = ["--models-dir", str(tmp_path)]
-    write_random_pair(tmp_path)
+    random_pair.write_random_pair(tmp_path)
     (tmp_path / "x.Q6_K.gguf").write_bytes((tmp_path / "random.F32.gguf").read_bytes())
     removed = musicflamingo("models", "remove", "Q6_K", "--yes", *options)
     assert removed.stdout.split() == [str(tmp_path / "x.Q6_K.gguf")]
@@ -296,8 +307,8 @@ def test_removing_one_model_leaves_the_projector_to_the_other(tmp_path: Path) ->
 
 
 def test_the_last_model_takes_its_projector_along_and_leaves_other_folders_alone(tmp_path: Path) -> None:
-    write_random_pair(tmp_path)
-    write_random_pair(tmp_path / "owner--model-GGUF")
+    random_pair.write_random_pair(tmp_path)
+    random_pair.write_random_pair(tmp_path / "owner--model-GGUF")
     removed = musicflamingo("models", "remove", "F32", "--yes", "--models-dir", str(tmp_path))
     assert len(removed.stdout.split()) == 2
     assert [path.parent.name for path in tmp_path.rglob("*.gguf")] == ["owner--model-GGUF"] * 2

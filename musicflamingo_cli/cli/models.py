@@ -148,8 +148,9 @@ def check(
             console.fail(error)
             console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
             continue
-        toy = ", a toy: it knows no real music" if pair.is_toy else ""
-        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{toy}"
+        is_own = models.is_music_flamingo(pair.language_model)
+        remark = ", a toy: it knows no real music" if pair.is_toy else "" if is_own else ", not Music Flamingo"
+        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{remark}"
         console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, good")
         console.json(
             {
@@ -160,6 +161,7 @@ def check(
                 "projector_type": pair.projector_type,
                 "context_length": pair.context_length,
                 "toy": pair.is_toy,
+                "music_flamingo": is_own,
             }
         )
     if bad:
