@@ -187,13 +187,16 @@ def batch(
     return torch.stack(audio), where, after, targets
 
 
-def mean_with(teller: Teller, others: Sequence[Path]) -> None:
-    """Take the mean of these weights and those of other runs from the same start.
+def mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the weights of runs from the same start.
 
     It agrees with the heads more often than any of them ("model soups", Wortsman and others, 2022).
     """
-    states = [teller.state_dict(), *(torch.load(other)["teller"] for other in others)]
-    teller.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+
+
+def weights_of(checkpoints: Sequence[Path]) -> list[dict[str, Tensor]]:
+    return [torch.load(checkpoint)["teller"] for checkpoint in checkpoints]
 
 
 def teach(
@@ -224,12 +227,12 @@ def train(chosen: argparse.Namespace) -> None:
     teller = Teller(model)
     checkpoint = folder / f"tell-{stage}.pt"
     if not checkpoint.exists() and chosen.start:
-        teller.load_state_dict(torch.load(chosen.start)["teller"])
+        teller.load_state_dict(mean(weights_of(chosen.start)))
     elif not checkpoint.exists():
         tell_labels(model, ears, heard)
     learner = Learner(teller, "teller", checkpoint, chosen.rate, chosen.steps + chosen.whole_steps, decay=0.05)
     teach(teller, learner, heard, tokenizer, chosen.steps, seed)
-    mean_with(teller, chosen.mean_with)
+    teller.load_state_dict(mean([teller.state_dict(), *weights_of(chosen.mean_with)]))
     model.save_pretrained(folder / f"model-{stage}")
     tokenizer.save_pretrained(folder / f"model-{stage}")
 
@@ -240,7 +243,9 @@ def main() -> None:
     options.add_argument(
         "--hear", choices=list(SHAPE), default="window", help="which of hear.py's stages to begin from"
     )
-    options.add_argument("--start", type=Path, help="begin with the weights of this tell-*.pt")
+    options.add_argument(
+        "--start", type=Path, nargs="*", default=[], help="begin with the mean of the weights of these tell-*.pt"
+    )
     options.add_argument("--songs", type=int, default=SONGS)
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--whole-steps", type=int, default=WHOLE_STEPS)
