@@ -61,12 +61,16 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
     """
     remaining = selection.limit
     visited: set[tuple[int, int]] = set()
+    named: dict[Path, Path] = {}  # sidecars of files that were named one by one, and whose they are
     for dataset in datasets:
         for item in find_tracks(dataset.root, visited, _sweep if sweep else None, selection.extensions):
             if isinstance(item, Skipped):
                 yield _skipped(item)
                 continue
             if not selection.takes(item, dataset.root):
+                continue
+            if item.audio == dataset.root and (first := named.setdefault(item.sidecar, item.audio)) != item.audio:
+                yield _skipped(Skipped(item.audio, f"{first.name} has the same sidecar, {item.sidecar.name}"))
                 continue
             result = _look_at(item, dataset.presets, selection)
             if isinstance(result, Task):

@@ -64,6 +64,15 @@ def test_overwrite_and_limit(tmp_path: Path) -> None:
     assert names(list(scan([dataset], Selection(limit=1)))) == [("a.wav", ["full", "brief"])]
 
 
+def test_files_named_one_by_one_share_no_sidecar_either(tmp_path: Path) -> None:
+    for name in ("a.mp3", "a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    roots = [tmp_path / "a.mp3", tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "a.mp3"]
+    items = list(scan([Dataset(root, PRESETS) for root in roots], Selection()))
+    assert [name for name, _ in names(items)] == ["a.mp3", "b.wav", "a.mp3"]
+    assert [item.skipped for item in items if isinstance(item, Outcome)] == ["a.mp3 has the same sidecar, a.INFO"]
+
+
 def test_the_plan_counts(tmp_path: Path) -> None:
     plan = make_plan([tree(tmp_path)], Selection())
     assert (plan.tasks, plan.prompts, plan.complete, plan.problems) == (2, 4, 1, 1)
