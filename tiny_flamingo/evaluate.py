@@ -30,9 +30,9 @@ class Flamingo(Protocol):
     def analyze_many(self, paths: list[Path], presets: list[str], /) -> Iterator[Analysis]: ...
 
 
-def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
+def clips(folder: Path, count: int, first: int = FIRST_SEED) -> Iterator[tuple[Path, music.Song]]:
     """WAV files of held-out songs, 12 to 29.9 s long; those that are there already are taken."""
-    for seed in range(FIRST_SEED, FIRST_SEED + count):
+    for seed in range(first, first + count):
         song = music.random_song(seed)
         path = folder / f"{seed}.wav"
         if not path.exists():
@@ -41,15 +41,14 @@ def clips(folder: Path, count: int) -> Iterator[tuple[Path, music.Song]]:
         yield path, song
 
 
-def evaluate(flamingo: Flamingo, count: int, folder: Path) -> dict[str, float]:
+def evaluate(flamingo: Flamingo, songs: dict[Path, music.Song]) -> dict[str, float]:
     """The share of songs whose attribute was named rightly; a song without an answer counts as wrong."""
-    songs = dict(clips(folder, count))
     right: Counter[str] = Counter()
     for analysis in flamingo.analyze_many(list(songs), list(ASKED)):
         said = captions.heard(" ".join(analysis.captions.values()))
         truth = songs[analysis.path].labels()
         right.update(name for name in captions.NAMED if said.get(name) == truth[name])
-    return {name: right[name] / count for name in captions.NAMED}
+    return {name: right[name] / len(songs) for name in captions.NAMED}
 
 
 @contextlib.contextmanager
@@ -72,17 +71,20 @@ def main() -> None:
     options.add_argument("mmproj", type=Path, nargs="?")
     options.add_argument("--engine", default="mtmd-cli")
     options.add_argument("--clips", type=int, default=500)
+    options.add_argument("--first", type=int, default=FIRST_SEED, help="the first song's seed")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--folder", type=Path, help="keep the songs here, for the next engine")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
+    if chosen.first + chosen.clips > music.TRAIN_SEEDS:
+        options.error(f"songs from {music.TRAIN_SEEDS} on are trained on: give a lower --first")
     with (
         tempfile.TemporaryDirectory() as temporary,
         opened(chosen.engine, chosen.model, chosen.mmproj, chosen.threads) as flamingo,
     ):
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        accuracy = evaluate(flamingo, chosen.clips, folder)
+        accuracy = evaluate(flamingo, dict(clips(folder, chosen.clips, chosen.first)))
     if chosen.json:
         print(json.dumps({"engine": chosen.engine, "clips": chosen.clips, **accuracy}))
         return

@@ -12,7 +12,7 @@ import soundfile
 
 from musicflamingo_cli import Analysis
 from tiny_flamingo import captions, music
-from tiny_flamingo.evaluate import FIRST_SEED, evaluate
+from tiny_flamingo.evaluate import FIRST_SEED, clips, evaluate
 from tiny_flamingo.music import TRAIN_SEEDS
 
 
@@ -34,7 +34,7 @@ class Answers:
 
 @pytest.mark.parametrize(("off", "lowest", "highest"), [(0, 1.0, 1.0), (7, 0.0, 0.9), (None, 0.0, 0.0)])
 def test_what_is_right_is_counted(tmp_path: Path, off: int | None, lowest: float, highest: float) -> None:
-    accuracy = evaluate(Answers(off), 12, tmp_path)
+    accuracy = evaluate(Answers(off), dict(clips(tmp_path, 12)))
     assert set(accuracy) == set(captions.NAMED)
     assert all(lowest <= share <= highest for share in accuracy.values())
 
