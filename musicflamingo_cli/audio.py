@@ -32,8 +32,11 @@ _SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
 _TOLERATED_PACKETS = 3
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
 _DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
+_XING = re.compile(rb"(?:Xing|Info)\0\0\0([\x00-\x0f])(.{4})", re.DOTALL)  # flags, and the frames if the lowest is set
+_EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
+_MATROSKA_HEAD = 1 << 16  # bytes: its Info comes before the music
 _MP3_FRAME = 2881  # bytes, at most (320 kbit/s at 32 kHz, and its padding; less at other rates of MPEG 1)
-_UNKNOWN_BYTES = 0x7FFF0000  # written to a pipe: 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
+_UNKNOWN_BYTES = 0x7F000000  # written to a pipe: this, 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
 NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
@@ -306,25 +309,37 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
 def _declared_seconds(
     container: av.container.InputContainer, stream: av.AudioStream, audio: Path, first_packet: int | None
 ) -> float | None:
-    """How long the file's own header says that it is; None where FFmpeg could only reckon it from what is there."""
+    """How long the file's own header says that it is; None where FFmpeg could only reckon it, from a bit rate."""
     import av
 
     kind = container.format.name
-    if "mp4" in kind or (kind == "mp3" and _has_frame_count(audio, first_packet)):
+    if "mp4" in kind:
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-    if "matroska" in kind and len(container.streams) == 1:  # it knows the longest of its streams only
+    if kind == "mp3":
+        return _frames_declared(audio, first_packet) * (1152 if stream.rate >= 32_000 else 576) / stream.rate
+    # It knows the longest of its streams only.
+    if "matroska" in kind and len(container.streams) == 1 and _EBML_DURATION.search(_read(audio, 0, _MATROSKA_HEAD)):
         return container.duration / av.time_base if container.duration else None
     return None
 
 
-def _has_frame_count(mp3: Path, first_packet: int | None) -> bool:
-    """Whether the frame before the first with music, which FFmpeg keeps to itself, counts them (LAME's tag)."""
+def _frames_declared(mp3: Path, first_packet: int | None) -> int:
+    """What LAME's tag says, in the frame before the first with music; 0 without one.
+
+    FFmpeg keeps that frame to itself, and its count, too, where the file is larger than the tag says (a cover at the
+    end, or two files in one).
+    """
     if not first_packet:
-        return False
-    with mp3.open("rb") as file:
-        file.seek(max(0, first_packet - _MP3_FRAME))
-        before = file.read(min(first_packet, _MP3_FRAME))
-    return b"Xing" in before or b"Info" in before or b"VBRI" in before
+        return 0
+    start = max(0, first_packet - _MP3_FRAME)
+    found = _XING.findall(_read(mp3, start, first_packet - start))
+    return int.from_bytes(found[-1][1], "big") if found and found[-1][0][0] & 1 else 0
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _not_audio(audio: Path) -> AudioError:

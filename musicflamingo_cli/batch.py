@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli import claims, sidecar_file
-from musicflamingo_cli.dataset import find_tracks
+from musicflamingo_cli.dataset import find_tracks, track_for
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.selection import Selection
@@ -61,7 +62,8 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
     """
     remaining = selection.limit
     visited: set[tuple[int, int]] = set()
-    named: dict[Path, Path] = {}  # sidecars of files that were named one by one, and whose they are
+    datasets = list(datasets)
+    named = _named_one_by_one(datasets)
     for dataset in datasets:
         for item in find_tracks(dataset.root, visited, _sweep if sweep else None, selection.extensions):
             if isinstance(item, Skipped):
@@ -69,8 +71,9 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
                 continue
             if not selection.takes(item, dataset.root):
                 continue
-            if item.audio == dataset.root and (first := named.setdefault(item.sidecar, item.audio)) != item.audio:
-                yield _skipped(Skipped(item.audio, f"{first.name} has the same sidecar, {item.sidecar.name}"))
+            owner = named.get(os.path.realpath(item.sidecar), item.audio) if named else item.audio
+            if owner.name != item.audio.name:
+                yield _skipped(Skipped(item.audio, f"{owner.name} has the same sidecar, {item.sidecar.name}"))
                 continue
             result = _look_at(item, dataset.presets, selection)
             if isinstance(result, Task):
@@ -78,6 +81,15 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
                     return
                 remaining = remaining - 1 if remaining is not None else None
             yield result
+
+
+def _named_one_by_one(datasets: Iterable[Dataset]) -> dict[str, Path]:
+    """The sidecars of files that are given by name, and whose they are: the first's, also among a folder's tracks."""
+    named: dict[str, Path] = {}
+    for dataset in datasets:
+        if dataset.root.is_file():
+            named.setdefault(os.path.realpath(track_for(dataset.root).sidecar), dataset.root)
+    return named
 
 
 def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> Task | Outcome:

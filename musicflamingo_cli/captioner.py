@@ -15,7 +15,7 @@ from musicflamingo_cli.audio import Part, prepared
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError, kind_of
-from musicflamingo_cli.freshness import Maker
+from musicflamingo_cli.freshness import Maker, has_real
 from musicflamingo_cli.models import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.scratch import sweep_temporary_folders
@@ -25,12 +25,13 @@ from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Load, Outcom
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How tracks are captioned. ``save``: merge into the sidecars."""
+    """How tracks are captioned. ``save``: merge into the sidecars; ``overwrite``: a toy's words over real ones, too."""
 
     sampling: Sampling = field(default_factory=Sampling)
     retries: int = Settings().retries
     part: Part = field(default_factory=Part)  # of a track that is heard
     save: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Captioner:
         captions: list[Caption] = []
         failures: list[Failure] = []
         clip: Clip | None = None
+        to_save = captions
         saved = False
         try:
             with prepared(track.audio, self.policy.part) as clip:
@@ -73,9 +75,10 @@ class Captioner:
                         self._ask(clip, prompts, captions, failures)
                 except BaseException:
                     with contextlib.suppress(TrackError):
-                        self._save(track, captions, clip)
+                        self._save(track, self._to_save(captions, info), clip)
                     raise
-                saved = self._save(track, captions, clip)
+                to_save = self._to_save(captions, info)
+                saved = self._save(track, to_save, clip)
         except (ToolMissingError, ModelError):  # no track can be captioned: that ends the run
             raise
         except TrackError as error:
@@ -85,6 +88,8 @@ class Captioner:
         except Exception as error:  # a fault of ours or of a decoder: one poisoned file must not end the night
             failures.append(Failure("", "fault", f"{type(error).__name__}: {error}", "report it with this file"))
         heard, notes = (clip.seconds, _cut_note(clip)) if clip else (0.0, ())
+        if self.policy.save and to_save != captions:
+            notes += ("a real model's captions are there; the toy's words do not replace them",)
         elapsed = time.monotonic() - started
         return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)
 
@@ -131,6 +136,12 @@ class Captioner:
             f"{reason} ({tries} tries)" if tries > 1 else reason,
             "try another --seed, or more --retries",
         )
+
+    def _to_save(self, captions: list[Caption], info: Mapping[str, Any]) -> list[Caption]:
+        """Without those that would replace better ones: a toy's words where a real model's are."""
+        if not self.model.is_toy or self.policy.overwrite:
+            return captions
+        return [caption for caption in captions if not has_real(info, caption.preset)]
 
     def _save(self, track: Track, captions: Sequence[Caption], clip: Clip) -> bool:
         if not captions or not self.policy.save:
@@ -182,16 +193,17 @@ def open_captioner(
     warn: Callable[[str], None],
     load: Load,
     model: ModelPair | None = None,
+    overwrite: bool = False,
 ) -> Iterator[Captioner]:
     """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
     ``load`` is what will be asked of it. ``warn`` gets the engine's remarks.
-    ``model``: the settings' model, where the caller has resolved it already.
+    ``model``: the settings' model, where the caller has resolved it already. ``overwrite``: see Policy.
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
     part = Part(settings.start, settings.fraction, settings.max_seconds)
-    policy = Policy(_sampling(settings), settings.retries, part, save)
+    policy = Policy(_sampling(settings), settings.retries, part, save, overwrite)
     engine, why = open_engine(settings, model, load, warn)
     with contextlib.closing(engine):
         yield Captioner(engine, model, policy, why)

@@ -36,11 +36,11 @@ def state_of(info: Mapping[str, Any], preset: Preset, maker: Maker) -> str:
 
     What a person has approved is not stale, whatever made it; nor is a real model's caption where a toy would follow.
     """
-    caption = info.get(sidecar.caption_key(preset.name))
     made = provenance_of(info, preset.name)
-    if not isinstance(caption, str) or not caption.strip() or (is_toys(made) and not maker.is_toy):
+    is_real = has_real(info, preset.name)
+    if not is_real and not (maker.is_toy and is_there(info, preset.name)):
         return MISSING
-    if info.get(sidecar.APPROVED_KEY) is True or (maker.is_toy and not is_toys(made)):
+    if info.get(sidecar.APPROVED_KEY) is True or made.get("approved") is True or (maker.is_toy and is_real):
         return CAPTIONED
     return STALE if _is_stale(made, preset, maker) else CAPTIONED
 
@@ -57,9 +57,15 @@ def is_toys(made: Mapping[str, Any]) -> bool:
     return bool(made.get("toy") or made.get("noise"))
 
 
-def has_real(info: Mapping[str, Any], presets: Sequence[Preset]) -> bool:
-    """Whether one of these has a caption that is not the tiny model's."""
-    return any(state_of(info, preset, Maker()) == CAPTIONED for preset in presets)
+def is_there(info: Mapping[str, Any], preset: str) -> bool:
+    """Whether a preset has a caption, whoever made it."""
+    caption = info.get(sidecar.caption_key(preset))
+    return isinstance(caption, str) and bool(caption.strip())
+
+
+def has_real(info: Mapping[str, Any], preset: str) -> bool:
+    """Whether a preset has a caption that is not the tiny model's."""
+    return is_there(info, preset) and not is_toys(provenance_of(info, preset))
 
 
 def missing(info: Mapping[str, Any], presets: Sequence[Preset], maker: Maker) -> list[Preset]:
@@ -102,7 +108,9 @@ def _was_heard_as_far(made: Mapping[str, Any], max_seconds: float) -> bool:
     if not isinstance(heard, (int, float)):
         return False
     if isinstance(source, (int, float)):
-        there = (source - (made.get("start") or 0.0)) * (made.get("fraction") or 1.0)
+        left = source - (made.get("start") or 0.0)
+        # All that follows the start was heard, or a part of it, as the header has it: that may promise more.
+        there = heard if abs(left - heard) < _TOLERANCE else left * (made.get("fraction") or 1.0)
     else:  # all of it was heard, or it was cut and nobody knows how much there is
         there = max_seconds if made.get("cut") else heard
     return bool(abs(min(there, max_seconds) - heard) < _TOLERANCE)

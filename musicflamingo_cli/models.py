@@ -66,7 +66,7 @@ def resolve(
 
 
 def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path, str]:
-    """The best of the published quants that are here and fit; else whatever model is here."""
+    """The best of the published quants that are here and fit; else whatever Music Flamingo is here."""
     real = published(folder)
     if not real:
         raise ModelError(
@@ -144,7 +144,7 @@ def _find_projector(language_model: Path) -> Path:
             f"no projector (mmproj) beside {language_model.name}; without it the model is deaf",
             f"get both with: musicflamingo models pull {quant_of(language_model) or 'auto'}; or name it with --mmproj",
         )
-    own = [path for path in beside if is_music_flamingo(language_model) and _kind_of(path) == _FAMILY]
+    own = [path for path in beside if _kind_of(path) == _FAMILY] if is_music_flamingo(language_model) else []
     return max(own or beside, key=lambda path: (_common_prefix(path.name, language_model.name), path.name))
 
 

@@ -53,10 +53,23 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
         if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
             values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
         if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
-            values.setdefault(APPROVED_KEY, False)  # what was approved is not what stands there now
+            values.setdefault(APPROVED_KEY, False)  # what was approved is not all that stands there now
+            values[PROVENANCE_KEY] = _with_approvals(before, values)
         return splice(text, values, path)
 
     return rewrite(path, change)
+
+
+def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance, where captions that a person has approved, and that stay, are marked one by one."""
+    made = values.get(PROVENANCE_KEY) or before.get(PROVENANCE_KEY)
+    made = dict(made) if isinstance(made, dict) else {}
+    for key, caption in before.items():
+        is_caption = key.startswith(KEY_PREFIX) and key != MODEL_KEY and isinstance(caption, str)
+        if is_caption and values.get(key, caption) == caption:
+            known = made.get(preset := key.removeprefix(KEY_PREFIX))
+            made[preset] = {**(known if isinstance(known, dict) else {}), "approved": True}
+    return made
 
 
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:

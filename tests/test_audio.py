@@ -222,7 +222,35 @@ def test_an_mp3_that_does_not_say_how_long_it_is_is_heard(tmp_path: Path) -> Non
     assert write_clip(both, tmp_path / "clip.wav").seconds == pytest.approx(11, abs=0.2)
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_an_mp3_with_more_behind_it_than_it_counts_is_heard(tmp_path: Path) -> None:
+    """FFmpeg then drops the count and reckons from the bit rate: a cover at the end would make it damaged."""
+    write_noise(tmp_path / "a.mp3")
+    data = (tmp_path / "a.mp3").read_bytes()
+    for name, more in (("cover.mp3", b"APETAGEX" + bytes(len(data) // 4)), ("twice.mp3", data)):
+        (tmp_path / name).write_bytes(data + more)
+        assert audio.measure(tmp_path / name).seconds > 24
+        assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.9
+
+
+def test_a_matroska_file_that_names_no_length_is_heard(tmp_path: Path) -> None:
+    """FFmpeg reckons one from the bit rate of its first frames, which are silence here."""
+    noise = np.random.RandomState(0).uniform(-0.3, 0.3, (2, 9 * 48_000)).astype(np.float32)
+    with av.open(str(tmp_path / "piped.mka"), "w", options={"live": "1"}) as container:
+        stream = container.add_stream("libmp3lame", rate=48_000, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
+        stream.codec_context.flags |= av.codec.context.Flags.qscale  # a bit rate that varies
+        stream.codec_context.global_quality = 0
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=48_000)
+        samples = np.concatenate([np.zeros((2, 48_000), np.float32), noise], axis=1)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+        frame.sample_rate = 48_000
+        for piece in [*resampler.resample(frame), None]:
+            container.mux(stream.encode(piece))
+    assert audio.measure(tmp_path / "piped.mka").seconds > 50
+    assert write_clip(tmp_path / "piped.mka", tmp_path / "clip.wav").seconds == pytest.approx(10, abs=0.2)
+
+
+@pytest.mark.parametrize("size", [0, 0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_wav_written_to_a_pipe_is_heard_whole(make_wav: MakeWav, tmp_path: Path, size: int) -> None:
     wav = make_wav("stream.wav", 3)
     data = bytearray(wav.read_bytes())

@@ -73,6 +73,19 @@ def test_files_named_one_by_one_share_no_sidecar_either(tmp_path: Path) -> None:
     assert [item.skipped for item in items if isinstance(item, Outcome)] == ["a.mp3 has the same sidecar, a.INFO"]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_file_that_is_named_goes_before_its_rival_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
+) -> None:
+    for name in ("a.mp3", "a.wav"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    roots = (tmp_path, Path("a.mp3"))
+    items = list(scan([Dataset(roots[index], PRESETS) for index in order], Selection()))
+    assert [name for name, _ in names(items)] == ["a.mp3"]
+    assert {item.track.audio.name for item in items if isinstance(item, Outcome)} == {"a.mp3", "a.wav"}
+
+
 def test_the_plan_counts(tmp_path: Path) -> None:
     plan = make_plan([tree(tmp_path)], Selection())
     assert (plan.tasks, plan.prompts, plan.complete, plan.problems) == (2, 4, 1, 1)

@@ -168,13 +168,15 @@ def test_without_a_model_nobody_knows_what_is_stale(make_wav: MakeWav) -> None:
 def test_the_toys_words_do_not_replace_a_real_models(make_wav: MakeWav, fake: list[str]) -> None:
     wav = make_wav("data/a.wav")
     wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "What a real model said."}')
-    done = musicflamingo("caption", wav, "--preset", "full", "--save", *fake)
-    assert "which the toy's words do not replace" in done.stderr
-    assert "What a real model said." in wav.with_suffix(".INFO").read_text()
-    assert musicflamingo("caption", wav, "--preset", "structure", "--save", *fake).returncode == 0
+    done = musicflamingo("caption", wav, "--preset", "full", "--preset", "structure", "--save", *fake)
+    assert done.returncode == 0
+    assert "the toy's words do not replace them" in done.stderr
+    assert done.stdout.count("A warm track with drums.") == 2
     info = json.loads(wav.with_suffix(".INFO").read_text())
     assert info["music_flamingo_full"] == "What a real model said."
-    assert info["music_flamingo_structure"]
+    assert info["music_flamingo_structure"] == "A warm track with drums."
+    assert musicflamingo("batch", wav.parent, "--preset", "full", "--overwrite", *fake).returncode == 0
+    assert read_sidecar(wav.with_suffix(".INFO"))["music_flamingo_full"] == "A warm track with drums."
 
 
 def test_json_names_complete_tracks_too(make_wav: MakeWav, fake: list[str]) -> None:

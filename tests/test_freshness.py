@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from musicflamingo_cli.freshness import (
     state_of,
 )
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecar import merge_sidecar, read_sidecar
 from musicflamingo_cli.types import Sampling
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
@@ -98,6 +100,7 @@ def test_what_is_stale(changed: dict[str, Any], state: str) -> None:
         ({"audio_seconds": 85.0, "source_seconds": 200.0}, CAPTIONED),  # half of what follows 30 s
         ({"audio_seconds": 60.0, "source_seconds": 200.0}, STALE),  # with --max-seconds 60
         ({"audio_seconds": 1200.0, "source_seconds": 4000.0}, CAPTIONED),
+        ({"audio_seconds": 29.0, "source_seconds": 59.0}, CAPTIONED),  # to its end: the header had promised more
         ({"audio_seconds": 85.0, "source_seconds": 200.0, "fraction": 0.4}, STALE),
         ({"audio_seconds": 85.0, "source_seconds": 200.0, "start": None}, STALE),
     ],
@@ -114,14 +117,28 @@ def test_what_a_person_approved_is_not_stale_whatever_made_it() -> None:
     assert outdated(corrected, PRESETS, NOW) == [PRESETS[1]]  # what is missing is missing
 
 
+def test_what_was_approved_stays_so_when_a_preset_is_added(tmp_path: Path) -> None:
+    corrected = {**info(version="0.0.1"), "music_flamingo_full": "As a person put it.", "music_flamingo_approved": True}
+    path = tmp_path / "a.INFO"
+    merge_sidecar(path, corrected)
+    made = {**MADE, "template": PRESETS[1].template_hash}
+    merge_sidecar(path, {"music_flamingo_brief": "New.", "music_flamingo_provenance": {"brief": made}})
+    now = read_sidecar(path)
+    assert now["music_flamingo_approved"] is False  # not all that stands there was looked at
+    later = replace(NOW, version="9")
+    assert outdated(now, PRESETS, later) == [PRESETS[1]]
+    merge_sidecar(path, {"music_flamingo_full": "Another.", "music_flamingo_provenance": {"full": MADE}})
+    assert outdated(read_sidecar(path), PRESETS, later) == list(PRESETS)  # it was replaced all the same
+
+
 def test_a_toys_words_do_not_follow_a_real_models() -> None:
     toy = replace(NOW, is_toy=True, model="tiny.gguf")
     assert state_of(info(), FULL, toy) == CAPTIONED
     assert state_of({"music_flamingo_full": "of unknown origin"}, FULL, toy) == CAPTIONED
     assert state_of(info(toy=True), FULL, toy) == STALE
-    assert has_real(info(), PRESETS)
-    assert not has_real(info(toy=True), PRESETS)
-    assert not has_real({}, PRESETS)
+    assert has_real(info(), "full")
+    assert not has_real(info(toy=True), "full")
+    assert not has_real({}, "full")
 
 
 def test_a_caption_of_unknown_origin_is_stale_but_not_missing() -> None:

@@ -88,7 +88,9 @@ class BatchRun:
         most = max(len(dataset.presets) for dataset in self._datasets)
         load = Load(plan.tasks, most, at_once=plan.tasks)
         save = self._selection.save
-        with open_captioner(self._settings, save, self._console.warn, load, self._model) as captioner:
+        overwrite = self._selection.wanted == choice.ALL
+        opened = open_captioner(self._settings, save, self._console.warn, load, self._model, overwrite)
+        with opened as captioner:
             announce(self._console, captioner)
             engine, model = captioner.engine.name, captioner.model.language_model.name
             bars = self._console.batch_bar(plan.tasks + plan.problems, captioner.engine.lanes)
@@ -106,7 +108,7 @@ class BatchRun:
         """The last word about a track. Counted first: an interrupt may come at any moment."""
         count(self._summary, outcome)
         if outcome.skipped == COMPLETE:
-            self._console.json(outcome_json(outcome, engine, model))
+            self._console.json(outcome_json(outcome, "", ""))  # who made its captions, its sidecar says
             return
         if self._log and not outcome.skipped:
             self._log.track(outcome)

@@ -26,7 +26,6 @@ def caption(
     from musicflamingo_cli.cli.asking import announce, presets_for, show
     from musicflamingo_cli.console import outcome_json
     from musicflamingo_cli.dataset import track_for
-    from musicflamingo_cli.freshness import has_real
     from musicflamingo_cli.types import Load, Outcome
 
     console = console_for(common, json.as_json)
@@ -49,8 +48,6 @@ def caption(
             if keep and track.sidecar in saved_to:
                 problem = Outcome(track, skipped=f"another file has the same sidecar, {track.sidecar.name}")
             saved_to.add(track.sidecar)
-            if keep and captioner.model.is_toy and has_real(info, chosen[path.parent]):
-                problem = Outcome(track, skipped="it has a real model's captions, which the toy's words do not replace")
             outcome = problem or captioner.caption(track, chosen[path.parent], info)
             failed |= bool(outcome.failures)
             show(console, outcome, load.is_single)
