@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musicflamingo_cli.audio import NOISY_IN_SNDFILE, ffmpeg_stream
+from musicflamingo_cli.decoding import NOISY_IN_SNDFILE, ffmpeg_stream
 
 if TYPE_CHECKING:
     import numpy as np

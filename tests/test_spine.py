@@ -19,7 +19,7 @@ import soundfile
 
 from musicflamingo_cli.config import Settings
 from tests.conftest import start_batch, tone
-from tests.test_audio import damaged_flac, encode
+from tests.test_decoding import damaged_flac, encode
 
 pytestmark = pytest.mark.real
 

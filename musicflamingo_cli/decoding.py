@@ -1,0 +1,221 @@
+"""Audio files decoded in blocks, by libsndfile or FFmpeg; what breaks off is an error, not a short track."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musicflamingo_cli.errors import AudioError
+
+if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
+    import av
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
+
+BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
+_TOLERATED_PACKETS = 3
+_UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
+_DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
+_XING = re.compile(rb"(?:Xing|Info)\0\0\0([\x00-\x0f])(.{4})", re.DOTALL)  # flags, and the frames if the lowest is set
+_EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
+_MATROSKA_HEAD = 1 << 16  # bytes: its Info comes before the music
+_MP3_FRAME = 2881  # bytes, at most (320 kbit/s at 32 kHz, and its padding; less at other rates of MPEG 1)
+_UNKNOWN_BYTES = 0x7F000000  # written to a pipe: this, 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
+# libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
+NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A decoded stream: blocks of mono float32 samples at ``rate`` Hz, and its length where declared."""
+
+    rate: int
+    blocks: Iterator[Samples]
+    seconds: float | None
+
+
+@contextlib.contextmanager
+def open_source(audio: Path) -> Iterator[Source]:
+    """Open with libsndfile, else with FFmpeg's libraries; what neither reads is an AudioError."""
+    _require_readable(audio)
+    import soundfile
+
+    file = None
+    if audio.suffix.lower() not in NOISY_IN_SNDFILE:
+        with contextlib.suppress(soundfile.SoundFileError):
+            file = soundfile.SoundFile(os.fsencode(audio))  # as bytes: a name need not be UTF-8
+    if file is not None and not 0 < file.frames < _UNKNOWN_FRAMES:  # written to a pipe: its header has no length
+        file.close()
+        file = None
+    if file is None:
+        with _open_with_ffmpeg(audio) as source:
+            yield source
+        return
+    with file:
+        _require_declared(file, audio)
+        yield Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
+
+
+def _require_readable(audio: Path) -> None:
+    if audio.exists() and not audio.is_file():  # a pipe would keep us waiting for ever
+        raise AudioError(f"{audio.name} is not a regular file", "give a file, or exclude it")
+    try:
+        with audio.open("rb") as probe:
+            is_empty = not probe.read(1)
+    except FileNotFoundError as error:
+        raise AudioError(f"no such file: {audio}", "check the path") from error
+    except OSError as error:
+        raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
+    if is_empty:
+        raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
+
+
+def _require_declared(file: object, audio: Path) -> None:
+    """Raise AudioError for a WAV, AIFF or AU that is shorter than its header says: libsndfile notes it and goes on."""
+    import soundfile
+
+    assert isinstance(file, soundfile.SoundFile)
+    note = _DECLARED_BYTES.search(file.extra_info)
+    declared, there = map(int, note.groups()) if note else (0, 0)
+    if not there < declared < _UNKNOWN_BYTES:
+        return
+    seconds = file.frames / file.samplerate
+    if _falls_short(seconds, seconds * declared / max(there, 1)):
+        raise _damaged(audio, seconds)
+
+
+def _falls_short(seconds: float, declared: float) -> bool:
+    """Whether a file breaks off, rather than that its header is a little wrong."""
+    return seconds < declared - max(1.0, 0.02 * declared)
+
+
+def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
+    import soundfile
+
+    assert isinstance(file, soundfile.SoundFile)
+    frames = 0
+    try:
+        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            frames += len(block)
+            yield block.mean(axis=1, dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise _damaged(audio, frames / file.samplerate) from error
+    if frames < file.frames - file.samplerate // 10:  # fewer than its header declares
+        raise _damaged(audio, frames / file.samplerate)
+
+
+@contextlib.contextmanager
+def ffmpeg_stream(audio: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """The file's container and its first audio stream, by FFmpeg's libraries. Raises AudioError."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its complaints would go to our terminal; the error says enough
+    with audio.open("rb") as file:  # not by its name, which need not be UTF-8
+        try:
+            container = av.open(file, "r", metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise _not_audio(audio) from error
+        with container:
+            stream = next(iter(container.streams.audio), None)
+            # A codec that FFmpeg does not know has no context, and then PyAV has no rate to tell.
+            if stream is None or stream.codec_context is None or not stream.rate:
+                raise _not_audio(audio)
+            yield container, stream
+
+
+@contextlib.contextmanager
+def _open_with_ffmpeg(audio: Path) -> Iterator[Source]:
+    import av
+
+    with ffmpeg_stream(audio) as (container, stream):
+        length = container.duration / av.time_base if container.duration else None
+        yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+
+
+def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStream, audio: Path) -> Iterator[Samples]:
+    import av
+
+    rate = stream.rate
+    planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
+    frames = packets = broken = 0
+    ended, declared = 0.0, None
+    try:
+        for packet in container.demux(stream):
+            packets += 1
+            if packets == 1:
+                declared = _declared_seconds(container, stream, audio, packet.pos)
+            try:
+                decoded = packet.decode()
+            except av.InvalidDataError:  # a junk packet or two: players step over it, so do we
+                broken += 1
+                if broken > _TOLERATED_PACKETS + packets // 50:
+                    raise
+                continue
+            ended = max([ended, *((frame.time or 0.0) + frame.samples / rate for frame in decoded)])
+            for piece in (p for frame in decoded for p in planes.resample(frame)):
+                frames += piece.samples
+                yield piece.to_ndarray().mean(axis=0, dtype="float32")
+    except (av.FFmpegError, ValueError) as error:
+        if not frames:
+            raise _not_audio(audio) from error
+        raise _damaged(audio, frames / rate) from error
+    if not frames:
+        raise _not_audio(audio)
+    if declared and _falls_short(max(ended, frames / rate), declared):
+        raise _damaged(audio, frames / rate)
+
+
+def _declared_seconds(
+    container: av.container.InputContainer, stream: av.AudioStream, audio: Path, first_packet: int | None
+) -> float | None:
+    """How long the file's own header says that it is; None where FFmpeg could only reckon it, from a bit rate."""
+    import av
+
+    kind = container.format.name
+    if "mp4" in kind:
+        return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    if kind == "mp3":
+        return _frames_declared(audio, first_packet) * (1152 if stream.rate >= 32_000 else 576) / stream.rate
+    # It knows the longest of its streams only.
+    if "matroska" in kind and len(container.streams) == 1 and _EBML_DURATION.search(_read(audio, 0, _MATROSKA_HEAD)):
+        return container.duration / av.time_base if container.duration else None
+    return None
+
+
+def _frames_declared(mp3: Path, first_packet: int | None) -> int:
+    """What LAME's tag says, in the frame before the first with music; 0 without one.
+
+    FFmpeg keeps that frame to itself, and its count, too, where the file is larger than the tag says (a cover at the
+    end, or two files in one).
+    """
+    if not first_packet:
+        return 0
+    start = max(0, first_packet - _MP3_FRAME)
+    found = _XING.findall(_read(mp3, start, first_packet - start))
+    return int.from_bytes(found[-1][1], "big") if found and found[-1][0][0] & 1 else 0
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _not_audio(audio: Path) -> AudioError:
+    return AudioError(
+        f"{audio.name} is not audio that libsndfile or FFmpeg's libraries can read",
+        "convert it to FLAC or WAV, or exclude the file",
+    )
+
+
+def _damaged(audio: Path, seconds: float) -> AudioError:
+    return AudioError(
+        f"{audio.name} is damaged: it breaks off after {seconds:.1f} s", "copy it again from its source, or exclude it"
+    )
