@@ -30,6 +30,7 @@ QUESTIONS = [
     Prompt("technical", "What are the tempo and the key of this track?", max_tokens=60),
     Prompt("instrumentation", "Which instruments are played?", max_tokens=80),
 ]
+STRUCTURE = Prompt("structure", "What are the sections of this track?", max_tokens=60)
 Samples = NDArray[np.float32]
 
 
@@ -120,8 +121,9 @@ def test_every_engine_hears_the_same(name: str, real_llama_dir: Path, tmp_path: 
     with contextlib.closing(open_tiny(Settings(llama_dir=real_llama_dir), name)) as other:
         for song in songs():
             clip = write_clip(song.path, tmp_path / "clip.wav")
-            words = " ".join(said(other, clip, QUESTIONS).values())
+            words = " ".join(said(other, clip, [*QUESTIONS, STRUCTURE]).values())
             assert captions.heard(words).items() >= captions.heard(". ".join(song.truth.values())).items()
+            assert captions.heard(words)["structure"] == SONGS[song.path.stem].structure
 
 
 def test_the_second_window_is_heard(engine: Engine, tmp_path: Path) -> None:
