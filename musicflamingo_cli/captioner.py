@@ -64,7 +64,6 @@ class Captioner:
         captions: list[Caption] = []
         failures: list[Failure] = []
         clip: Clip | None = None
-        to_save = captions
         saved = False
         try:
             with prepared(track.audio, self.policy.part) as clip:
@@ -77,8 +76,7 @@ class Captioner:
                     with contextlib.suppress(TrackError):
                         self._save(track, self._to_save(captions, info), clip)
                     raise
-                to_save = self._to_save(captions, info)
-                saved = self._save(track, to_save, clip)
+                saved = self._save(track, self._to_save(captions, info), clip)
         except (ToolMissingError, ModelError):  # no track can be captioned: that ends the run
             raise
         except TrackError as error:
@@ -88,7 +86,7 @@ class Captioner:
         except Exception as error:  # a fault of ours or of a decoder: one poisoned file must not end the night
             failures.append(Failure("", "fault", f"{type(error).__name__}: {error}", "report it with this file"))
         heard, notes = (clip.seconds, _cut_note(clip)) if clip else (0.0, ())
-        if self.policy.save and to_save != captions:
+        if self.policy.save and self._to_save(captions, info) != captions:
             notes += ("a real model's captions are there; the toy's words do not replace them",)
         elapsed = time.monotonic() - started
         return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)
