@@ -198,7 +198,9 @@ def test_a_second_run_does_nothing_and_takes_seconds(run: Run) -> None:
             (run.root / f"{track}.away").rename(run.root / track)
     assert done.returncode == 0, done.stderr
     assert f"0 tracks to caption, {len(run.good)} complete" in done.stderr
-    assert done.stdout == ""
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(os.path.relpath(item["track"], run.root.name) for item in told) == sorted(run.good)
+    assert {(item["skipped"], len(item["captions"])) for item in told} == {("complete", 0)}
     assert seconds < 5
     assert {path: path.stat().st_mtime_ns for path in run.root.rglob("*.INFO")} == before
 
