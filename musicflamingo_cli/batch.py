@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli import claims, sidecar_file
-from musicflamingo_cli.dataset import find_tracks, track_for
+from musicflamingo_cli.dataset import find_tracks, rival_of, track_for
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.selection import Selection
@@ -73,7 +73,7 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
                 continue
             owner = named.get(os.path.realpath(item.sidecar), item.audio) if named else item.audio
             if owner.name != item.audio.name:
-                yield _skipped(Skipped(item.audio, f"{owner.name} has the same sidecar, {item.sidecar.name}"))
+                yield _skipped(rival_of(owner, item))
                 continue
             result = _look_at(item, dataset.presets, selection)
             if isinstance(result, Task):

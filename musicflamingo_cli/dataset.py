@@ -86,17 +86,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
-    same = str.casefold if names and _ignores_case(folder, names) else str
+    names = [name for name in names if not (is_organised and Path(name).stem.lower() in STEMS)]
+    tracks = [track_for(folder / name) for name in names]
+    sidecars = {track.sidecar.name for track in tracks}
+    are_alike = len({name.casefold() for name in sidecars}) < len(sidecars)
+    same = str.casefold if are_alike and _ignores_case(folder, names) else str
     by_sidecar: dict[str, list[Track]] = {}
-    for name in names:
-        if not (is_organised and Path(name).stem.lower() in STEMS):
-            track = track_for(folder / name)
-            by_sidecar.setdefault(same(track.sidecar.name), []).append(track)
+    for track in tracks:
+        by_sidecar.setdefault(same(track.sidecar.name), []).append(track)
     for rivals in by_sidecar.values():
         best, *others = sorted(rivals, key=_preference)
         yield best
         for other in others:
-            yield Skipped(other.audio, f"{best.audio.name} has the same sidecar, {best.sidecar.name}")
+            yield rival_of(best.audio, other)
+
+
+def rival_of(owner: Path, other: Track) -> Skipped:
+    """A track whose sidecar is another's."""
+    return Skipped(other.audio, f"{owner.name} has the same sidecar, {track_for(owner).sidecar.name}")
 
 
 def _ignores_case(folder: Path, names: list[str]) -> bool:

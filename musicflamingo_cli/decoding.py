@@ -23,11 +23,11 @@ BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _TOLERATED_PACKETS = 3
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
 _DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
+_UNKNOWN_BYTES = 0x7F000000  # written to a pipe: this, 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
 _XING = re.compile(rb"(?:Xing|Info)\0\0\0([\x00-\x0f])(.{4})", re.DOTALL)  # flags, and the frames if the lowest is set
 _EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
 _MATROSKA_HEAD = 1 << 16  # bytes: its Info comes before the music
 _MP3_FRAME = 2881  # bytes, at most (320 kbit/s at 32 kHz, and its padding; less at other rates of MPEG 1)
-_UNKNOWN_BYTES = 0x7F000000  # written to a pipe: this, 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
 # libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
 NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
