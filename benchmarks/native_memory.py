@@ -16,10 +16,10 @@ from pathlib import Path
 
 from throughput import make_tracks, smol_pair
 
-from musicflamingo_cli.audio import write_clip
+from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.native import NativeEngine
-from musicflamingo_cli.models import TINY, resolve
+from musicflamingo_cli.engines.native.engine import NativeEngine
+from musicflamingo_cli.models.resolve import TINY, resolve
 from musicflamingo_cli.types import Prompt, Sampling
 
 

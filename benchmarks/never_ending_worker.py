@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from musicflamingo_cli.engines import native_model, native_worker
+from musicflamingo_cli.engines.native import model as native_model
+from musicflamingo_cli.engines.native import worker as native_worker
 
 
 def never(model: native_model.Model, token: int) -> bool:

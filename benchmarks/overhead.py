@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from musicflamingo_cli import audio
-from musicflamingo_cli.batch import Dataset, Task, claim_and, count, run_batch, scan
-from musicflamingo_cli.captioner import Captioner, Policy
+from musicflamingo_cli.audio import clip as audio
+from musicflamingo_cli.captioning.batch import Dataset, Task, claim_and, count, run_batch, scan
+from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
+from musicflamingo_cli.dataset.selection import ALL, Selection
 from musicflamingo_cli.engines import Engine, open_engine
-from musicflamingo_cli.models import resolve
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.prompts import choose, load_presets
-from musicflamingo_cli.selection import ALL, Selection
 from musicflamingo_cli.types import Answer, Clip, Failure, Load, Outcome, Prompt, Sampling, Summary
 
 BARE = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"

@@ -32,17 +32,19 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from musicflamingo_cli import llama_cpp
-from musicflamingo_cli.batch import Task, count, run_batch
-from musicflamingo_cli.captioner import Captioner, Policy
+from musicflamingo_cli.captioning.batch import Task, count, run_batch
+from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings, built_in_prompts
-from musicflamingo_cli.dataset import track_for
-from musicflamingo_cli.engines import native_process, open_engine, server_process
-from musicflamingo_cli.engines.native_messages import Said
-from musicflamingo_cli.engines.native_process import NativeProcess
-from musicflamingo_cli.engines.server_process import ServerProcess
-from musicflamingo_cli.gguf_header import read_header
-from musicflamingo_cli.models import ModelPair, resolve
+from musicflamingo_cli.dataset.tracks import track_for
+from musicflamingo_cli.engines import open_engine
+from musicflamingo_cli.engines.native import process as native_process
+from musicflamingo_cli.engines.native.messages import Said
+from musicflamingo_cli.engines.native.process import NativeProcess
+from musicflamingo_cli.engines.server import process as server_process
+from musicflamingo_cli.engines.server.process import ServerProcess
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.models.gguf import read_header
+from musicflamingo_cli.models.resolve import ModelPair, resolve
 from musicflamingo_cli.prompts import Preset, choose, load_presets
 from musicflamingo_cli.types import Load, Outcome, Sampling, Summary
 from tiny_flamingo.random_pair import Encoder, write_projector

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from musicflamingo_cli.demo import put_music
+from musicflamingo_cli.demo.folder import put_music
 
 COMMANDS = (
     "musicflamingo batch music --model tiny --preset brief --preset very_brief",

@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from musicflamingo_cli._version import __version__
+
 if TYPE_CHECKING:
     from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF
-    from musicflamingo_cli.dataset import find_tracks
+    from musicflamingo_cli.dataset.tracks import find_tracks
     from musicflamingo_cli.errors import ConfigError, ModelError, MusicFlamingoError, ToolMissingError
-    from musicflamingo_cli.sidecar import merge_sidecar, read_sidecar
-    from musicflamingo_cli.text import normalize_text
+    from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
+    from musicflamingo_cli.text.cleaning import normalize_text
     from musicflamingo_cli.types import Failure, Skipped, Track
 
-__version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "AnalysisError",
@@ -29,6 +30,7 @@ __all__ = [
     "Skipped",
     "ToolMissingError",
     "Track",
+    "__version__",
     "find_tracks",
     "merge_sidecar",
     "normalize_text",
@@ -45,10 +47,10 @@ _PUBLIC = {
     "Skipped": "types",
     "ToolMissingError": "errors",
     "Track": "types",
-    "find_tracks": "dataset",
-    "merge_sidecar": "sidecar",
-    "normalize_text": "text",
-    "read_sidecar": "sidecar",
+    "find_tracks": "dataset.tracks",
+    "merge_sidecar": "sidecars.merge",
+    "normalize_text": "text.cleaning",
+    "read_sidecar": "sidecars.merge",
 }
 
 

@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from musicflamingo_cli.captioner import Captioner, open_captioner
+from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.config import load_settings, prompts_files, typed_settings
-from musicflamingo_cli.dataset import track_for
+from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, SidecarError
 from musicflamingo_cli.prompts import Preset, choose, load_presets, validate
-from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Failure, Load
 
 __all__ = ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.audio import MAX_SECONDS, MIN_SECONDS
+from musicflamingo_cli.audio.clip import MAX_SECONDS, MIN_SECONDS
 from musicflamingo_cli.errors import ConfigError, nearest
 from musicflamingo_cli.types import Sampling
 

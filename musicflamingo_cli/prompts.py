@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.errors import ConfigError, PromptError, nearest
-from musicflamingo_cli.text import TEMPLATE_TOKEN
+from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.types import Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
 from tiny_flamingo.random_pair import write_random_pair
 
 RATE = 16_000

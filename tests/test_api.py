@@ -17,10 +17,10 @@ import pytest
 
 import musicflamingo_cli
 from musicflamingo_cli import AnalysisError, MusicFlamingoGGUF, api, find_tracks, merge_sidecar, normalize_text
-from musicflamingo_cli.captioner import Captioner, Policy
+from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError, ModelError
-from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
@@ -257,7 +257,7 @@ def test_the_presets_in_force_are_told() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = ("numpy", "soundfile", "av", "yaml", "tqdm", "typer", "musicflamingo_cli.captioner")
+    heavy = ("numpy", "soundfile", "av", "yaml", "tqdm", "typer", "musicflamingo_cli.captioning.captioner")
     code = (
         "import sys, musicflamingo_cli\n"
         "from musicflamingo_cli import normalize_text, find_tracks\n"

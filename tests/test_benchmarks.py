@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.gguf_header import read_header
+from musicflamingo_cli.models.gguf import read_header
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.catalog import load_catalog
+from musicflamingo_cli.models.catalog import load_catalog
 from tests.conftest import MakeWav
 from tests.fakes.hub import Hub
-from tests.test_pull import PLAIN
+from tests.models.test_pull import PLAIN
 
 # As if the wheel xllamacpp were not installed.
 WITHOUT_WHEEL = """

@@ -18,8 +18,8 @@ import pytest
 import soundfile
 
 from musicflamingo_cli.config import Settings
+from tests.audio.test_decoding import damaged_flac, encode
 from tests.conftest import start_batch, tone
-from tests.test_decoding import damaged_flac, encode
 
 pytestmark = pytest.mark.real
 

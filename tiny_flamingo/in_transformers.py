@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from musicflamingo_cli import Analysis
-from musicflamingo_cli.audio import write_clip
+from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import built_in_prompts
 from musicflamingo_cli.prompts import read_presets
-from musicflamingo_cli.text import judge
+from musicflamingo_cli.text.cleaning import judge
 from musicflamingo_cli.types import SAMPLE_RATE
 from tiny_flamingo import tokens
 from tiny_flamingo.mel import BINS

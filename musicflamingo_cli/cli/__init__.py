@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from musicflamingo_cli import __version__
+from musicflamingo_cli._version import __version__
 from musicflamingo_cli.cli import options
 
 app = typer.Typer(

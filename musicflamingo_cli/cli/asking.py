@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from musicflamingo_cli.batch import Dataset
-from musicflamingo_cli.captioner import Captioner
+from musicflamingo_cli.captioning.batch import Dataset
+from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.cli.console import Console, failure_line
 from musicflamingo_cli.config import Settings, prompts_files
-from musicflamingo_cli.console import Console, failure_line
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.prompts import Preset, choose, load_presets, require_caption_name, validate
 from musicflamingo_cli.types import Outcome

@@ -39,10 +39,10 @@ def batch(
     run_log: Annotated[Path | None, typer.Option("--run-log", help="Where the log goes.", metavar="FILE")] = None,
 ) -> None:
     """Caption whole datasets, recursively, into .INFO sidecars. What is there already is not done again."""
-    from musicflamingo_cli import runlog
+    from musicflamingo_cli.captioning import run_log as runlog
     from musicflamingo_cli.cli.asking import datasets_for
     from musicflamingo_cli.cli.batch_run import BatchRun, parse_shard
-    from musicflamingo_cli.selection import ALL, MISSING, STALE, Selection
+    from musicflamingo_cli.dataset.selection import ALL, MISSING, STALE, Selection
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common, folders)
@@ -75,7 +75,7 @@ def batch(
 
 
 def _failed_before(folders: list[Path], run_log: Path | None) -> frozenset[Path]:
-    from musicflamingo_cli import runlog
+    from musicflamingo_cli.captioning import run_log as runlog
 
     log = run_log or runlog.latest(folders)
     if log is None:

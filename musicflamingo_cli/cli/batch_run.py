@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from musicflamingo_cli import selection as choice
-from musicflamingo_cli.batch import Dataset, Plan, count, make_plan, scan
-from musicflamingo_cli.captioner import maker, open_captioner, resolve_model
+from musicflamingo_cli.captioning.batch import Dataset, Plan, count, make_plan, scan
+from musicflamingo_cli.captioning.captioner import maker, open_captioner, resolve_model
+from musicflamingo_cli.captioning.retries import Rounds
+from musicflamingo_cli.captioning.run_log import RunLog, last_pace
 from musicflamingo_cli.cli.asking import announce
+from musicflamingo_cli.cli.console import BatchBar, Console, duration, failure_line, outcome_json, summary_lines
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.console import BatchBar, Console, duration, failure_line, outcome_json, summary_lines
+from musicflamingo_cli.dataset import selection as choice
+from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.errors import ConfigError, ModelError
-from musicflamingo_cli.freshness import Maker
-from musicflamingo_cli.models import ModelPair
-from musicflamingo_cli.rounds import Rounds
-from musicflamingo_cli.runlog import RunLog, last_pace
-from musicflamingo_cli.selection import Selection
+from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.sidecars.staleness import Maker
 from musicflamingo_cli.types import COMPLETE, Load, Outcome, Summary
 
 

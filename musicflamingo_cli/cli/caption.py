@@ -22,10 +22,10 @@ def caption(
     save: Annotated[bool, typer.Option("--save", help="Merge the captions into the sidecars, too.")] = False,
 ) -> None:
     """Caption these files and print the captions."""
-    from musicflamingo_cli.captioner import open_captioner
+    from musicflamingo_cli.captioning.captioner import open_captioner
     from musicflamingo_cli.cli.asking import announce, presets_for, show
-    from musicflamingo_cli.console import outcome_json
-    from musicflamingo_cli.dataset import track_for
+    from musicflamingo_cli.cli.console import outcome_json
+    from musicflamingo_cli.dataset.tracks import track_for
     from musicflamingo_cli.types import Load, Outcome
 
     console = console_for(common, json.as_json)
@@ -58,7 +58,7 @@ def caption(
 
 def _read(track: "Track") -> "tuple[dict[str, object], Outcome | None]":
     """The sidecar's data for the prompt variables, or the outcome of a track whose sidecar is broken."""
-    from musicflamingo_cli.sidecar import read_sidecar
+    from musicflamingo_cli.sidecars.merge import read_sidecar
     from musicflamingo_cli.types import Failure, Outcome
 
     try:

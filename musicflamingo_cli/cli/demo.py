@@ -24,13 +24,13 @@ def demo(
     """The whole job in a folder of its own: music in, .INFO captions out."""
     from dataclasses import replace
 
-    from musicflamingo_cli import demo as music
-    from musicflamingo_cli.captioner import open_captioner
+    from musicflamingo_cli.captioning.captioner import open_captioner
     from musicflamingo_cli.cli.asking import announce, presets_for, show
-    from musicflamingo_cli.console import outcome_json
-    from musicflamingo_cli.dataset import track_for
-    from musicflamingo_cli.models import TINY
-    from musicflamingo_cli.songs import songs
+    from musicflamingo_cli.cli.console import outcome_json
+    from musicflamingo_cli.dataset.tracks import track_for
+    from musicflamingo_cli.demo import folder as music
+    from musicflamingo_cli.demo.songs import songs
+    from musicflamingo_cli.models.resolve import TINY
     from musicflamingo_cli.types import Load
 
     console = console_for(common, json.as_json)

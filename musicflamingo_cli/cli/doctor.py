@@ -18,9 +18,9 @@ def doctor(
     """What is installed, what is missing, what to type next; and a proof that the model hears."""
     from dataclasses import asdict
 
-    from musicflamingo_cli import doctor as examination
     from musicflamingo_cli.config import sources
-    from musicflamingo_cli.hearing import hearing_tests
+    from musicflamingo_cli.doctor import checks as examination
+    from musicflamingo_cli.doctor.hearing import hearing_tests
 
     console = console_for(common, json.as_json)
     settings = asking.settings(common)

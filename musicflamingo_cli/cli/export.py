@@ -10,9 +10,9 @@ from musicflamingo_cli.cli.options import Common, Json, command, console_for
 from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError
 
 if TYPE_CHECKING:
-    from musicflamingo_cli.budget import Budget
-    from musicflamingo_cli.console import Console
+    from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.exports import Choice, Tally
+    from musicflamingo_cli.text.t5_tokens import Budget
 
 FORMATS_HELP = "audiocraft, stable-audio, webdataset, audiofolder, ace-step, txt, csv, jsonl or parquet."
 _DEFAULT_PRESET = "full"  # what a track's text is where nobody says
@@ -59,11 +59,11 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported, write nothing.")] = False,
 ) -> None:
     """Captions in the formats that trainers read."""
-    from musicflamingo_cli.budget import Budget, token_counter
     from musicflamingo_cli.cli.asking import captions_for
-    from musicflamingo_cli.console import failure_line
+    from musicflamingo_cli.cli.console import failure_line
     from musicflamingo_cli.exports import Choice, Tally, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
+    from musicflamingo_cli.text.t5_tokens import Budget, token_counter
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():

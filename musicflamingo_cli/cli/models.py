@@ -29,9 +29,9 @@ def _settings(common: Common) -> "Settings":
 @command(models_app, "list")
 def list_(common: Common, json: Json) -> None:
     """The published quants: which are here, how large they are, which fit this machine; and what else is here."""
-    from musicflamingo_cli import memory
-    from musicflamingo_cli.catalog import load_catalog, quant_of
-    from musicflamingo_cli.models import installed, published
+    from musicflamingo_cli.llamacpp import memory
+    from musicflamingo_cli.models.catalog import load_catalog, quant_of
+    from musicflamingo_cli.models.resolve import installed, published
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
@@ -82,9 +82,10 @@ def pull(
     imatrix: Annotated[bool, typer.Option("--imatrix", help="Its importance matrix, too.")] = False,
 ) -> None:
     """Get a model and its projector: resumed where it stopped, checked, and there only when whole."""
-    from musicflamingo_cli import memory, models
-    from musicflamingo_cli import pull as pulling
-    from musicflamingo_cli.catalog import load_catalog
+    from musicflamingo_cli.llamacpp import memory
+    from musicflamingo_cli.models import pull as pulling
+    from musicflamingo_cli.models import resolve as models
+    from musicflamingo_cli.models.catalog import load_catalog
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
@@ -114,7 +115,7 @@ def path(name: Name, common: Common, json: Json) -> None:
     """Where a model and its projector lie."""
     from dataclasses import replace
 
-    from musicflamingo_cli.captioner import resolve_model
+    from musicflamingo_cli.captioning.captioner import resolve_model
 
     console = console_for(common, json.as_json)
     pair = resolve_model(replace(_settings(common), model=name))
@@ -130,7 +131,7 @@ def check(
     mmproj: Annotated[Path | None, typer.Option("--mmproj", help="Its projector.", metavar="PATH")] = None,
 ) -> None:
     """Read the headers of a model and its projector, and fail early what llama.cpp would fail late."""
-    from musicflamingo_cli import models
+    from musicflamingo_cli.models import resolve as models
 
     console = console_for(common, json.as_json)
     folder = _settings(common).models_folder
@@ -176,7 +177,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a model; its projector, too, when no other model in its folder is left to use it."""
-    from musicflamingo_cli import models
+    from musicflamingo_cli.models import resolve as models
 
     console = console_for(common, json.as_json)
     folder = _settings(common).models_folder

@@ -17,8 +17,8 @@ import typer
 from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError, MusicFlamingoError
 
 if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
+    from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
-    from musicflamingo_cli.console import Console
 
 _EVERYWHERE = "Everywhere"
 _ASKING = "Model and sampling"
@@ -183,7 +183,7 @@ def _expanded(parameters: Any, groups: dict[str, Any]) -> inspect.Signature:
 
 
 def console_for(common: Common, as_json: bool = False) -> "Console":
-    from musicflamingo_cli.console import Console
+    from musicflamingo_cli.cli.console import Console
 
     colour = not common.no_color and "NO_COLOR" not in os.environ
     return Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)

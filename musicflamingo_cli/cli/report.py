@@ -25,9 +25,9 @@ def report(
     spectrograms: Annotated[bool, typer.Option(help="A picture of each track's sound.")] = True,
 ) -> None:
     """One page about a captioned dataset: figures, distributions, every caption with its audio."""
-    from musicflamingo_cli.budget import token_counter
     from musicflamingo_cli.cli.asking import captions_for
     from musicflamingo_cli.report import gather, write_page
+    from musicflamingo_cli.text.t5_tokens import token_counter
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():

@@ -19,10 +19,10 @@ def status(
     """Captioned, missing, stale and failed, for each preset. Reads sidecars only."""
     import shlex
 
-    from musicflamingo_cli import status as examination
-    from musicflamingo_cli.captioner import maker, resolve_model
+    from musicflamingo_cli.captioning import status as examination
+    from musicflamingo_cli.captioning.captioner import maker, resolve_model
     from musicflamingo_cli.cli.asking import datasets_for
-    from musicflamingo_cli.console import duration
+    from musicflamingo_cli.cli.console import duration
     from musicflamingo_cli.errors import ModelError
 
     console = console_for(common, json.as_json)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError, ToolMissingError
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Load, Prompt, Sampling
 
 ENGINES = ("auto", "native", "mtmd-cli", "server", "embedded")
@@ -64,7 +64,7 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
         except ToolMissingError as error:
             passed_over.append(f"not {name}: {error}")
             reason = reason if name == "native" else "it is what there is"  # the server shares what was heard, too
-    from musicflamingo_cli.engines.embedded import HOW_TO_INSTALL
+    from musicflamingo_cli.engines.server.embedded import HOW_TO_INSTALL
 
     raise ToolMissingError(
         f"there is no llama.cpp here ({'; '.join(passed_over)})",
@@ -75,7 +75,7 @@ def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable
 
 def _require_binary(llama_dir: Path) -> None:
     """Raises ToolMissingError where neither binary is in the folder."""
-    from musicflamingo_cli import llama_cpp
+    from musicflamingo_cli.llamacpp import binaries as llama_cpp
 
     with contextlib.suppress(ToolMissingError):
         llama_cpp.find(llama_cpp.SERVER, llama_dir)
@@ -84,10 +84,10 @@ def _require_binary(llama_dir: Path) -> None:
 
 
 def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> Engine:
-    from musicflamingo_cli.engines.embedded import embedded_server
     from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
-    from musicflamingo_cli.engines.native import NativeEngine
-    from musicflamingo_cli.engines.server import ServerEngine, llama_server
+    from musicflamingo_cli.engines.native.engine import NativeEngine
+    from musicflamingo_cli.engines.server.embedded import embedded_server
+    from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
 
     match name:
         case "mtmd-cli":

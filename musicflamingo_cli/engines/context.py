@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from musicflamingo_cli import memory
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import TooLongError
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.llamacpp import memory
+from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Clip, Prompt
 
 # Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).

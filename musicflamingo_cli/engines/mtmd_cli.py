@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from musicflamingo_cli import llama_cpp, process
 from musicflamingo_cli.config import Settings, user_log_dir
 from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, ToolMissingError
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.system import processes as process
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 _KEPT_LOGS = 50

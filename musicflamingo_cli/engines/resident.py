@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic
 
-from musicflamingo_cli import llama_cpp
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import Room, tokens_needed
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import P, Slot, Slots
 from musicflamingo_cli.errors import EngineError, ModelError
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 

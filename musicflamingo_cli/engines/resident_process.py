@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from musicflamingo_cli import process
 from musicflamingo_cli.errors import ToolMissingError
-from musicflamingo_cli.scratch import folder_prefix
+from musicflamingo_cli.system import processes as process
+from musicflamingo_cli.system.temporary import folder_prefix
 
 LOADING_SECONDS = 600.0  # a 7B model from a slow disk
 

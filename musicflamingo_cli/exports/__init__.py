@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicflamingo_cli.budget import Budget
 from musicflamingo_cli.errors import ConfigError, nearest
 from musicflamingo_cli.exports.audiocraft import write_audiocraft
 from musicflamingo_cli.exports.audiofolder import write_audiofolder
@@ -17,6 +16,7 @@ from musicflamingo_cli.exports.rows import Choice, Tally, is_text, rows_of
 from musicflamingo_cli.exports.stable_audio import write_stable_audio
 from musicflamingo_cli.exports.tables import is_csv, is_jsonl, is_parquet, write_csv, write_jsonl, write_parquet
 from musicflamingo_cli.exports.webdataset import write_webdataset
+from musicflamingo_cli.text.t5_tokens import Budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import Row, is_text
-from musicflamingo_cli.sidecar import caption_key
+from musicflamingo_cli.sidecars.merge import caption_key
 
 _LYRICS = "lyrics"  # the preset, and the key of other tools
 _UNKNOWN_LANGUAGE = "unknown"

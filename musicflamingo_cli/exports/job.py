@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.budget import Budget
 from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
 from musicflamingo_cli.exports.output import LINK, write_text
 from musicflamingo_cli.exports.rows import TOYS, Choice, Row, Tally
+from musicflamingo_cli.text.t5_tokens import Budget
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")

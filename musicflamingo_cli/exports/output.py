@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.scratch import is_abandoned, owner
+from musicflamingo_cli.system.temporary import is_abandoned, owner
 
 LINK, COPY = "link", "copy"  # how audio comes into an export
 MARKER = ".musicflamingo-export"  # in a folder of ours: a line for each file that we wrote, and how it was

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from musicflamingo_cli import freshness, sidecar, tags
-from musicflamingo_cli.audio import measure
-from musicflamingo_cli.dataset import find_tracks
+from musicflamingo_cli.audio import tags
+from musicflamingo_cli.audio.clip import measure
+from musicflamingo_cli.dataset.selection import number_of
+from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
-from musicflamingo_cli.musicwords import FASTEST, SLOWEST, key_of, tempo_of, words_of
-from musicflamingo_cli.selection import number_of
+from musicflamingo_cli.sidecars import merge as sidecar
+from musicflamingo_cli.sidecars import staleness as freshness
+from musicflamingo_cli.text.facts import FASTEST, SLOWEST, key_of, tempo_of, words_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 TRAIN, VALIDATION = "train", "validation"

@@ -9,7 +9,7 @@ from musicflamingo_cli.exports import stable_audio_module
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import Row
-from musicflamingo_cli.sidecar_file import SUFFIX
+from musicflamingo_cli.sidecars.file import SUFFIX
 
 CONFIG, MODULE, AUDIO = "dataset.json", "metadata.py", "audio"
 READS = (".wav", ".mp3", ".flac", ".ogg", ".aif", ".opus", ".aiff")  # get_audio_filenames

@@ -12,15 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli import runlog
-from musicflamingo_cli.audio import measure
-from musicflamingo_cli.budget import TokenCounter
-from musicflamingo_cli.dataset import find_tracks
+from musicflamingo_cli.audio.clip import measure
+from musicflamingo_cli.audio.thumbnail import thumbnail
+from musicflamingo_cli.captioning import run_log as runlog
+from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.exports.rows import TOYS, captions_of, holds_toys
-from musicflamingo_cli.glimpse import thumbnail
-from musicflamingo_cli.musicwords import Words, words_of
-from musicflamingo_cli.sidecar import read_sidecar
+from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.text.facts import Words, words_of
+from musicflamingo_cli.text.t5_tokens import TokenCounter
 from musicflamingo_cli.types import Skipped, Track
 
 _THREADS = 4  # decoders leave the interpreter to each other

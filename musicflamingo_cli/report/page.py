@@ -12,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli import __version__
-from musicflamingo_cli.budget import LIMITS
+from musicflamingo_cli._version import __version__
+from musicflamingo_cli.audio.thumbnail import COLUMNS, ROWS
 from musicflamingo_cli.exports.output import new_file
-from musicflamingo_cli.glimpse import COLUMNS, ROWS
 from musicflamingo_cli.report.contents import Entry, Report
+from musicflamingo_cli.text.t5_tokens import LIMITS
 
 MARKER = "<!-- a report of musicflamingo -->"  # so that a later report replaces it, and nothing else
 _SHARED_SHOWN = 20

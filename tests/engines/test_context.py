@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli import memory
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import Room, tokens_needed
 from musicflamingo_cli.errors import TooLongError
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.llamacpp import memory
+from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Clip, Prompt
 
 GB = 10**9

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines import embedded, native, open_engine
+from musicflamingo_cli.engines import open_engine
+from musicflamingo_cli.engines.native import engine as native
+from musicflamingo_cli.engines.server import embedded
 from musicflamingo_cli.errors import ConfigError, ToolMissingError
-from musicflamingo_cli.models import resolve
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.types import Load
-from tests.engines.test_server import fake_server, ignore
+from tests.engines.server.test_server import fake_server, ignore
 from tests.fakes.mtmd_cli import write_fake
 
 SINGLE, MANY = Load(1, 1), Load(20, 5, at_once=20)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.audio import prepared
+from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.config import Settings, user_log_dir
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.errors import ModelError, ToolMissingError
-from musicflamingo_cli.models import resolve
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.engines.server_process import ServerProcess
+from musicflamingo_cli.engines.server.process import ServerProcess
 from musicflamingo_cli.engines.slots import Slots
 from musicflamingo_cli.errors import StoppedError
 from musicflamingo_cli.types import Clip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from musicflamingo_cli.models import ModelPair
+from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 GOOD = "A warm track with soft drums. It moves slowly."

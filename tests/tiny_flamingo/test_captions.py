@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from musicflamingo_cli.config import built_in_prompts
 from musicflamingo_cli.prompts import read_presets
-from musicflamingo_cli.text import judge, normalize_text
+from musicflamingo_cli.text.cleaning import judge, normalize_text
 from tiny_flamingo.captions import QUESTIONS, caption, genre, heard, mood
 from tiny_flamingo.music import ATTRIBUTES, random_song
 

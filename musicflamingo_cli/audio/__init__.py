@@ -1,0 +1,1 @@
+"""Audio files: decoding, the clip that a model hears, tags and thumbnails."""

@@ -1,0 +1,1 @@
+"""Which files are tracks, and which of them a run selects."""

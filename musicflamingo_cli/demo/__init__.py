@@ -1,0 +1,1 @@
+"""The demo's folder, and the songs that come with the tiny model."""

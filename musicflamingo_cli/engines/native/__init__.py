@@ -1,0 +1,1 @@
+"""Engine `native`: llama.cpp's libraries in a worker process."""

@@ -1,0 +1,1 @@
+"""Engines `server` and `embedded`: one resident llama-server."""

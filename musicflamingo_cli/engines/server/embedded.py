@@ -1,0 +1,96 @@
+"""Engine `embedded`: the llama.cpp server inside the wheel xllamacpp, so that nothing has to be built.
+
+Run as a program, this module takes those of llama-server's flags that we use; so the engine is the server's, with
+another command. It has a process of its own because llama.cpp ends its process where an assertion fails (seen with
+a media folder without its final slash): that costs a track a second try, not the batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import threading
+from typing import Any
+
+from musicflamingo_cli.engines.server.process import KEY_VARIABLE, Program
+from musicflamingo_cli.errors import ToolMissingError
+
+WHEEL = "xllamacpp"
+HOW_TO_INSTALL = f"pip install {WHEEL}"
+
+
+def embedded_server() -> Program:
+    """The wheel's server. Raises ToolMissingError where the wheel is not installed."""
+    if importlib.util.find_spec(WHEEL) is None:
+        raise ToolMissingError(f"the wheel {WHEEL} is not installed", f"install it with: {HOW_TO_INSTALL}")
+    version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"
+    return Program("embedded", version, (sys.executable, "-P", "-m", __name__))
+
+
+def main() -> None:
+    """Serve until killed."""
+    import xllamacpp
+
+    options = _parse()
+    if options.list_devices:
+        print(_device_list(xllamacpp.get_device_info()))
+        return
+    server = xllamacpp.Server(_params(xllamacpp, options))
+    print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="musicflamingo-embedded", allow_abbrev=False)
+    parser.add_argument("--list-devices", action="store_true")
+    parser.add_argument("-m", dest="model")
+    parser.add_argument("--mmproj")
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--media-path")
+    parser.add_argument("-np", dest="slots", type=int)
+    parser.add_argument("-c", dest="context", type=int)
+    parser.add_argument("-ngl", dest="gpu_layers", type=int)
+    parser.add_argument("-t", dest="threads", type=int)
+    parser.add_argument("--threads-http", type=int)
+    parser.add_argument("--cache-ram", type=int)
+    parser.add_argument("--log-colors")  # it has none when it writes to a file
+    for switch in ("--jinja", "--no-webui", "--no-slots", "--offline", "--no-warmup"):
+        parser.add_argument(switch, action="store_true")
+    return parser.parse_args()
+
+
+def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
+    """The same settings under the names that the wheel has for them (llama.cpp's common_params)."""
+    params = xllamacpp.CommonParams()
+    params.model.path, params.mmproj.path = options.model, options.mmproj
+    params.hostnames, params.port = [options.host], options.port
+    params.media_path = f"{options.media_path}/"  # the final slash is asserted
+    params.n_parallel, params.n_ctx = options.slots, options.context
+    params.n_threads_http, params.cache_ram_mib = options.threads_http, options.cache_ram
+    params.use_jinja, params.offline = options.jinja, options.offline
+    params.ui, params.endpoint_slots, params.warmup = not options.no_webui, not options.no_slots, not options.no_warmup
+    if options.gpu_layers is not None:
+        params.n_gpu_layers = options.gpu_layers
+    if options.threads is not None:
+        params.cpuparams.n_threads = options.threads
+    if key := os.environ.get(KEY_VARIABLE):
+        params.api_keys = [key]
+    return params
+
+
+def _device_list(devices: list[dict[str, Any]]) -> str:
+    """As `llama-server --list-devices` prints it: GPUs only."""
+    lines = ["Available devices:"]
+    for device in devices:
+        if device["name"] != "CPU":
+            total, free = device["memory_total"] >> 20, device["memory_free"] >> 20
+            lines.append(f"  {device['name']}: {device['description']} ({total} MiB, {free} MiB free)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The llama.cpp binaries and the memory that they can use."""

@@ -1,0 +1,153 @@
+"""How much memory there is for a model: of the GPUs that llama.cpp itself sees, else the machine's own."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
+
+RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
+_MIB = 1 << 20
+# `  CUDA0: NVIDIA H200 (143156 MiB, 142597 MiB free)`, the same for every backend (common/arg.cpp, --list-devices).
+_DEVICE = re.compile(r"^\s+(\S+): (.*) \((\d+) MiB, (\d+) MiB free\)$", re.MULTILINE)
+_INTEGRATED = re.compile(
+    r"UHD|Iris|HD Graphics|Intel.* Graphics|Radeon(?:\(TM\))? Graphics|Radeon(?:\(TM\))? \d{3}M|"
+    r"RAPHAEL|PHOENIX|REMBRANDT|RENOIR|CEZANNE|VANGOGH|STRIX|llvmpipe",
+    re.IGNORECASE,
+)
+_DRM = Path("/sys/class/drm")
+_CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, and whose: a GPU's name, several, or RAM."""
+
+    free: int
+    total: int
+    where: str
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.where != "RAM"
+
+
+def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None) -> Memory:
+    """Where a llama.cpp program would put a model: ``command`` is asked for its devices, all GPUs count together.
+
+    RAM where it sees none, or where ``gpu_layers`` is 0.
+    """
+    if gpu_layers == 0:
+        return ram()
+    return parse_devices(_output_of([*command, "--list-devices"])) or ram()
+
+
+def parse_devices(listed: str) -> Memory | None:
+    """The GPUs in the output of `--list-devices`; None where there are none.
+
+    >>> parse_devices("Available devices:\\n  ROCm0: AMD Radeon (16304 MiB, 16100 MiB free)\\n").where
+    'AMD Radeon'
+    """
+    devices = [(name, int(total) * _MIB, int(free) * _MIB) for _, name, total, free in _DEVICE.findall(listed)]
+    cards = [device for device in devices if device[1]]  # BLAS lists itself, with no memory
+    # llama.cpp leaves integrated GPUs alone where there is another; the listing does not say which they are.
+    return _together([card for card in cards if not _INTEGRATED.search(card[0])] or cards)
+
+
+def here(llama_dir: Path | None = None, gpu_layers: int | None = None) -> Memory:
+    """Where models would go on this machine: as the llama.cpp that is installed sees it, else by the drivers' word."""
+    for name in (llama_cpp.SERVER, llama_cpp.MTMD_CLI):
+        with contextlib.suppress(ToolMissingError):
+            return for_llama_cpp([str(llama_cpp.find(name, llama_dir))], gpu_layers)
+    return ram() if gpu_layers == 0 else _nvidia() or _amd() or _apple() or ram()
+
+
+def _nvidia() -> Memory | None:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    rows = [line.rsplit(", ", 2) for line in _output_of(query).splitlines()]
+    return _together([(name, int(total) * _MIB, int(free) * _MIB) for name, total, free in rows if free.isdigit()])
+
+
+def _amd() -> Memory | None:
+    """From the kernel (amdgpu), which needs no ROCm."""
+    cards = []
+    for device in sorted(_DRM.glob("card[0-9]*/device")):
+        with contextlib.suppress(OSError, ValueError):
+            total = int((device / "mem_info_vram_total").read_text())
+            used = int((device / "mem_info_vram_used").read_text())
+            cards.append(("AMD GPU", total, total - used))
+    # An APU's carved-out 512 MB are no place for a model; its graphics share the RAM.
+    return _together([card for card in cards if card[1] > 2 << 30])
+
+
+def _apple() -> Memory | None:
+    """Metal may use about three quarters of the memory that processor and GPU share (recommendedMaxWorkingSetSize)."""
+    if sys.platform != "darwin" or platform.machine() != "arm64":
+        return None
+    shared = ram()
+    return Memory(min(shared.free, shared.total * 3 // 4), shared.total * 3 // 4, "Apple GPU")
+
+
+def _together(cards: Sequence[tuple[str, int, int]]) -> Memory | None:
+    """All GPUs as one, since llama.cpp spreads a model over them; None without any."""
+    if not cards:
+        return None
+    names, totals, free = zip(*cards, strict=True)
+    return Memory(sum(free), sum(totals), " + ".join(names))
+
+
+def _output_of(command: Sequence[str]) -> str:
+    """What a program prints; nothing where it is not there or fails."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=llama_cpp.child_environment(),
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (done.stdout + done.stderr).decode("utf-8", errors="replace") if done.returncode == 0 else ""
+
+
+def ram() -> Memory:
+    """The machine's memory, or the container's where that is less."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    free, total = int(memory.available), int(memory.total)
+    for group in _control_groups():
+        with contextlib.suppress(OSError, ValueError):  # `max`: no limit
+            limit = int((group / "memory.max").read_text())
+            used = int((group / "memory.current").read_text()) - _reclaimable(group)
+            free, total = min(free, max(0, limit - used)), min(total, limit)
+    return Memory(free, total, "RAM")
+
+
+def _control_groups() -> list[Path]:
+    """The control groups (version 2) that we run in, from our own to the root; each may have a limit."""
+    own = ""
+    with contextlib.suppress(OSError):
+        lines = _OWN_CGROUP.read_text().splitlines()
+        own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    group = _CGROUP / own
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(_CGROUP))]
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes that count as used, but are only a cache of files: a model that was just downloaded, for one."""
+    with contextlib.suppress(OSError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    return 0

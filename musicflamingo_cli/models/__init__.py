@@ -1,0 +1,1 @@
+"""GGUF models: which pair to use, what can be downloaded, and how."""

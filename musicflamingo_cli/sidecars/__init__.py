@@ -1,0 +1,1 @@
+"""The `.INFO` sidecar: reading, merging, claiming, and what makes a caption outdated."""

@@ -1,0 +1,1 @@
+"""The operating system: child processes, temporary files, disk space."""

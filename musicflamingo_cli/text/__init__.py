@@ -1,0 +1,1 @@
+"""Text: cleaning answers, facts that captions name, T5 token counts."""

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from musicflamingo_cli.audio.clip import Part, prepared, write_clip
+from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
+from tests.audio.test_decoding import encode
+from tests.conftest import MakeWav, tone
+
+SNDFILE = [
+    ("a.wav", {"subtype": "PCM_24"}),
+    ("a.wav", {"subtype": "FLOAT"}),
+    ("a.flac", {}),
+    ("a.ogg", {}),
+    ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+    ("a.mp3", {}),
+    ("a.aiff", {}),
+    ("a.au", {}),
+]
+FFMPEG = [("a.m4a", "aac"), ("alac.m4a", "alac"), ("a.wma", "wmav2"), ("a.mka", "libopus"), ("a.webm", "libopus")]
+
+
+def loudest_hertz(samples: np.ndarray, rate: int = 16_000) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()])
+
+
+@pytest.mark.parametrize(("name", "options"), SNDFILE)
+def test_what_libsndfile_reads_becomes_a_clip(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    source = tmp_path / name
+    soundfile.write(source, tone(2, 1000, 48_000, 2), 48_000, **options)
+    check_clip(source)
+
+
+@pytest.mark.parametrize(("name", "codec"), FFMPEG)
+def test_what_ffmpeg_reads_becomes_a_clip(tmp_path: Path, name: str, codec: str) -> None:
+    source = tmp_path / name
+    encode(source, codec, tone(2, 1000, 48_000, 2), 48_000)
+    check_clip(source)
+
+
+def check_clip(source: Path) -> None:
+    with prepared(source) as clip:
+        samples, rate = soundfile.read(clip.path)
+        assert rate == 16_000
+        assert samples.ndim == 1
+        assert len(samples) == clip.samples
+        assert clip.seconds == pytest.approx(2, abs=0.1)
+        assert not clip.was_cut
+        assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.08)
+        folder = clip.path.parent
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000, 192_000])
+def test_pitch_and_length_survive_every_rate(make_wav: MakeWav, tmp_path: Path, rate: int) -> None:
+    clip = write_clip(make_wav(seconds=3, hertz=1500, rate=rate), tmp_path / "clip.wav")
+    assert clip.samples == pytest.approx(48_000, abs=2)
+    assert loudest_hertz(soundfile.read(clip.path)[0]) == pytest.approx(1500, abs=2)
+
+
+def test_what_the_model_cannot_hear_does_not_fold_back(make_wav: MakeWav, tmp_path: Path) -> None:
+    """A 10 kHz tone lies above the clip's 8 kHz: it must vanish, not turn up at 6 kHz."""
+    soundfile.write(tmp_path / "high.wav", tone(2, 10_000, 44_100) + 0.01 * tone(2, 500, 44_100), 44_100)
+    samples, _ = soundfile.read(write_clip(tmp_path / "high.wav", tmp_path / "clip.wav").path)
+    middle = samples[8000:-8000]
+    assert loudest_hertz(middle) == pytest.approx(500, abs=3)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(1, 500), tone(1, 2000)
+    soundfile.write(tmp_path / "wide.wav", np.hstack([left, right, 0 * left, 0 * left, 0 * left, right]), 16_000)
+    samples, _ = soundfile.read(write_clip(tmp_path / "wide.wav", tmp_path / "clip.wav").path)
+    np.testing.assert_allclose(samples, ((left + 2 * right) / 6)[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "samples"),
+    [
+        (29.9, 478_400),
+        (29.99, 479_600),
+        (30.0, 479_600),
+        (30.02, 479_600),
+        (30.1, 481_600),
+        (60.0, 959_600),
+        (0.6, 9_600),
+    ],
+)
+def test_no_silent_window_for_a_multiple_of_30_seconds(
+    make_wav: MakeWav, tmp_path: Path, seconds: float, samples: int
+) -> None:
+    clip = write_clip(make_wav(seconds=seconds), tmp_path / "clip.wav")
+    assert clip.samples == samples
+    assert soundfile.info(clip.path).frames == samples
+
+
+def test_what_is_beyond_the_limit_is_cut_and_told(make_wav: MakeWav, tmp_path: Path) -> None:
+    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", part=Part(max_seconds=2))
+    assert clip.was_cut
+    assert clip.seconds == 2
+    assert clip.source_seconds == 5
+    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", part=Part(max_seconds=2)).was_cut
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -7.0])
+def test_samples_that_are_no_sound_do_not_crash_it(tmp_path: Path, bad: float) -> None:
+    samples = tone(1)
+    samples[1000:1200] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, 16_000, subtype="DOUBLE")
+    heard, _ = soundfile.read(write_clip(tmp_path / "bad.wav", tmp_path / "clip.wav").path)
+    assert np.isfinite(heard).all()
+    assert np.abs(heard).max() < 1.5
+
+
+@pytest.mark.parametrize("level", [0.0, 0.7, -1.0])
+def test_silence_and_a_constant_are_refused(tmp_path: Path, level: float) -> None:
+    soundfile.write(tmp_path / "quiet.wav", np.full(32_000, level), 16_000)
+    with pytest.raises(SilentError, match=r"no sound in quiet\.wav"):
+        write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav")
+
+
+def test_a_quiet_track_is_heard_at_full_resolution(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "quiet.wav", 0.001 * tone(2, 1000), 16_000, subtype="PCM_24")
+    samples, _ = soundfile.read(write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav").path)
+    np.testing.assert_allclose(samples, 0.001 * tone(2, 1000)[:, 0], atol=2e-7)
+
+
+def test_under_half_a_second_is_refused(make_wav: MakeWav, tmp_path: Path) -> None:
+    with pytest.raises(TooShortError, match="too short"):
+        write_clip(make_wav(seconds=0.4), tmp_path / "clip.wav")
+
+
+def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> None:
+    folder = None
+    with pytest.raises(KeyboardInterrupt), prepared(make_wav()) as clip:  # noqa: PT012
+        folder = clip.path.parent
+        raise KeyboardInterrupt
+    assert folder
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "start", "seconds"),
+    [
+        (Part(), 0, 10),
+        (Part(start=4), 4, 6),
+        (Part(fraction=0.6), 0, 6),
+        (Part(start=4, fraction=0.5), 4, 3),
+        (Part(start=4, max_seconds=2), 4, 2),
+        (Part(fraction=0.6, max_seconds=2), 0, 2),
+    ],
+)
+def test_a_part_of_a_track(make_wav: MakeWav, tmp_path: Path, part: Part, start: float, seconds: float) -> None:
+    whole = write_clip(make_wav("whole.wav", 10), tmp_path / "whole-clip.wav")
+    clip = write_clip(tmp_path / "whole.wav", tmp_path / "clip.wav", part)
+    assert clip.seconds == pytest.approx(seconds, abs=0.01)
+    assert (clip.start, clip.was_cut) == (start, part != Part())
+    assert clip.source_seconds == pytest.approx(10, abs=0.01)
+    heard, expected = soundfile.read(clip.path)[0], soundfile.read(whole.path)[0]
+    np.testing.assert_array_equal(heard, expected[int(start * 16_000) :][: len(heard)])
+
+
+def test_a_start_beyond_the_end_is_too_short(make_wav: MakeWav, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="too short"):
+        write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Part(start=5))
+
+
+def test_a_clip_that_the_temporary_disk_cannot_hold_is_not_begun(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = make_wav(seconds=60)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=18 << 20))
+    with pytest.raises(NoRoomError) as caught:
+        write_clip(audio, tmp_path / "clip.wav")
+    assert caught.value.kind == "no space"
+    assert "TMPDIR" in caught.value.hint
+    assert write_clip(audio, tmp_path / "clip.wav", Part(max_seconds=20)).seconds == pytest.approx(20, abs=0.1)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from musicflamingo_cli.audio import clip as audio
+from musicflamingo_cli.audio import decoding
+from musicflamingo_cli.audio.clip import write_clip
+from musicflamingo_cli.errors import AudioError
+from tests.conftest import MakeWav, tone
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, rate: int, bits: int = 128_000, **options: str) -> None:
+    """Write (frames, channels) samples with FFmpeg's encoders; ``options`` are the container's."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="stereo", bit_rate=bits)
+        assert isinstance(stream, av.AudioStream)
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=rate)
+        frame = av.AudioFrame.from_ndarray(samples.T.astype(np.float32).copy(), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for piece in [*resampler.resample(frame), None]:
+            container.mux(stream.encode(piece))
+
+
+def damaged_flac(path: Path) -> None:
+    soundfile.write(path, np.random.RandomState(0).uniform(-0.5, 0.5, 160_000), 16_000, format="FLAC")
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+BAD_FILES: dict[str, Callable[[Path], object]] = {
+    "empty.wav": lambda path: path.touch(),
+    "text.mp3": lambda path: path.write_text("this is not music\n" * 500),
+    "noise.flac": lambda path: path.write_bytes(np.random.RandomState(1).bytes(50_000)),
+    "cut.flac": damaged_flac,
+    "header.wav": lambda path: path.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt "),
+    "gone.wav": lambda path: None,
+    "pipe.wav": lambda path: os.mkfifo(path),
+    "folder.wav": lambda path: path.mkdir(),
+    "loop.wav": lambda path: path.symlink_to(path),
+    "picture.m4a": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_is_no_audio_is_one_sentence(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    BAD_FILES[name](tmp_path / name)
+    with pytest.raises(AudioError) as caught:
+        write_clip(tmp_path / name, tmp_path / "clip.wav")
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    assert capfd.readouterr() == ("", "")  # the decoders' own complaints stay off our terminal
+
+
+def write_noise(path: Path) -> None:
+    """20 s that no codec makes small: half of the bytes are half of the music."""
+    noise = np.random.RandomState(0).uniform(-0.3, 0.3, (20 * 48_000, 2)).astype(np.float32)
+    codec = {".m4a": "aac", ".mka": "libopus", ".webm": "libopus", ".mp3": "libmp3lame"}.get(path.suffix)
+    if codec is None:
+        soundfile.write(path, noise, 48_000)
+    elif codec == "aac":  # the index before the music, as files for the web have it
+        encode(path, codec, noise, 48_000, movflags="faststart")
+    else:
+        encode(path, codec, noise, 48_000)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.flac", "a.mp3", "a.m4a", "a.mka", "a.webm"])
+def test_a_file_that_was_copied_half_is_refused(tmp_path: Path, name: str) -> None:
+    """Its caption would be taken for the whole track's; that some decoders go on without a word is no excuse."""
+    write_noise(tmp_path / name)
+    assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds == pytest.approx(20, abs=0.1)
+    data = (tmp_path / name).read_bytes()
+    if name != "a.flac":  # a header that is a little wrong is no damage, but a FLAC frame that breaks off is
+        (tmp_path / name).write_bytes(data[: int(len(data) * 0.99)])
+        assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.5
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="is damaged: it breaks off after"):
+        write_clip(tmp_path / name, tmp_path / "clip.wav")
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is_is_heard(tmp_path: Path) -> None:
+    """FFmpeg reckons its length from the bit rate of its first frames, which proves nothing."""
+    loud = np.random.RandomState(0).uniform(-0.3, 0.3, (10 * 48_000, 2))
+    for name, samples, rate in (("low.mp3", tone(1, 440, 48_000, 2), 32_000), ("high.mp3", loud, 320_000)):
+        encode(tmp_path / name, "libmp3lame", samples, 48_000, rate, write_xing="0", id3v2_version="0")
+    both = tmp_path / "both.mp3"
+    both.write_bytes((tmp_path / "low.mp3").read_bytes() + (tmp_path / "high.mp3").read_bytes())
+    assert audio.measure(both).seconds > 30
+    assert write_clip(both, tmp_path / "clip.wav").seconds == pytest.approx(11, abs=0.2)
+
+
+def test_an_mp3_with_more_behind_it_than_it_counts_is_heard(tmp_path: Path) -> None:
+    """FFmpeg then drops the count and reckons from the bit rate: a cover at the end would make it damaged."""
+    write_noise(tmp_path / "a.mp3")
+    data = (tmp_path / "a.mp3").read_bytes()
+    for name, more in (("cover.mp3", b"APETAGEX" + bytes(len(data) // 4)), ("twice.mp3", data)):
+        (tmp_path / name).write_bytes(data + more)
+        assert audio.measure(tmp_path / name).seconds > 24
+        assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.9
+
+
+def test_a_matroska_file_that_names_no_length_is_heard(tmp_path: Path) -> None:
+    """FFmpeg reckons one from the bit rate of its first frames, which are silence here."""
+    noise = np.random.RandomState(0).uniform(-0.3, 0.3, (2, 9 * 48_000)).astype(np.float32)
+    with av.open(str(tmp_path / "piped.mka"), "w", options={"live": "1"}) as container:
+        stream = container.add_stream("libmp3lame", rate=48_000, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
+        stream.codec_context.flags |= av.codec.context.Flags.qscale  # a bit rate that varies
+        stream.codec_context.global_quality = 0
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=48_000)
+        samples = np.concatenate([np.zeros((2, 48_000), np.float32), noise], axis=1)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+        frame.sample_rate = 48_000
+        for piece in [*resampler.resample(frame), None]:
+            container.mux(stream.encode(piece))
+    assert audio.measure(tmp_path / "piped.mka").seconds > 50
+    assert write_clip(tmp_path / "piped.mka", tmp_path / "clip.wav").seconds == pytest.approx(10, abs=0.2)
+
+
+@pytest.mark.parametrize("size", [0, 0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_written_to_a_pipe_is_heard_whole(make_wav: MakeWav, tmp_path: Path, size: int) -> None:
+    wav = make_wav("stream.wav", 3)
+    data = bytearray(wav.read_bytes())
+    data[4:8] = data[40:44] = size.to_bytes(4, "little")
+    wav.write_bytes(data)
+    assert write_clip(wav, tmp_path / "clip.wav").seconds == pytest.approx(3, abs=0.01)
+
+
+def test_a_flac_written_to_a_pipe_is_heard_whole(tmp_path: Path) -> None:
+    flac = tmp_path / "stream.flac"
+    soundfile.write(flac, tone(3), 16_000)
+    data = bytearray(flac.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO's 36 bits of total samples
+    data[22:26] = bytes(4)
+    flac.write_bytes(data)
+    assert write_clip(flac, tmp_path / "clip.wav").seconds == pytest.approx(3, abs=0.01)
+
+
+def test_memory_does_not_grow_with_the_track(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder is asked for blocks, never for the file."""
+    largest = 0
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int = -1, *args: object, **more: object) -> np.ndarray:
+        nonlocal largest
+        result: np.ndarray = read(self, frames, *args, **more)
+        largest = max(largest, len(result))
+        return result
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    write_clip(make_wav(seconds=60), tmp_path / "clip.wav")
+    assert 0 < largest <= decoding.BLOCK_FRAMES
+
+
+@functools.cache
+def specimen(extension: str) -> bytes:
+    """A second of sound in a container that libsndfile writes."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(1, 440), 16_000, format=extension.upper())
+    return buffer.getvalue()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["wav", "flac", "ogg", "mp3", "aiff"]),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=12),
+    st.integers(0, 100),
+)
+def test_a_mutated_file_is_heard_or_refused_in_one_sentence(
+    tmp_path: Path, extension: str, changes: list[tuple[int, int]], kept: int
+) -> None:
+    data = bytearray(specimen(extension))
+    for position, value in changes:
+        data[position % len(data)] = value
+    audio = tmp_path / f"mutated.{extension}"
+    audio.write_bytes(data[: len(data) * kept // 100] if kept > 20 else data)
+    refusal: AudioError | None = None
+    try:
+        clip = write_clip(audio, tmp_path / "clip.wav")
+    except AudioError as error:
+        refusal = error
+    if refusal is None:
+        assert clip.samples == soundfile.info(clip.path).frames > 0
+    else:
+        assert "\n" not in str(refusal)
+        assert refusal.hint

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from musicflamingo_cli.audio.clip import Part
+from musicflamingo_cli.captioning.captioner import Captioner, Policy
+from musicflamingo_cli.dataset.tracks import track_for
+from musicflamingo_cli.errors import EngineError, StoppedError
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars import merge as sidecar
+from musicflamingo_cli.types import Failure, Outcome, Prompt, Sampling
+from tests.conftest import MakeWav
+from tests.fakes.engines import GOOD, REAL_PAIR, TOY_PAIR, Reply, ScriptedEngine
+
+PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
+Respond = Callable[[Prompt, Sampling], Reply]
+
+
+def run(
+    audio: Path, respond: Respond, presets: list[Preset] = PRESETS, retries: int = 2, save: bool = True, **more: Any
+) -> tuple[Outcome, ScriptedEngine]:
+    engine = ScriptedEngine(respond, **more)
+    captioner = Captioner(engine, REAL_PAIR, Policy(retries=retries, save=save))
+    track = track_for(audio)
+    return captioner.caption(track, presets, sidecar.read_sidecar(track.sidecar)), engine
+
+
+def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    audio.with_suffix(".INFO").write_text('{"bpm": 120, "x": NaN}')
+    outcome, _ = run(audio, lambda prompt, sampling: GOOD)
+    saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
+    assert outcome.saved
+    assert not outcome.failures
+    assert list(saved)[:2] == ["bpm", "x"]
+    assert saved["music_flamingo_full"] == saved["music_flamingo_brief"] == GOOD
+    assert saved["music_flamingo_model"] == "gguf_Q6_K"
+    made = saved["music_flamingo_provenance"]["full"]
+    assert made["prompt"] == "Describe it."
+    assert made["seed"] == 42
+    assert made["audio_seconds"] == 1.0
+    assert made["llama_cpp"] == "b0"
+    assert "toy" not in made
+
+
+def test_new_captions_are_not_approved_by_what_was_said_of_the_old(make_wav: MakeWav) -> None:
+    """Also where the approval comes while the model is at work."""
+    audio = make_wav()
+    info = audio.with_suffix(".INFO")
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        info.write_text('{"music_flamingo_approved": true, "music_flamingo_full": "Another one."}')
+        return GOOD
+
+    run(audio, reply)
+    assert sidecar.read_sidecar(info)["music_flamingo_approved"] is False
+
+
+def test_a_refused_answer_is_asked_again_with_other_seeds(make_wav: MakeWav) -> None:
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        return "" if prompt.preset == "full" and sampling.seed < 44 else GOOD
+
+    outcome, engine = run(make_wav(), reply)
+    assert {caption.preset for caption in outcome.captions} == {"full", "brief"}
+    assert [preset for preset, _ in engine.asked] == ["full", "brief", "full", "full"]
+    assert [sampling.seed for _, sampling in engine.asked] == [42, 42, 43, 44]
+    assert engine.asked[-1][1].repeat_penalty == 1.1
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_what_stays_refused_is_a_failure_and_never_saved(make_wav: MakeWav, retries: int) -> None:
+    audio = make_wav()
+    outcome, engine = run(audio, lambda p, s: "  " if p.preset == "full" else GOOD, retries=retries)
+    assert [(f.preset, f.kind) for f in outcome.failures] == [("full", "refused answer")]
+    assert "empty" in outcome.failures[0].reason
+    assert "music_flamingo_full" not in sidecar.read_sidecar(audio.with_suffix(".INFO"))
+    assert len(engine.asked) == 2 + retries
+
+
+def test_a_caption_that_the_audio_was_not_heard_for_is_none(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    outcome, _ = run(audio, lambda p, s: GOOD, heard=0)
+    assert {failure.kind for failure in outcome.failures} == {"not heard"}
+    assert not audio.with_suffix(".INFO").exists()
+
+
+def test_an_engine_that_dies_midway_keeps_what_it_said(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    outcome, _ = run(audio, lambda p, s: GOOD if p.preset == "full" else EngineError("it died", "type this"))
+    assert [caption.preset for caption in outcome.captions] == ["full"]
+    assert outcome.failures == (Failure("brief", "engine", "it died", "type this"),)
+    assert sidecar.read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_full"] == GOOD
+
+
+def test_an_interrupt_saves_what_is_finished(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    with pytest.raises(KeyboardInterrupt):
+        run(audio, lambda p, s: GOOD if p.preset == "full" else KeyboardInterrupt())
+    assert sidecar.read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_full"] == GOOD
+
+
+def test_without_save_nothing_is_written(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    outcome, _ = run(audio, lambda p, s: GOOD, save=False)
+    assert len(outcome.captions) == 2
+    assert not outcome.saved
+    assert not audio.with_suffix(".INFO").exists()
+
+
+def test_audio_that_cannot_be_heard_fails_the_track(tmp_path: Path) -> None:
+    audio = tmp_path / "text.mp3"
+    audio.write_text("no music")
+    outcome, engine = run(audio, lambda p, s: GOOD)
+    assert [failure.kind for failure in outcome.failures] == ["unreadable audio"]
+    assert not engine.asked
+
+
+def test_a_sidecar_that_broke_meanwhile_is_left_alone(make_wav: MakeWav) -> None:
+    audio = make_wav()
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        audio.with_suffix(".INFO").write_text("{broken")
+        return GOOD
+
+    outcome, _ = run(audio, reply)
+    assert [failure.kind for failure in outcome.failures] == ["sidecar"]
+    assert not outcome.saved
+    assert audio.with_suffix(".INFO").read_text() == "{broken"
+
+
+def test_what_was_cut_off_is_told_and_recorded(make_wav: MakeWav) -> None:
+    audio = make_wav(seconds=4)
+    engine = ScriptedEngine(lambda p, s: GOOD)
+    captioner = Captioner(engine, REAL_PAIR, Policy(part=Part(max_seconds=2)))
+    outcome = captioner.caption(track_for(audio), PRESETS, {})
+    assert "first 2 s of 4 s" in outcome.notes[0]
+    made = json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_provenance"]["full"]
+    assert (made["audio_seconds"], made["source_seconds"]) == (2.0, 4.0)
+
+
+def test_variables_come_from_the_sidecar(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    audio.with_suffix(".INFO").write_text('{"bpm": 123.4, "artists": ["Nina", "Miles"]}')
+    asked: list[str] = []
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        asked.append(prompt.text)
+        return GOOD
+
+    run(
+        audio,
+        reply,
+        [Preset("full", "By {artist}[[, called {title}]]. It has {bpm} BPM. Key {key}. It is {duration}.")],
+    )
+    assert asked == ["By Nina, Miles. It has 123 BPM. It is 0:01."]
+
+
+def test_a_prompt_of_which_nothing_is_left_fails_alone(make_wav: MakeWav) -> None:
+    outcome, _ = run(make_wav(), lambda p, s: GOOD, [Preset("full", "About {title}."), PRESETS[1]])
+    assert [(f.preset, f.kind) for f in outcome.failures] == [("full", "prompt")]
+    assert [caption.preset for caption in outcome.captions] == ["brief"]
+
+
+def test_noise_is_marked_in_the_sidecar(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    Captioner(ScriptedEngine(lambda p, s: GOOD), TOY_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
+    assert saved["music_flamingo_model"] == "gguf_tiny"
+    assert saved["music_flamingo_provenance"]["full"]["toy"] is True
+
+
+def test_what_was_answered_before_a_stop_is_saved(make_wav: MakeWav) -> None:
+    """As when Ctrl-C ends the engine while a batch's track is in work."""
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str | BaseException:
+        return GOOD if prompt.preset == "full" else StoppedError("stopped before it was answered")
+
+    audio = make_wav()
+    outcome = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    assert outcome.was_interrupted
+    assert outcome.saved
+    assert [caption.preset for caption in outcome.captions] == ["full"]
+    assert json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_full"]

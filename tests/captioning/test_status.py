@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from musicflamingo_cli.captioning import status
+from musicflamingo_cli.captioning.batch import Dataset
+from musicflamingo_cli.captioning.run_log import RunLog
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.merge import merge_sidecar
+from musicflamingo_cli.sidecars.staleness import Maker
+from musicflamingo_cli.types import Failure, Outcome, Track
+
+PRESETS = (Preset("full", "x"), Preset("brief", "y"))
+
+
+def ignore(text: str) -> None:
+    """Remarks that do not matter here."""
+
+
+def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.wav").touch()
+    (tmp_path / "a.mp3").touch()
+    made = {"model": "m.gguf", "audio_seconds": 1800.0}
+    both = {"music_flamingo_full": "x", "music_flamingo_brief": "y"}
+    merge_sidecar(tmp_path / "a.INFO", {**both, "music_flamingo_provenance": {"full": made, "brief": made}})
+    merge_sidecar(tmp_path / "b.INFO", {"music_flamingo_full": "x"})
+    (tmp_path / "d.INFO").write_text("broken")
+    log = RunLog(None, [tmp_path], ignore)
+    for name in "abc":
+        track = Track(tmp_path / f"{name}.wav", tmp_path / f"{name}.INFO")
+        log.track(Outcome(track, failures=(Failure("", "engine", "died"),)))
+    before = sorted(tmp_path.iterdir())
+    found = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], Maker()), [tmp_path])
+    assert sorted(tmp_path.iterdir()) == before
+    assert found == {
+        "datasets": [str(tmp_path)],
+        "tracks": 4,
+        "complete": 1,
+        "untouched": 1,
+        "unreadable_sidecars": 1,
+        "skipped": 1,
+        "failed_in_last_run": 2,  # a was captioned since
+        "heard_hours": 0.5,
+        "presets": {
+            "full": {"captioned": 2, "missing": 1, "stale": 0},
+            "brief": {"captioned": 1, "missing": 2, "stale": 0},
+        },
+    }
+    blind = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], None), [tmp_path])
+    assert blind["presets"]["full"] == {"captioned": 2, "missing": 1, "stale": None}  # nothing to compare with
+    other = status.examine([Dataset(tmp_path, PRESETS)], Maker(model="other.gguf"))
+    assert other.presets["full"] == {"captioned": 0, "missing": 1, "stale": 2}

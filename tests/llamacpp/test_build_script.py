@@ -1,0 +1,268 @@
+"""scripts/build_llama_cpp.sh: its command lines, and its whole course on a source small enough to build in a second."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.config import data_file, llama_cache_dir
+from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from tests.conftest import hear_interrupts
+
+SCRIPT = data_file("scripts", "build_llama_cpp.sh")
+CMAKE = """
+cmake_minimum_required(VERSION 3.14)
+project(small C)
+add_library(llama SHARED llama-server.c)
+set_target_properties(llama PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin VERSION 1.2)
+option(GGML_NATIVE "" ON)
+foreach(name llama-mtmd-cli llama-server llama-quantize)
+  add_executable(${name} ${name}.c)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  if (GGML_NATIVE)
+    target_compile_definitions(${name} PRIVATE NATIVE)
+  endif()
+  add_dependencies(${name} llama)
+endforeach()
+"""
+ANSWER = '#include <stdio.h>\nint main(void) { puts("The lead is an organ."); return 0; }\n'
+DIES_NATIVE = (
+    "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGILL);\n#endif\n"
+    'puts("The lead is an organ."); return 0; }\n'
+)
+
+
+def build(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A stand-in for llama.cpp's source: three programs of one line."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "CMakeLists.txt").write_text(CMAKE)
+    (folder / "LICENSE").write_text("MIT")
+    for name in ("llama-mtmd-cli", "llama-server", "llama-quantize"):
+        (folder / f"{name}.c").write_text(ANSWER)
+    return folder
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck
+    done = subprocess.run(
+        [shellcheck, "-x", str(SCRIPT), str(SCRIPT.with_name("detect_gpu.sh"))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "more", "expected"),
+    [
+        ("cpu", [], ["-DBUILD_SHARED_LIBS=ON", "--target llama-mtmd-cli llama-server llama-quantize"]),
+        ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
+        ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
+        ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),
+        ("vulkan", [], ["-DGGML_VULKAN=ON"]),
+        ("metal", ["--jobs", "3"], ["--parallel 3", "b11434-metal"]),
+        ("cpu", ["--ref", "b12000", "--prefix", "/x/y"], ["-DLLAMA_BUILD_NUMBER=12000", "install into /x/y"]),
+    ],
+)
+def test_a_dry_run_prints_the_cmake_lines(backend: str, more: list[str], expected: list[str]) -> None:
+    done = build("--dry-run", "--backend", backend, *more)
+    assert done.returncode == 0
+    for part in expected:
+        assert part in done.stdout
+    assert not llama_cache_dir().exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "tpu"], "no backend tpu"),
+        (["--jobs", "many"], "not a number"),
+        (["--source", "/nowhere"], "no llama.cpp source in"),
+        (["--ref", "a b"], "no ref"),
+        (["--ref"], "needs a value"),
+        (["--frobnicate"], "unknown option"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], said: str) -> None:
+    done = build(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_missing_tool_is_named_with_its_package(tmp_path: Path) -> None:
+    for manager, line in (
+        ("apt-get", "apt-get install glslc"),
+        ("pacman", "pacman -S shaderc"),
+        ("", "install vulkan"),
+    ):
+        done = build("--backend", "vulkan", PATH=machine(tmp_path / f"with-{manager}", c=1, cmake=1, **{manager: 1}))
+        assert done.returncode == 1
+        assert line in done.stderr
+
+
+# fmt: off
+TOOLS = [
+    "bash", "sh", "cat", "sed", "awk", "sort", "paste", "head", "tail", "tr", "dirname", "uname", "getconf", "grep",
+    "mkdir", "rm", "ln", "env", "cut",
+]
+# fmt: on
+
+
+def machine(folder: Path, **programs: object) -> str:
+    """A PATH of a machine that has a shell, its everyday tools, and these programs, which print what is given."""
+    folder.mkdir()
+    for tool in TOOLS:
+        if (path := shutil.which(tool)) is not None:
+            (folder / tool).symlink_to(path)
+    for name, says in programs.items():
+        if name:
+            file = folder / {"c": "c++", "nvidia_smi": "nvidia-smi"}.get(name, name)
+            file.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+            file.chmod(0o755)
+    return str(folder)
+
+
+H200, R9700 = "NVIDIA H200, 9.0, 570.86\nNVIDIA H200, 9.0, 570.86", "cpu_cores_count 0\ngfx_target_version 120001"
+NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
+
+
+@pytest.mark.parametrize(
+    ("programs", "kfd", "said", "line"),
+    [
+        ({}, "", "backend: cpu (detected", ""),
+        ({}, "gfx_target_version 0", "backend: cpu (detected", ""),
+        (
+            {"nvidia_smi": H200, "nvcc": NVCC},
+            "",
+            "backend: cuda, NVIDIA H200 (compute 9.0, driver 570.86),NVIDIA H200",
+            "-DGGML_CUDA=ON -DCMAKE_CUDA_COMPILER={path}/nvcc -DCMAKE_CUDA_ARCHITECTURES=90",
+        ),
+        ({"nvidia_smi": H200, "apt-get": ""}, "", "sudo apt-get install nvidia-cuda-toolkit", ""),
+        ({"hipconfig": "7.1.0"}, R9700, "backend: hip, gfx1201 HIP 7.1.0", "-DGGML_HIP=ON -DGPU_TARGETS=gfx1201"),
+        ({"hipconfig": "6.4"}, "gfx_target_version 90010", "gfx90a", "-DGPU_TARGETS=gfx90a"),
+        ({"dnf": ""}, R9700, "an AMD GPU (gfx1201) is here, but not ROCm's HIP: sudo dnf install rocm-hip-devel", ""),
+        (
+            {"glslc": "shaderc v2025.1", "vulkaninfo": "  deviceName  = AMD Radeon 780M (RADV PHOENIX)"},
+            "",
+            "backend: vulkan, AMD Radeon 780M (RADV PHOENIX) shaderc v2025.1",
+            "-DGGML_VULKAN=ON",
+        ),
+    ],
+)
+def test_what_a_machine_has_is_found(tmp_path: Path, programs: dict[str, str], kfd: str, said: str, line: str) -> None:
+    node = tmp_path / "nodes" / "1"
+    node.mkdir(parents=True)
+    (node / "properties").write_text(kfd + "\n")
+    path = machine(tmp_path / "bin", **programs)
+    done = build("--dry-run", PATH=path, MUSICFLAMINGO_KFD=str(tmp_path / "nodes"), CUDA_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    assert line.format(path=path) in done.stdout
+
+
+def test_it_builds_checks_installs_and_the_second_run_takes_a_second(source: Path) -> None:
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "checked: asked about a song, it names the organ" in done.stderr
+    binary = llama_cpp.find("llama-server")
+    assert binary.is_relative_to(llama_cache_dir() / "current")
+    assert llama_cpp.version(binary) == "local-cpu"
+    programs = {"llama-mtmd-cli", "llama-server", "llama-quantize"}
+    assert {path.name for path in binary.parent.iterdir()} == {*programs, "libllama.so", "libllama.so.1.2"}
+    started = time.monotonic()
+    again = build("--source", source, "--backend", "cpu")
+    assert time.monotonic() - started < 1
+    assert again.returncode == 0
+    assert "compiling" not in again.stderr
+    assert "compiling" in build("--source", source, "--backend", "cpu", "--force").stderr
+    assert not list(llama_cache_dir().glob("work-*"))
+
+
+def test_a_native_build_that_dies_of_sigill_is_built_again_portable(source: Path) -> None:
+    (source / "llama-mtmd-cli.c").write_text(DIES_NATIVE)
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "died of SIGILL" in done.stderr
+    assert "building portable" in done.stderr
+    assert llama_cpp.version(llama_cpp.find("llama-mtmd-cli")) == "local-cpu-portable"
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "said"),
+    [
+        ("llama-mtmd-cli", "int main(void) { return 0; }", "does not run"),
+        ("llama-mtmd-cli", ANSWER.replace("an organ", "a flute"), "does not run"),
+        ("llama-quantize", "int main(void) { return 3; }", "exit code 3"),
+        ("llama-server", "this is not C", "the compiler failed"),
+    ],
+)
+def test_what_does_not_work_is_not_installed(source: Path, program: str, text: str, said: str) -> None:
+    (source / f"{program}.c").write_text(text)
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (llama_cache_dir() / "current").exists()
+
+
+def test_a_prefix_may_hold_other_things(source: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "usr"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "mine").write_text("x")
+    (prefix / "VERSION").write_text("of something else")
+    assert build("--source", source, "--backend", "cpu", "--prefix", prefix).returncode == 0
+    assert (prefix / "bin" / "mine").read_text() == "x"
+    assert (prefix / "bin" / "llama-mtmd-cli").exists()
+
+
+def test_ctrl_c_leaves_no_compiler_behind(source: Path, tmp_path: Path) -> None:
+    (source / "CMakeLists.txt").write_text(
+        CMAKE + "add_custom_target(slow COMMAND sleep 61)\nadd_dependencies(llama-server slow)\n"
+    )
+    command = ["bash", str(SCRIPT), "--source", str(source), "--backend", "cpu"]
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
+    assert child.stderr
+    for line in child.stderr:
+        if "compiling" in line:
+            break
+    time.sleep(1.5)
+    child.send_signal(2)
+    assert child.wait(20) == 130
+    time.sleep(0.5)
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(llama_cache_dir()) not in listed
+
+
+def test_the_users_own_source_is_not_changed(source: Path) -> None:
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    build("--source", source, "--backend", "cpu")
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
+
+
+def test_the_command_passes_its_options_on() -> None:
+    command = [sys.executable, "-m", "musicflamingo_cli", "build", "--", "--dry-run", "--backend", "hip"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "-DGGML_HIP=ON" in done.stdout

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.llamacpp import memory
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("Available devices:\n  (none)\n", None),
+        ("", None),
+        (
+            "ggml_cuda_init: found 1 CUDA devices:\n  Device 0: NVIDIA H200, compute capability 9.0\n"
+            "Available devices:\n  CUDA0: NVIDIA H200 (143156 MiB, 142597 MiB free)\n",
+            memory.Memory(142597 * MIB, 143156 * MIB, "NVIDIA H200"),
+        ),
+        (
+            "Available devices:\n  Vulkan0: AMD Radeon RX 9070 (RADV GFX1201) (16304 MiB, 15000 MiB free)\n"
+            "  Vulkan1: Intel(R) Arc (8192 MiB, 8000 MiB free)\n",
+            memory.Memory(23000 * MIB, 24496 * MIB, "AMD Radeon RX 9070 (RADV GFX1201) + Intel(R) Arc"),
+        ),
+        (
+            "Available devices:\n  Vulkan0: AMD Radeon RX 7600 (RADV NAVI33) (8176 MiB, 7900 MiB free)\n"
+            "  Vulkan1: AMD Radeon 780M (RADV PHOENIX) (16000 MiB, 15000 MiB free)\n",
+            memory.Memory(7900 * MIB, 8176 * MIB, "AMD Radeon RX 7600 (RADV NAVI33)"),
+        ),
+        (
+            "Available devices:\n  Vulkan0: AMD Radeon 780M (RADV PHOENIX) (16000 MiB, 15000 MiB free)\n",
+            memory.Memory(15000 * MIB, 16000 * MIB, "AMD Radeon 780M (RADV PHOENIX)"),
+        ),
+        ("Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n", None),
+    ],
+)
+def test_devices_as_llama_cpp_lists_them(listed: str, expected: memory.Memory | None) -> None:
+    assert memory.parse_devices(listed) == expected
+
+
+@pytest.mark.real
+def test_the_real_binary_is_understood(real_llama_dir: Path) -> None:
+    found = memory.for_llama_cpp([str(real_llama_dir / "llama-server")])
+    assert 0 < found.free <= found.total
+    assert found.is_gpu == (found.where != "RAM")
+
+
+def test_no_layers_on_the_gpu_means_ram() -> None:
+    assert memory.for_llama_cpp(["/no/such/program"], 0).where == "RAM"
+    assert memory.for_llama_cpp(["/no/such/program"]).where == "RAM"
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/job/step\n")
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    whole = memory.ram()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.ram().total == whole.total
+    job = tmp_path / "job"  # a limit on the group around ours
+    (job / "memory.max").write_text(f"{100 * MIB}\n")
+    (job / "memory.current").write_text(f"{90 * MIB}\n")
+    (job / "memory.stat").write_text(f"anon {60 * MIB}\ninactive_file {30 * MIB}\n")
+    assert memory.ram() == memory.Memory(40 * MIB, 100 * MIB, "RAM")

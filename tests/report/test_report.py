@@ -1,0 +1,305 @@
+"""The report: what is gathered, and the page in a real, headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from typer.testing import CliRunner
+
+from musicflamingo_cli.captioning.run_log import RunLog
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.report import contents, gather, write_page
+from musicflamingo_cli.text.t5_tokens import token_counter
+from musicflamingo_cli.types import Failure, Outcome, Track
+
+PRESETS = ("full", "structure")
+NASTY = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'> \u2028 {{data}}"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """14 tracks: two with the same words, one rambling, one with a broken sidecar, one that is no audio."""
+    root = tmp_path_factory.mktemp("report") / "100 % <music> #1"
+    for number in range(14):
+        audio = root / f"disc {number % 2}" / f"track {number:02d} #é?.wav"
+        audio.parent.mkdir(parents=True, exist_ok=True)
+        write_tone(audio, 1.0 + number / 10, 110.0 * (number + 1))
+        full = f"A calm jazz piece no. {number:02d} at {80 + number} BPM in F# minor with piano."
+        info = {"music_flamingo_full": full, "music_flamingo_structure": f"Intro and verse no. {number} here."}
+        match number:
+            case 3 | 4:
+                info["music_flamingo_full"] = "The very same words."
+            case 5:
+                info["music_flamingo_full"] = "On and on it goes. " * 40
+            case 6:
+                info["music_flamingo_full"] = NASTY
+            case 7:
+                del info["music_flamingo_structure"]
+        audio.with_suffix(".INFO").write_text("{" if number == 8 else json.dumps(info))
+        if number == 9:
+            audio.write_bytes(b"no sound")
+    return root
+
+
+def write_tone(path: Path, seconds: float, hertz: float) -> None:
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 22050)) / 22050), 22050)
+
+
+def test_what_is_gathered(dataset: Path) -> None:
+    report = gather(dataset, PRESETS, token_counter(None))
+    assert report.as_json() == {
+        "dataset": str(dataset),
+        "tracks": 14,
+        "complete": 12,
+        "skipped": 0,
+        "hours": round(sum(1.0 + n / 10 for n in range(14) if n != 9) / 3600, 3),
+        "presets": {"full": 13, "structure": 12},
+        "failures": {"sidecar": 1, "unreadable audio": 1},
+        "shared_captions": 1,
+        "outliers": 4,  # the rambling one, the one of markup, and the two short ones
+    }
+    assert report.shared == [("full", "The very same words.", 2)]
+    assert [entry.thumbnail is None for entry in report.entries].count(True) == 1
+
+
+def test_failures_of_the_last_run_are_told(dataset: Path) -> None:
+    track = next(dataset.rglob("track 07*.wav"))
+    log = RunLog(None, [dataset], print)
+    log.track(Outcome(Track(track, track), failures=(Failure("structure", "timeout", "why"),)))
+    assert gather(dataset, PRESETS, token_counter(None), pictures=False).failures["timeout"] == 1
+
+
+def test_words_of_the_tiny_model_are_named_and_no_captions(tmp_path: Path) -> None:
+    write_tone(tmp_path / "a.wav", 1.0, 440)
+    made = {"full": {"toy": True}}
+    info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
+    (tmp_path / "a.INFO").write_text(json.dumps(info))
+    report = gather(tmp_path, PRESETS, token_counter(None), pictures=False)
+    assert report.coverage() == {"full": 0, "structure": 0}
+    assert report.failures == {"toy": 1}
+    assert report.entries[0].problem == "the tiny model's words only"
+
+
+def test_each_kind_of_a_track_counts(dataset: Path) -> None:
+    track = next(dataset.rglob("track 07*.wav"))
+    log = RunLog(None, [dataset], print)
+    both = (Failure("structure", "timeout", "why"), Failure("structure", "refused answer", "why"))
+    log.track(Outcome(Track(track, track), failures=both))
+    found = gather(dataset, PRESETS, token_counter(None), pictures=False).failures
+    assert (found["timeout"], found["refused answer"]) == (1, 1)
+
+
+def test_an_empty_folder_is_a_page_that_says_so(chromium: Browser, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    write_page(gather(tmp_path / "music", PRESETS, token_counter(None)), tmp_path / "page.html")
+    page = chromium.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.locator("#more")).to_have_text("No tracks.")
+    page.close()
+
+
+def test_only_a_report_is_replaced(dataset: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
+    page.write_text("<html>my own page</html>")
+    with pytest.raises(ConfigError, match="did not write it"):
+        write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
+    assert page.read_text() == "<html>my own page</html>"
+
+
+def test_the_command_writes_the_page_and_says_the_figures(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["report", str(dataset), "--preset", "full", "--json", "--no-spectrograms"])
+    assert done.exit_code == 0
+    said = json.loads(done.stdout)
+    assert (said["tracks"], said["presets"], said["page"]) == (14, {"full": 13}, f"{dataset.name}-report.html")
+    assert (tmp_path / said["page"]).stat().st_size > 20_000
+
+
+def test_a_page_names_no_host(dataset: Path, tmp_path: Path) -> None:
+    write_page(gather(dataset, PRESETS, token_counter(None)), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+# -- in a browser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real Chromium. With MUSICFLAMINGO_REQUIRE_CHROMIUM (as the gate sets) it must be there."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        told = "NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)"
+        if os.environ.get("MUSICFLAMINGO_REQUIRE_CHROMIUM"):
+            pytest.fail(told)
+        pytest.skip(told)
+    with sync_playwright() as playwright:
+        options = ["--disable-gpu", "--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        browser = playwright.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, page: Path, **options: Any) -> tuple[Page, list[str]]:
+    """The page as a reader has it, and everything that it complains of or asks a network for."""
+    opened = browser.new_page(**options)
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else complaints.append(asked.url)
+    )
+    opened.goto(page.as_uri())
+    opened.wait_for_selector("tr.track")
+    return opened, complaints
+
+
+@pytest.fixture(scope="module")
+def report_page(dataset: Path) -> Path:
+    page = dataset.parent / "page.html"
+    write_page(gather(dataset, PRESETS, token_counter(None)), page)
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_and_is_readable(chromium: Browser, report_page: Path, scheme: Any, width: int) -> None:
+    page, complaints = open_page(chromium, report_page, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.locator("tr.track").nth(1).click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    front, back = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+    assert contrast(front, back) >= 7
+    assert contrast(page.evaluate("getComputedStyle(document.querySelector('.soft')).color"), back) >= 4.5
+    assert complaints == []
+    page.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio of two `rgb(…)` colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_search_filter_and_sort(chromium: Browser, report_page: Path) -> None:
+    page, complaints = open_page(chromium, report_page)
+    rows = page.locator("tr.track")
+    assert rows.count() == 14
+    page.fill("#search", "PIECE no. 11")
+    expect(page.locator("tr.track")).to_have_count(1)
+    assert "track 11" in rows.first.inner_text()
+    page.fill("#search", "")
+    expect(rows).to_have_count(14)
+    for name, number in (
+        ("shared", 2),
+        ("incomplete", 2),
+        ("problem", 2),
+        ("unusual", 4),
+        ("beyond128", 1),
+        ("beyond512", 0),
+    ):
+        page.select_option("#filter", name)
+        assert (rows.count(), name) == (number, name)
+    page.select_option("#filter", "all")
+    page.click("button[data-sort=seconds]")
+    lengths = [row.locator("td").nth(2).inner_text() for row in rows.all()]
+    page.click("button[data-sort=seconds]")
+    assert lengths == [row.locator("td").nth(2).inner_text() for row in rows.all()][::-1]
+    assert complaints == []
+    page.close()
+
+
+def test_a_track_opens_plays_and_shows_its_captions(chromium: Browser, report_page: Path) -> None:
+    page, complaints = open_page(chromium, report_page)
+    row = page.locator("tr.track", has_text="track 02")
+    row.locator("button").focus()
+    page.keyboard.press("Enter")
+    detail = page.locator("tr.detail")
+    assert "A calm jazz piece no. 02 at 82 BPM" in detail.inner_text()
+    assert "Intro and verse no. 2" in detail.inner_text()
+    page.evaluate("document.querySelector('audio').muted = true; document.querySelector('audio').play()")
+    expect(page.locator("audio")).to_have_js_property("ended", True)
+    assert page.evaluate("document.querySelector('audio').duration") == pytest.approx(1.2, abs=0.01)
+    page.keyboard.press("Enter")
+    assert detail.count() == 0
+    assert complaints == []
+    page.close()
+
+
+def test_captions_are_words_never_markup(chromium: Browser, report_page: Path) -> None:
+    page, complaints = open_page(chromium, report_page)
+    page.locator("tr.track", has_text="track 06").click()
+    assert page.locator("tr.detail dd").first.inner_text().startswith("</script><script>")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("h1").inner_text() == "100 % <music> #1"
+    assert complaints == []
+    page.close()
+
+
+def test_a_spectrogram_shows_the_sound(chromium: Browser, report_page: Path) -> None:
+    """The tone of track 00 lies at 110 Hz, that of track 13 at 1540: brighter further up."""
+    page, _ = open_page(chromium, report_page)
+    brightest = """row => {
+        const canvas = row.querySelector("canvas");
+        const data = canvas.getContext("2d").getImageData(24, 0, 1, canvas.height).data;
+        const levels = Array.from({length: canvas.height}, (_, at) => data[4 * at + 1]);
+        return canvas.height - 1 - levels.indexOf(Math.min(...levels));
+    }"""
+    low, high = (page.locator("tr.track", has_text=name).evaluate(brightest) for name in ("track 00", "track 13"))
+    assert low + 8 < high
+    page.close()
+
+
+def test_five_thousand_tracks_are_quick(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "thumbnail", lambda audio: bytes(range(0, 256)) * 2 + bytes(64))
+    root = tmp_path / "music"
+    write_tone(tmp_path / "tone.wav", 1.0, 440)
+    for number in range(5000):
+        folder = root / f"{number // 100:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:04d}.wav").symlink_to(tmp_path / "tone.wav")
+        captions = {
+            f"music_flamingo_{preset}": f"{preset} caption no. {number}. " + "It goes on. " * 40 for preset in PRESETS
+        }
+        (folder / f"{number:04d}.INFO").write_text(json.dumps(captions))
+    began = time.monotonic()
+    write_page(gather(root, PRESETS, token_counter(None)), tmp_path / "page.html")
+    made = time.monotonic() - began
+    began = time.monotonic()
+    page, complaints = open_page(chromium, tmp_path / "page.html")
+    opened = time.monotonic() - began
+    began = time.monotonic()
+    page.fill("#search", "no. 4321.")
+    expect(page.locator("tr.track")).to_have_count(1)
+    searched = time.monotonic() - began
+    print(f"5000 tracks: made in {made:.1f} s, opened in {opened:.2f} s, searched in {searched:.2f} s")
+    assert opened < 5
+    assert searched < 2
+    page.fill("#search", "")
+    expect(page.locator("tr.track")).to_have_count(100)
+    page.locator("#more").scroll_into_view_if_needed()
+    expect(page.locator("tr.track")).to_have_count(200)
+    assert complaints == []
+    page.close()

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicflamingo_cli.text.cleaning import judge, loops, normalize_text, whole_sentences
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("plain words", "plain words"),
+        ("a—b and c – d", "a - b and c - d"),
+        ("120–130 BPM", "120-130 BPM"),
+        ("“quoted” and ‘single’ «guillemets»", '"quoted" and \'single\' "guillemets"'),
+        ("F♯ minor, B♭ major, C♮", "F# minor, Bb major, C"),
+        ("4×4 beat", "4x4 beat"),
+        ("ﬁne ﬂow", "fine flow"),
+        ("café, Björk, año, Łódź", "café, Björk, año, Łódź"),
+        ("a\u00a0b\u2009c\u3000d", "a b c d"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("line one\nline two\r\nthree", "line one line two three"),
+        ("- drums\n- bass\n* pads\n• keys", "drums bass pads keys"),
+        ("## Overview\nGood", "Overview Good"),
+        ("**Bold** and *it* and __under__ and _one_", "Bold and it and under and one"),
+        ("snake_case stays", "snake_case stays"),
+        ("1. Intro\n2) Verse", "Intro Verse"),
+        ("| a | b |\n|---|---|\n| c | d |", "| a | b | | c | d |"),
+        ("see [the page](https://example.org/x)", "see the page"),
+        ("```\ncode\n```", "code"),
+        ("don`t `quote`", "don't quote"),
+        ("~120 BPM ~ x", "about 120 BPM x"),
+        ("{x} ^ \\ <x>", "(x) / x>"),
+        ("2½ minutes, 1¼ bars", "2 1/2 minutes, 1 1/4 bars"),
+        ("F#°7, vii°, Bb°, 20°", "F#dim7, viidim, Bbdim, 20 degrees"),
+        ("CΔ7 and Cmaj", "Cmaj7 and Cmaj"),
+        ("<i>Warm</i> R&amp;B<br>", "Warm R&B"),
+        ("In bar\n16. The drums enter.", "In bar 16. The drums enter."),
+        ("<5 dB", "less than 5 dB"),
+        ("Am → F → C", "Am -> F -> C"),
+        ("good 🎵 music ★", "good music"),
+        ("end<|im_end|>", "end"),
+        ("bell\x07 and \x1b[0m", "bell and [0m"),
+        ("", ""),
+    ],
+)
+def test_normalises(raw: str, clean: str) -> None:
+    assert normalize_text(raw) == clean
+
+
+@given(st.text() | st.text(alphabet="-*_ #>.1)`~<a\n|[](){}^°—:=x\\♯"))
+def test_normalisation_is_idempotent_and_leaves_nothing_that_t5_lacks(raw: str) -> None:
+    once = normalize_text(raw)
+    assert normalize_text(once) == once
+    assert not set("{}~^<\\`\n\r\t") & set(once)
+    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "So") for c in once if c not in "©®¦")
+
+
+@given(st.text(alphabet=st.characters(categories=["L"]), max_size=30))
+def test_letters_are_kept(word: str) -> None:
+    kept = unicodedata.normalize("NFKC", word)
+    letters = [c for c in kept if unicodedata.category(c)[0] == "L"]
+    assert [c for c in normalize_text(word) if unicodedata.category(c)[0] == "L"] == letters
+
+
+@pytest.mark.parametrize(
+    ("raw", "hit_limit", "text_out", "refusal"),
+    [
+        ("A calm piano piece.", False, "A calm piano piece.", ""),
+        ("  \n ", False, "", "empty"),
+        ("<|im_end|>", False, "", "empty"),
+        ("...", False, "", "empty"),
+        ("\ufffd\ufffd", False, "", "empty"),
+        ("Pop.", False, "", "too short"),
+        ("It is pop. It has drums and a", True, "It is pop.", ""),
+        ("It is pop. It has drums.", True, "It is pop. It has drums.", ""),
+        ("It is a long piece with drums and", True, "", "token limit"),
+        ("A calm piece<|im_end|>\n<|im_start|>user\nmore", False, "A calm piece", ""),
+        ("A calm <|im_start|> piece of music", False, "", "template"),
+        ("Nice piece.\nassistant\nAnother piece.", False, "", "template"),
+        ("the drums " * 60, True, "", "repeats"),
+        ("Warm intro with pads.\n2.", True, "Warm intro with pads.", ""),
+        ("Warm pads and strings, e.g.", True, "", "token limit"),
+        ("Warm pads.\nuser: what else?\nassistant: drums and bass.", False, "", "template"),
+        ("Warm \ufffd\ufffd pa\ufffdds.", False, "", "no text"),
+        ("Warm pads and strings. Th\ufffd", True, "Warm pads and strings.", ""),
+        ("I'm sorry, but I cannot listen to audio files.", False, "", "cannot hear"),
+        ("暖かいピアノの曲。静かに始", True, "暖かいピアノの曲。", ""),
+        ("A slow song with a warm bass. " * 12, False, "", "repeats"),
+    ],
+)
+def test_judges(raw: str, hit_limit: bool, text_out: str, refusal: str) -> None:
+    verdict = judge(raw, hit_limit)
+    assert verdict.text == text_out
+    assert refusal in verdict.refusal
+    assert bool(verdict.refusal) == bool(refusal)
+
+
+def test_lyrics_may_repeat_and_are_cut_at_a_line() -> None:
+    chorus = "Around the world, around the world\n" * 6
+    assert judge(chorus, False, lines=True).text
+    assert judge("One line here\nanother line\nand a thi", True, lines=True).text == "One line here another line"
+    assert "repeats" in judge("la la la la\n" * 80, True, lines=True).refusal
+
+
+def test_a_short_answer_is_accepted_where_the_question_allows_it() -> None:
+    assert judge("120 BPM", False, min_words=1).text == "120 BPM"
+
+
+@given(st.text(), st.booleans())
+def test_an_accepted_answer_is_never_empty_and_already_normal(raw: str, hit_limit: bool) -> None:
+    verdict = judge(raw, hit_limit)
+    assert bool(verdict.text) != bool(verdict.refusal)
+    assert normalize_text(verdict.text) == verdict.text
+
+
+@pytest.mark.parametrize(
+    ("words", "looping"),
+    [
+        ("verse chorus verse chorus", False),
+        ("The chords are C - G - Am - F - C - G - Am - F through the verse.", False),
+        ("na " * 50, True),
+        ("C - G - Am - F, " * 6, False),
+        ("very very very good", False),
+        ("one two three four five six seven eight nine ten " * 5, True),
+        (" ".join(f"word{i}" for i in range(300)), False),
+        ("The beat is steady. " + "It keeps going and going. " * 8, True),
+    ],
+)
+def test_loops(words: str, looping: bool) -> None:
+    assert loops(words) is looping
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ("One. Two. Thr", "One. Two."),
+        ("It runs at 120.5 BPM and", ""),
+        ('He says "go." Then', 'He says "go."'),
+        ("Pads, e.g. strings and", ""),
+        ("Sections: 1. Intro 2. Verse", ""),
+        ("The tempo is 95. The key", "The tempo is 95."),
+    ],
+)
+def test_whole_sentences(cut: str, whole: str) -> None:
+    assert whole_sentences(cut) == whole
