@@ -18,9 +18,10 @@ from pathlib import Path
 from throughput import make_tracks, smol_pair
 
 from musicflamingo_cli.audio.clip import write_clip
-from musicflamingo_cli.config import Settings, built_in_prompts
+from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native.engine import NativeEngine
 from musicflamingo_cli.models.resolve import TINY, resolve
+from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import choose, load_presets
 from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling
 
@@ -39,7 +40,7 @@ def main() -> None:
     prompts = [Prompt(preset.name, preset.render({}).text, options.tokens) for preset in presets]
     with tempfile.TemporaryDirectory() as folder:
         pair = smol_pair(Path(folder)) if options.smol else resolve(TINY, Path())
-        engine = NativeEngine(Settings(llama_dir=options.llama_dir, threads=options.threads), pair, print)
+        engine = NativeEngine(Settings(llama_dir=options.llama_dir, threads=options.threads), pair)
         same_for: list[int] = []
         count = 0
         for track in make_tracks(Path(folder), options.clips, 20):

@@ -38,13 +38,13 @@ def main() -> None:
         clip = write_clip(track, Path(folder) / "clip.wav")
         for count in (1, 5, 10):
             prompts = [Prompt(f"p{index}", f"What is said about it in part {index}?", 16) for index in range(count)]
-            engine = NativeEngine(settings, pair, print)
+            engine = NativeEngine(settings, pair)
             needed = engine._context_for(clip, prompts)
             process = engine._new_process(needed, 1)
             process.wait_until_ready()
-            said = list(process.ask(0, clip, prompts, Sampling(0.0)))
-            assert len(said) == count, said
-            assert {each.audio_tokens for each in said} == {clip.audio_tokens}, said
+            replies = list(process.ask(0, clip, prompts, Sampling(0.0)))
+            assert len(replies) == count, replies
+            assert {each.audio_tokens for each in replies} == {clip.audio_tokens}, replies
             status = Path(f"/proc/{process.child.process.pid}/status").read_text()
             peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
             process.close()

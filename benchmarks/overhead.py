@@ -24,14 +24,16 @@ import numpy as np
 import soundfile
 
 from musicflamingo_cli.audio import clip as audio
-from musicflamingo_cli.captioning.batch import Dataset, Task, claim_and, count, run_batch, scan
+from musicflamingo_cli.captioning.batch import Dataset, Task, claim_and_caption, count, run_batch, scan
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
-from musicflamingo_cli.config import Settings, built_in_prompts
-from musicflamingo_cli.dataset.selection import ALL, Selection
+from musicflamingo_cli.choices import EngineName, Wanted
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.models.resolve import resolve
+from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import choose, load_presets
-from musicflamingo_cli.types import Answer, Clip, Failure, Load, Outcome, Prompt, Sampling, Summary
+from musicflamingo_cli.types import Answer, Clip, Failure, Outcome, Prompt, Sampling, Summary, Workload
 
 BARE = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
 CAPTION = "A warm, slow track in A minor with a soft piano, brushed drums and an upright bass. " * 6
@@ -88,8 +90,8 @@ class TimedEngine:
         return self.engine.version
 
     @property
-    def lanes(self) -> int:
-        return self.engine.lanes
+    def slots(self) -> int:
+        return self.engine.slots
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         answers = iter(self.engine.describe(clip, prompts, sampling))
@@ -113,8 +115,8 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
         soundfile.write(folder / "music" / f"{index:04}.flac", 0.3 * random.uniform(-1, 1, (44_100 * 5, 2)), 44_100)
     model = resolve("tiny", folder / "models")
     presets = choose(load_presets([built_in_prompts()]), [])
-    settings = Settings(engine="server", slots=1, llama_dir=llama_dir)
-    engine = TimedEngine(open_engine(settings, model, Load(number, len(presets)), print)[0])
+    settings = Settings(engine=EngineName.SERVER, slots=1, llama_dir=llama_dir)
+    engine = TimedEngine(open_engine(settings, model, Workload(number, len(presets)))[0])
     captioner = Captioner(engine, model, Policy(retries=0))
     decoding = 0.0
     write_clip = audio.write_clip
@@ -127,18 +129,20 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
         return clip
 
     def ask(task: Task) -> Outcome:
-        return claim_and(
-            lambda task: captioner.caption(task.track, task.presets, task.info), task, Selection(wanted=ALL)
+        return claim_and_caption(
+            lambda task: captioner.caption(task.track, task.presets, task.info, save=True),
+            task,
+            Selection(wanted=Wanted.ALL),
         )
 
     audio.write_clip = timed_write_clip  # type: ignore[assignment]
     tasks = [item for item in scan([Dataset(folder / "music", presets)], Selection()) if isinstance(item, Task)]
-    captioner.caption(tasks[0].track, presets, {})  # the server's start is not a track's cost
+    captioner.caption(tasks[0].track, presets, {}, save=True)  # the server's start is not a track's cost
     engine.seconds = decoding = 0.0
     summary = Summary()
     started = time.perf_counter()
-    for task in scan([Dataset(folder / "music", presets)], Selection(wanted=ALL)):
-        # One at a time: with two lanes of our own they would overlap.
+    for task in scan([Dataset(folder / "music", presets)], Selection(wanted=Wanted.ALL)):
+        # One at a time: with two slots of our own they would overlap.
         run_batch([task], ask, 1, engine.close, lambda outcome: count(summary, outcome))
     total = time.perf_counter() - started
     engine.close()

@@ -7,7 +7,7 @@
 so none may end before its last token (`--ignore-eos`), and all rows do the same work. Each row includes starting and
 stopping what it runs. The *limit* is what the one-slot server's own timings add up to: the audio heard once, the rest
 of each prompt, the tokens of each answer, one after another. Slots that answer side by side can beat it. The *native
-limit* is the same for engine `native` with one lane: the audio heard once, then one batch of all answers, as its worker
+limit* is the same for engine `native` with one slot: the audio heard once, then one batch of all answers, as its worker
 times the library's calls.
 """
 
@@ -34,19 +34,22 @@ import soundfile
 
 from musicflamingo_cli.captioning.batch import Task, count, run_batch
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
-from musicflamingo_cli.config import Settings, built_in_prompts
+from musicflamingo_cli.choices import EngineName
+from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.engines import open_engine
 from musicflamingo_cli.engines.native import process as native_process
-from musicflamingo_cli.engines.native.messages import Said
+from musicflamingo_cli.engines.native.messages import Reply
 from musicflamingo_cli.engines.native.process import NativeProcess
 from musicflamingo_cli.engines.server import process as server_process
 from musicflamingo_cli.engines.server.process import ServerProcess
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.errors import FailureKind
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.gguf import read_header
 from musicflamingo_cli.models.resolve import ModelPair, resolve
+from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import Preset, choose, load_presets
-from musicflamingo_cli.types import Load, Outcome, Sampling, Summary
+from musicflamingo_cli.types import Outcome, Sampling, Summary, Workload
 from tiny_flamingo.random_pair import Encoder, write_projector
 
 NAIVE, LIMIT, NATIVE_LIMIT = "shell loop", "limit", "native limit"
@@ -106,9 +109,9 @@ def smol_pair(folder: Path) -> ModelPair:
 def never_ending(folder: Path, llama_dir: Path | None) -> Path:
     """A folder of the same binaries, told to go on to the last token."""
     folder.mkdir()
-    for name in (llama_cpp.MTMD_CLI, llama_cpp.SERVER):
+    for name in (binaries.MTMD_CLI, binaries.SERVER):
         script = folder / name
-        binary = llama_cpp.find(name, llama_dir)
+        binary = binaries.find(name, llama_dir)
         script.write_text(
             f'#!/bin/sh\n[ "$1" != --version ] || exec {binary} --version\nexec {binary} --ignore-eos "$@"\n'
         )
@@ -129,7 +132,7 @@ def make_tracks(folder: Path, count: int, seconds: float) -> list[Path]:
 
 def shell_loop(tracks: list[Path], pair: ModelPair, settings: Settings, presets: list[Preset]) -> None:
     """What a user's own loop does: one process a prompt, nothing shared, nothing checked."""
-    binary = llama_cpp.find(llama_cpp.MTMD_CLI, settings.llama_dir)
+    binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
     for track in tracks:
         for preset in presets:
             command = [str(binary), "-m", str(pair.language_model), "--mmproj", str(pair.projector), "--jinja"]
@@ -143,7 +146,7 @@ def engine_row(
 ) -> dict[str, float]:
     """Seconds per track of `ENGINE [SLOTS]`, as `batch` runs it; with one slot of the server, the limit, too."""
     engine, _, slots = name.partition(" ")
-    settings = replace(settings, engine=engine, slots=int(slots) if slots else None)
+    settings = replace(settings, engine=EngineName(engine), slots=int(slots) if slots else None)
     with server_seconds() as noted, native_seconds() as noted_natively:
         seconds = timed(lambda: batch(pair, settings, presets, tracks)) / len(tracks)
     limits = {"server 1": (LIMIT, noted), "native 1": (NATIVE_LIMIT, noted_natively)}
@@ -152,23 +155,24 @@ def engine_row(
 
 
 def batch(pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
-    engine, _ = open_engine(settings, pair, Load(len(tracks), len(presets), len(tracks)), print)
-    captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0, save=False))
+    engine, _ = open_engine(settings, pair, Workload(len(tracks), len(presets), len(tracks)))
+    captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0))
     summary = Summary()
 
     def caption(task: Task) -> Outcome:
-        return captioner.caption(task.track, task.presets, {})
+        return captioner.caption(task.track, task.presets, {}, save=False)
 
     run_batch(
         [Task(track_for(track), presets, {}) for track in tracks],
         caption,
-        engine.lanes,
+        engine.slots,
         engine.close,
         lambda outcome: count(summary, outcome),
     )
     engine.close()
-    dumb = [failure for _, failure in summary.failures if failure.kind != "refused answer"]  # noise may be refused
-    assert not dumb, dumb
+    # Random weights answer with noise, which may be refused.
+    failures = [failure for _, failure in summary.failures if failure.kind != FailureKind.REFUSED_ANSWER]
+    assert not failures, failures
 
 
 @contextlib.contextmanager
@@ -199,11 +203,11 @@ def native_seconds() -> Iterator[list[float]]:
     noted: list[float] = []
     ask, worker = NativeProcess.ask, native_process.WORKER
 
-    def noting(self: NativeProcess, *arguments: Any) -> Iterator[Said]:
+    def noting(self: NativeProcess, *arguments: Any) -> Iterator[Reply]:
         longest = 0.0
-        for said in ask(self, *arguments):
-            longest = max(longest, said.hearing + said.answering)
-            yield said
+        for reply in ask(self, *arguments):
+            longest = max(longest, reply.prefill_seconds + reply.answer_seconds)
+            yield reply
         noted.append(longest)
 
     NativeProcess.ask = noting  # type: ignore[method-assign,assignment]

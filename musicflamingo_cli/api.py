@@ -1,41 +1,38 @@
 """Music Flamingo from Python: the same engines, settings, presets and errors as the command line.
 
-README.md shows it in use, and its example runs as a test.
+docs/python.md shows it in use; the example in README.md runs as a test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
-from musicflamingo_cli.config import load_settings, prompts_files, typed_settings
-from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, SidecarError
-from musicflamingo_cli.prompts import Preset, choose, load_presets, validate
+from musicflamingo_cli.captioning.worker_pool import WorkerPool
+from musicflamingo_cli.config import load_settings, typed_settings
+from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
+from musicflamingo_cli.errors import ConfigError, FailureKind, MusicFlamingoError, SidecarError
+from musicflamingo_cli.prompts import Preset, choose, free_question, load_presets, prompts_files
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.types import Failure, Load
+from musicflamingo_cli.types import Failure, Workload
 
 __all__ = ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]
 
 _QUESTION = "prompt"  # the name of a free question's answer
-_MANY = 1000  # what an engine is opened for: it stays
+_MANY = 1000  # tracks that an engine is opened for: how many will come is not known
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Analysis:
-    """What became of one track.
+    """The result for one track.
 
     ``captions``: preset to text, of those that were answered. ``failures``: why others were not; ``preset`` is empty
-    where the whole track failed. ``audio_seconds``: of audio that the model heard; ``seconds``: that it took.
+    where the whole track failed. ``audio_seconds``: of audio that the model got; ``seconds``: wall time.
     """
 
     path: Path
@@ -61,20 +58,21 @@ class AnalysisError(MusicFlamingoError):
         self.analysis = analysis
 
     def __reduce__(self) -> tuple[type[AnalysisError], tuple[Analysis]]:
-        """So that it can come back from another process."""
+        """Pickle with the analysis, so that the error can cross a process boundary."""
         return AnalysisError, (self.analysis,)
 
 
 class MusicFlamingoGGUF:
-    """A model that is loaded once, at the first question, and asked about as many tracks as you like.
+    """A model that is loaded once, at the first question, and answers about as many tracks as you like.
 
     ``model_name``: `auto`, a quant (`Q6_K`), `tiny`, or the path of a `.gguf` (then ``mmproj``, its projector's).
-    ``engine``: `auto`, `native`, `server`, `embedded` or `mtmd-cli`. What is left out is as the settings files have
-    it, or `auto`. ``settings``: any other option of the command line by its name, with underscores:
-    `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`, `prompts=…`. They come before the
-    settings files and environment variables, which count here, too.
+    ``engine``: `auto`, `native`, `server`, `embedded` or `mtmd-cli`. ``settings``: any other option of the command
+    line by its name, with underscores: `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`,
+    `prompts=…`. They override the settings files and environment variables, which apply here, too. Warnings are
+    logged to the logger `musicflamingo_cli`.
 
-    Raises ConfigError for a setting that there is not. ModelError and ToolMissingError come with the first question.
+    Raises ConfigError for an unknown setting or a wrong value. ModelError and ToolMissingError are raised by the first
+    question.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class MusicFlamingoGGUF:
         self.settings = load_settings(typed_settings(given, "MusicFlamingoGGUF"))
         self._stack = contextlib.ExitStack()
         self._captioner: Captioner | None = None
-        self._opening = threading.RLock()  # an engine is gigabytes: never two, whoever asks first
+        self._opening = threading.RLock()  # an engine takes gigabytes: never open two
 
     def __enter__(self) -> MusicFlamingoGGUF:
         return self
@@ -98,7 +96,7 @@ class MusicFlamingoGGUF:
         self.close()
 
     def close(self) -> None:
-        """End the engine and free its memory. A later question starts it again."""
+        """Close the engine and free its memory. A later question opens it again."""
         with self._opening:
             self._captioner = None
             self._stack.close()
@@ -137,7 +135,7 @@ class MusicFlamingoGGUF:
         presets = self._presets_for(Path(path), prompt_type, prompt)
         if save and prompt is not None:
             raise ConfigError("an answer to a free prompt has no key to be saved under", "make it a preset")
-        found = self._analyze(self._open().saving(save), Path(path), presets)
+        found = self._analyze(self._open(), Path(path), presets, save)
         if not found.ok:
             raise AnalysisError(found)
         is_one = prompt is not None or isinstance(prompt_type, str)
@@ -151,12 +149,12 @@ class MusicFlamingoGGUF:
         save: bool = False,
         progress: bool = True,
     ) -> Iterator[Analysis]:
-        """Ask about many files; an Analysis of each as it is done, which need not be the order of ``paths``.
+        """Ask about many files; yield an Analysis of each as it is done, which need not be the order of ``paths``.
 
-        A file that fails is an Analysis with failures, not an error. ``paths`` may be endless: only a few more are
-        taken than the engine works on at once. Leaving the loop early ends the engine; a later question starts it
-        again. ``progress`` shows a tqdm bar, in notebooks, too. With ``save``, of two files with one sidecar the
-        second is a failure.
+        A file that fails is an Analysis with failures, not an error. ``paths`` may be endless: only one more than the
+        engine has slots is taken at a time. Leaving the loop early closes the engine; a later question opens it again.
+        ``progress`` shows a tqdm bar, in notebooks, too. With ``save``, of two files with one sidecar the second is a
+        failure.
 
         Raises ConfigError for an unknown preset, ModelError and ToolMissingError before the first track.
         """
@@ -164,69 +162,55 @@ class MusicFlamingoGGUF:
 
         if isinstance(paths, (str, bytes)):
             raise ConfigError("analyze_many takes many paths", "give a list, or use analyze")
-        self._presets_for(None, prompt_type, None)  # a misspelt name is told before the model is loaded
-        captioner = self._open().saving(save)
+        self._presets_for(None, prompt_type, None)  # a misspelt name is an error before the model is loaded
+        captioner = self._open()
         total = len(paths) if isinstance(paths, (list, tuple, set, frozenset)) else None
-        sidecars: set[Path] = set()
+        owners = SidecarOwners()
 
         def ask(path: Path) -> Analysis:
             try:
-                return self._analyze(captioner, path, self._presets_for(path, prompt_type, None))
+                if save and path.name and (skipped := owners.claim(track_for(path))):
+                    return _failed(path, FailureKind.SKIPPED, skipped.reason, "")
+                return self._analyze(captioner, path, self._presets_for(path, prompt_type, None), save)
             except (MusicFlamingoError, OSError, ValueError) as error:
                 hint = error.hint if isinstance(error, MusicFlamingoError) else "check the path"
-                return _failed(path, "error", str(error), hint)
+                return _failed(path, FailureKind.OTHER, str(error), hint)
 
-        def submit(path: Path) -> Future[Analysis]:
-            if save and path.name:
-                sidecar = Path(os.path.realpath(track_for(path).sidecar))
-                if sidecar in sidecars:  # the later one would replace the captions of the first
-                    done: Future[Analysis] = Future()
-                    done.set_result(_failed(path, "skipped", f"{sidecar.name} is saved by a file before it", ""))
-                    return done
-                sidecars.add(sidecar)
-            return pool.submit(ask, path)
-
-        waiting = map(Path, paths)
-        lanes = captioner.engine.lanes
         with (
-            ThreadPoolExecutor(lanes + 1, thread_name_prefix="track") as pool,
+            WorkerPool(ask, captioner.engine.slots) as pool,
             tqdm(total=total, unit="track", disable=not progress) as bar,
         ):
-            working: set[Future[Analysis]] = set()
             try:
-                while True:
-                    # One more than lanes: its clip is prepared meanwhile.
-                    working |= {submit(path) for path in islice(waiting, lanes + 1 - len(working))}
-                    if not working:
-                        return
-                    done, working = wait(working, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        bar.update()
-                        yield future.result()
-            except BaseException:  # Ctrl-C, or nobody wants the rest: end what is in work
-                for future in working:
-                    future.cancel()
+                for analysis in pool.results(map(Path, paths)):
+                    bar.update()
+                    yield analysis
+            except BaseException:  # Ctrl-C, or the caller left the loop: end what is in progress
                 self.close()
                 raise
 
-    def _analyze(self, captioner: Captioner, path: Path, presets: Sequence[Preset]) -> Analysis:
+    def _analyze(self, captioner: Captioner, path: Path, presets: Sequence[Preset], save: bool) -> Analysis:
         track = track_for(path)
         try:
             info = read_sidecar(track.sidecar)
         except SidecarError as error:
-            if captioner.policy.save:  # it could not be merged into
+            if save:  # it could not be merged into
                 return _failed(path, error.kind, str(error), error.hint)
             info = {}
-        outcome = captioner.caption(track, presets, info)
+        outcome = captioner.caption(track, presets, info, save=save)
         captions = {caption.preset: caption.text for caption in outcome.captions}
-        return Analysis(path, captions, outcome.failures, outcome.audio_seconds, outcome.seconds)
+        return Analysis(
+            path=path,
+            captions=captions,
+            failures=outcome.failures,
+            audio_seconds=outcome.audio_seconds,
+            seconds=outcome.seconds,
+        )
 
     def _open(self) -> Captioner:
         with self._opening:
             if self._captioner is None:
-                load = Load(_MANY, len(choose(self._known_presets(None), [])), _MANY)
-                opened = open_captioner(self.settings, False, lambda text: warnings.warn(text, stacklevel=2), load)
-                self._captioner = self._stack.enter_context(opened)
+                workload = Workload(_MANY, len(choose(self._known_presets(None), [])), at_once=_MANY)
+                self._captioner = self._stack.enter_context(open_captioner(self.settings, workload))
             return self._captioner
 
     def _known_presets(self, path: Path | None) -> dict[str, Preset]:
@@ -238,8 +222,9 @@ class MusicFlamingoGGUF:
             return choose(self._known_presets(path), names)
         if prompt_type is not None:
             raise ConfigError("prompt and prompt_type exclude each other", "leave one of them out")
-        return [validate(Preset(_QUESTION, prompt, min_words=1), Path("--ask"))]
+        return [free_question(prompt, _QUESTION)]
 
 
-def _failed(path: Path, kind: str, reason: str, hint: str) -> Analysis:
-    return Analysis(path, {}, (Failure("", kind, reason, hint),), 0.0, 0.0)
+def _failed(path: Path, kind: FailureKind, reason: str, hint: str) -> Analysis:
+    failure = Failure(preset="", kind=kind, reason=reason, hint=hint)
+    return Analysis(path=path, captions={}, failures=(failure,), audio_seconds=0.0, seconds=0.0)

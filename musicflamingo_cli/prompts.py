@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import ConfigError, PromptError, nearest
+from musicflamingo_cli.errors import ConfigError, PromptError, suggestion
+from musicflamingo_cli.paths import built_in_prompts, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.types import Prompt
 
@@ -18,7 +19,7 @@ VARIABLES = ("metadata", "title", "artist", "album", "year", "genre", "bpm", "ke
 RESERVED_NAMES = ("model", "provenance", "approved")  # their sidecar keys mean something else
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+_FIELDS: dict[str, type] = {
     "prompt": str,
     "max_tokens": int,
     "default": bool,
@@ -26,6 +27,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "min_words": int,
     "lines": bool,
 }
+_TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false"}
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -46,12 +48,12 @@ class Preset:
 
     @property
     def template_hash(self) -> str:
-        """Names the question: it changes with the text, the system prompt or the token limit."""
+        """Identifies the question: it changes with the text, the system prompt and the token limit."""
         asked = "\0".join((self.prompt, self.system, str(self.max_tokens)))
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def render(self, values: Mapping[str, str]) -> Prompt:
-        """The prompt for one track. Raises PromptError when nothing of it is left."""
+        """Return the prompt for one track. Raises PromptError when nothing of it is left."""
         text = fill(self.prompt, values)
         if not text:
             needed = ", ".join(dict.fromkeys(_VARIABLE.findall(self.prompt)))
@@ -59,40 +61,57 @@ class Preset:
                 f"the prompt {self.name} needs {needed}, which this track lacks",
                 f"tag the track, or put that part in [[double brackets]]: musicflamingo prompts show {self.name}",
             )
-        return Prompt(self.name, text, self.max_tokens, self.system, self.min_words, self.lines, self.template_hash)
+        return Prompt(
+            preset=self.name,
+            text=text,
+            max_tokens=self.max_tokens,
+            system=self.system,
+            min_words=self.min_words,
+            lines=self.lines,
+            template_hash=self.template_hash,
+        )
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Fill in variables; a bracketed part or a sentence that lacks one goes, and leaves no hole.
+    """Fill in variables; drop each sentence or [[bracketed part]] that has a variable without a value.
 
     >>> fill("A song[[ by {artist}]]. It is in {key}. Describe it.", {"artist": "Nina"})
     'A song by Nina. Describe it.'
     """
     known = {name: _one_line(value) for name, value in values.items() if value and value.strip()}
-    known.setdefault("metadata", "")  # a sentence by itself: without it nothing around it is lost
+    known.setdefault("metadata", "")  # a sentence by itself: without it nothing around it is dropped
 
     def missing(part: str) -> bool:
         return any(name not in known for name in _VARIABLE.findall(part))
 
     text = _OPTIONAL.sub(lambda match: "" if missing(match[1]) else match[1], template)
-    # Sentences are told apart before the values are in, since a value may hold a full stop of its own.
+    # Sentences are split before the values are filled in, since a value may hold a full stop of its own.
     kept = [sentence for sentence in _SENTENCE.split(text.strip()) if not missing(sentence)]
     filled = (_VARIABLE.sub(lambda match: known[match[1]], sentence) for sentence in kept)
     return " ".join(" ".join(filled).split())
 
 
 def _one_line(value: str) -> str:
-    """A tag as prompt text: short, on one line, without what would act as a template or move the audio."""
+    """A tag as prompt text: short, on one line, without anything that acts as a template or moves the audio."""
     value = value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be passed on
     value = "".join(character if character.isprintable() else " " for character in value)
     return " ".join(TEMPLATE_TOKEN.sub(" ", value).replace("<__", " ").split())[:200].strip()
 
 
-# -- reading ------------------------------------------------------------------------------------------
+# -- files --------------------------------------------------------------------------------------------
+
+
+def prompts_files(dataset: Path | None, explicit: Path | None) -> list[Path]:
+    """Return the prompts files in force, the weakest first: built in, the user's, the dataset's, ``explicit``."""
+    optional = [user_config_dir() / "prompts.yaml"]
+    if dataset is not None:
+        optional.append((dataset if dataset.is_dir() else dataset.parent) / DATASET_FILE)
+    found = [built_in_prompts(), *(file for file in optional if file.is_file())]
+    return [*found, explicit] if explicit else found
 
 
 def load_presets(files: Iterable[Path]) -> dict[str, Preset]:
-    """Presets from several files, later ones overriding earlier ones name by name."""
+    """Return the presets of several files, later ones overriding earlier ones name by name."""
     presets: dict[str, Preset] = {}
     for file in files:
         presets.update(read_presets(file))
@@ -100,27 +119,28 @@ def load_presets(files: Iterable[Path]) -> dict[str, Preset]:
 
 
 def read_presets(file: Path) -> dict[str, Preset]:
-    """The presets of one file. Raises ConfigError, which names the file, the place and the nearest right word."""
+    """Return the presets of one file. Raises ConfigError that names the file, the place and the nearest right word."""
     import yaml
 
+    hint = _edit_hint(file)
     try:
         data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_strict_loader())
     except FileNotFoundError as error:
         raise ConfigError(f"no prompts file at {file}", "make one with: musicflamingo prompts init") from error
     except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {error}", _check(file)) from error
+        raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
     if not isinstance(data, dict) or not data:
-        raise ConfigError(f"{file} must begin with `presets:`", _check(file))
+        raise ConfigError(f"{file} must begin with `presets:`", hint)
     for key in data:
-        _expect(key, ("presets",), file, "the top level")
+        _require_known(key, ("presets",), f"{file}: the top level", hint)
     presets = data["presets"]
     if not isinstance(presets, dict) or not presets:
-        raise ConfigError(f"{file}: `presets` must map names to prompts", _check(file))
+        raise ConfigError(f"{file}: `presets` must map names to prompts", hint)
     return {str(name): _read_preset(str(name), value, file) for name, value in presets.items()}
 
 
 def _strict_loader() -> Any:
-    """YAML's safe loader, but a key that stands twice is an error instead of a prompt lost in silence."""
+    """YAML's safe loader, but a duplicate key is an error instead of a prompt lost in silence."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -131,7 +151,7 @@ def _strict_loader() -> Any:
                     continue
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key!r} stands here twice", problem_mark=key_node.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
@@ -139,61 +159,62 @@ def _strict_loader() -> Any:
 
 
 def _read_preset(name: str, value: object, file: Path) -> Preset:
-    place = f"preset {name}"
-    fields = {"prompt": value} if isinstance(value, str) else value
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{file}: {place} must be a text, or a mapping with `prompt`", _check(file))
-    for key, entry in fields.items():
-        _expect(key, _FIELDS, file, place)
-        if not isinstance(entry, _FIELDS[key]) or (isinstance(entry, bool) and _FIELDS[key] is not bool):
-            raise ConfigError(f"{file}: {key} of {place} must be {_kind(_FIELDS[key])}, not {entry!r}", _check(file))
-    preset = Preset(name, **{"prompt": "", **fields}, origin=file)
-    return validate(preset, file)
+    place, hint = f"{file}: preset {name}", _edit_hint(file)
+    entries = {"prompt": value} if isinstance(value, str) else value
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{place} must be a text, or a mapping with `prompt`", hint)
+    for key, entry in entries.items():
+        _require_known(key, _FIELDS, place, hint)
+        expected = _FIELDS[key]
+        if not isinstance(entry, expected) or (isinstance(entry, bool) and expected is not bool):
+            raise ConfigError(f"{place}: {key} must be {_TYPE_NAMES[expected]}, not {entry!r}", hint)
+    return validate(Preset(name, **{"prompt": "", **entries}, origin=file), place, hint)
 
 
-def validate(preset: Preset, file: Path) -> Preset:
-    """The preset, if it can be asked. Raises ConfigError, which names ``file`` as the place to mend."""
-    place = f"{file}: preset {preset.name}"
+def validate(preset: Preset, place: str, hint: str) -> Preset:
+    """Return the preset if it can be asked; else raise ConfigError. ``place`` begins the message, ``hint`` ends it."""
     if not _NAME.fullmatch(preset.name) or preset.name in RESERVED_NAMES:
         allowed = f"lower-case letters, digits and _, but not {' or '.join(RESERVED_NAMES)}"
-        raise ConfigError(f"{place}: a preset's name holds {allowed}", _check(file))
+        raise ConfigError(f"{place}: a preset's name holds {allowed}", hint)
     if not preset.prompt.strip():
-        raise ConfigError(f"{place} has no prompt", _check(file))
+        raise ConfigError(f"{place} has no prompt", hint)
     if not 1 <= preset.max_tokens <= 4096 or preset.min_words < 1:
-        raise ConfigError(f"{place}: max_tokens must be 1 to 4096 and min_words at least 1", _check(file))
+        raise ConfigError(f"{place}: max_tokens must be 1 to 4096 and min_words at least 1", hint)
     if not all(c.isprintable() or c in "\n\t" for c in preset.prompt + preset.system):
-        raise ConfigError(f"{place} holds characters that cannot be shown", _check(file))
+        raise ConfigError(f"{place} holds control characters", hint)
     if TEMPLATE_TOKEN.search(preset.prompt + preset.system):
-        raise ConfigError(f"{place} holds a token of the chat template; the audio is placed for you", _check(file))
+        raise ConfigError(f"{place} holds a token of the chat template; the audio is added automatically", hint)
     for variable in _VARIABLE.findall(preset.prompt):
-        _expect(variable, VARIABLES, file, f"the variables of preset {preset.name}")
+        _require_known(variable, VARIABLES, f"{place}: the variables", hint)
     return preset
 
 
-def _expect(word: object, known: Iterable[str], file: Path, place: str) -> None:
+def free_question(text: str, name: str) -> Preset:
+    """Return a question of the user's own as a preset called ``name``. Raises ConfigError."""
+    return validate(Preset(name, text, min_words=1), f"the question {name!r}", "change the question and ask again")
+
+
+def _require_known(word: object, known: Iterable[str], place: str, hint: str) -> None:
     known = list(known)
     if word not in known:
-        raise ConfigError(f"{file}: {word!r} is not known in {place}{nearest(str(word), known)}", _check(file))
+        raise ConfigError(f"{place}: unknown name {word!r}{suggestion(str(word), known)}", hint)
 
 
-def _kind(expected: type | tuple[type, ...]) -> str:
-    return {str: "text", int: "a whole number", bool: "true or false"}[expected]  # type: ignore[index]
-
-
-def _check(file: Path) -> str:
-    if file.name == "--ask":  # a question from the command line, not a file
-        return "mend the question and ask again"
+def _edit_hint(file: Path) -> str:
     return f"edit it, then: musicflamingo prompts check '{file}'"
 
 
+# -- choosing -----------------------------------------------------------------------------------------
+
+
 def require_caption_name(name: str) -> None:
-    """Raises ConfigError where a preset's name is that of a sidecar key which is no caption."""
+    """Raise ConfigError where a preset's name is that of a sidecar key which holds no caption."""
     if name in RESERVED_NAMES:
-        raise ConfigError(f"--preset {name}: that key of a sidecar is no caption", "see: musicflamingo prompts list")
+        raise ConfigError(f"{name} is not a preset: that sidecar key is no caption", "see: musicflamingo prompts list")
 
 
 def choose(presets: Mapping[str, Preset], names: Sequence[str]) -> list[Preset]:
-    """The named presets in the order given, or the default ones. Raises ConfigError for an unknown name."""
+    """Return the named presets in the order given, or the default ones. Raises ConfigError for an unknown name."""
     if not names:
         if not (chosen := [preset for preset in presets.values() if preset.default]):
             raise ConfigError(
@@ -202,5 +223,5 @@ def choose(presets: Mapping[str, Preset], names: Sequence[str]) -> list[Preset]:
         return chosen
     for name in names:
         if name not in presets:
-            raise ConfigError(f"no preset {name!r}{nearest(name, presets)}", "see: musicflamingo prompts list")
+            raise ConfigError(f"no preset {name!r}{suggestion(name, presets)}", "see: musicflamingo prompts list")
     return [presets[name] for name in dict.fromkeys(names)]

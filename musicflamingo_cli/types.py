@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-INTERRUPTED = "interrupted"  # the kind of failure that says nothing about a track
+from musicflamingo_cli.errors import FailureKind, TrackError
+
 KEY_PREFIX = "music_flamingo_"  # the only keys of a sidecar that are ours
 
-# What the model's encoder hears (whisper's): 16 kHz mono in windows of 30 s, 750 tokens each.
+# What the model's encoder takes (whisper's): 16 kHz mono in windows of 30 s, 750 tokens each.
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_SECONDS = 30
 WINDOW_SAMPLES = SAMPLE_RATE * WINDOW_SECONDS  # 480 000
 TOKENS_PER_WINDOW = 750  # 25 a second
+MAX_SECONDS = 1200.0  # 20 minutes: the longest audio that Music Flamingo was trained on
+MIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +28,38 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An audio file that is not captioned, and why. ``failed`` where somebody should look at it."""
+    """An audio file that is not captioned, and the reason. ``failed``: somebody should look at it."""
 
     path: Path
     reason: str
     failed: bool = False
-    kind: str = "skipped"
+    kind: FailureKind = FailureKind.SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Which part of a track the model gets: after ``start`` s, ``fraction`` of the rest, at most ``max_seconds``."""
+
+    start: float = 0.0
+    fraction: float = 1.0
+    max_seconds: float = MAX_SECONDS
+
+    def samples(self, source_seconds: float | None) -> tuple[int, int]:
+        """Return how many 16 kHz samples to skip first, and how many to keep at most.
+
+        ``source_seconds`` is the track's length; one that is not known counts as very long.
+        """
+        left = max(0.0, source_seconds - self.start) if source_seconds else self.max_seconds / self.fraction
+        seconds = min(self.max_seconds, left * self.fraction if self.fraction < 1 else self.max_seconds)
+        return int(self.start * SAMPLE_RATE), int(seconds * SAMPLE_RATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What an engine hears: a mono 16 kHz WAV file of ours.
+    """What an engine gets: a temporary mono 16 kHz WAV file.
 
-    ``samples`` counts 16 kHz samples; ``source_seconds`` is the length of the whole track, or None where
-    that is not known because reading stopped at the limit. ``start``: where in the track it begins, in seconds.
+    ``samples`` counts 16 kHz samples. ``source_seconds`` is the length of the whole track, None where it is not known
+    because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds.
     """
 
     path: Path
@@ -49,6 +70,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
+        """The clip's length in seconds."""
         return self.samples / SAMPLE_RATE
 
     @property
@@ -59,14 +81,14 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question with its variables filled in. ``template_hash`` names the text before they were."""
+    """A question with its variables filled in. ``template_hash`` identifies the text before they were."""
 
     preset: str
     text: str
     max_tokens: int
     system: str = ""
     min_words: int = 3
-    lines: bool = False  # an answer in lines (lyrics), whose repetition is no loop
+    lines: bool = False  # an answer in lines (lyrics), where repetition is no fault
     template_hash: str = ""
 
 
@@ -75,15 +97,15 @@ _RETRY_REPEAT_PENALTY = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn; names and meanings are llama.cpp's."""
+    """How answers are sampled; names and meanings are llama.cpp's."""
 
     temperature: float = 0.7
     top_p: float = 0.9
     repeat_penalty: float = 1.05  # 1 to 2 % of answers loop without one
     seed: int = 42
 
-    def again(self, attempt: int) -> Sampling:
-        """How a refused answer is asked for the ``attempt``-th time again (0: not yet).
+    def for_retry(self, attempt: int) -> Sampling:
+        """Return the sampling of the ``attempt``-th retry of a refused answer (0: the first try).
 
         Another seed cures most loops, a higher penalty those at temperature 0, where a seed changes nothing.
         """
@@ -93,24 +115,25 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What an engine is opened for. ``at_once``: no more tracks than that will be asked about together."""
+class Workload:
+    """What an engine is opened for: how many tracks, how many prompts each, how many tracks at once at most."""
 
     tracks: int
-    prompts: int  # about each
+    prompts: int
     at_once: int = 1
 
     @property
     def is_single(self) -> bool:
+        """Whether it is one prompt about one track, where nothing can be shared."""
         return self.tracks == 1 and self.prompts == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to one prompt.
+    """The model's answer to one prompt.
 
-    ``hit_limit``: it stopped because of ``max_tokens``, not because it was done. ``audio_tokens`` is what
-    the engine's own log says was heard, None where it does not say.
+    ``hit_limit``: it ended at ``max_tokens``, not by itself. ``audio_tokens``: how many the engine says that it
+    decoded, None where it does not say.
     """
 
     prompt: Prompt
@@ -132,20 +155,39 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No caption for a preset (or, where ``preset`` is empty, for the whole track): why, and what to do."""
+    """Why there is no caption for a preset (or, where ``preset`` is empty, for the whole track), and what to do."""
 
     preset: str
-    kind: str
+    kind: FailureKind
     reason: str
     hint: str = ""
 
+    @classmethod
+    def for_track(cls, error: TrackError) -> Failure:
+        """Return the failure of a whole track."""
+        return cls.for_preset("", error)
 
-COMPLETE = "complete"  # why a track was skipped that has all its captions
+    @classmethod
+    def for_preset(cls, preset: str, error: TrackError) -> Failure:
+        """Return the failure of one preset."""
+        return cls(preset=preset, kind=error.kind, reason=str(error), hint=error.hint)
+
+    def line(self, audio: Path) -> str:
+        """Return one line for a person: file, preset, reason, hint.
+
+        Bytes of the name that are not UTF-8 are replaced, so that any log handler can write the line.
+        """
+        preset = f" [{self.preset}]" if self.preset else ""
+        line = f"{audio}{preset}: {self.reason}" + (f" - {self.hint}" if self.hint else "")
+        return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+COMPLETE = "complete"  # why a track with all its captions is skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a track. ``saved``: its captions are in the sidecar on disk."""
+    """The result for one track. ``saved``: its captions are in the sidecar on disk."""
 
     track: Track
     captions: tuple[Caption, ...] = ()
@@ -158,8 +200,8 @@ class Outcome:
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether nothing else is wrong with it than that the run was stopped."""
-        return bool(self.failures) and all(failure.kind == INTERRUPTED for failure in self.failures)
+        """Whether the only thing wrong with it is that the run was stopped."""
+        return bool(self.failures) and all(failure.kind == FailureKind.INTERRUPTED for failure in self.failures)
 
 
 @dataclass(slots=True)
@@ -170,7 +212,7 @@ class Summary:
     complete: int = 0
     failed: int = 0
     skipped: int = 0
-    interrupted: int = 0  # in work when the run was; what was answered is saved
+    interrupted: int = 0  # in progress when the run was interrupted; finished answers are saved
     audio_seconds: float = 0.0
     failures: list[tuple[Path, Failure]] = field(default_factory=list)
     failures_unlisted: int = 0

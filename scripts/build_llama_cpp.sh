@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds llama-mtmd-cli, llama-server and llama-quantize of llama.cpp into the user's cache, for the GPU that is
-# there, and runs what it built on a small quantised model before it says done. Needs no root.
+# there, and runs what it built on a small quantised model before it reports success. Needs no root.
 set -euo pipefail
 
 readonly PINNED_REF=b11434 # the release that the tests run against
@@ -93,7 +93,7 @@ if [ "$backend" = auto ]; then
   missing=$(missing_for_gpu)
   [ -z "$missing" ] || [ "$backend" != cpu ] || say "note: $missing"
 fi
-# The card's own architecture: quicker to compile than all of them, and what HIP needs to be told.
+# The card's own architecture: faster to compile than all of them, and HIP requires it.
 targets=${gpu_targets:-$(detect_targets "$backend")}
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}
@@ -224,7 +224,7 @@ fetch_source() {
 }
 
 # llama-mtmd-cli prints its answer through a logging thread and, unlike llama-server, ends without waiting for it:
-# seen on b11434, a loaded machine loses the answer's last words, with exit code 0 (upstream issue 22142). One line
+# seen on b11434, a loaded machine loses the end of the answer, with exit code 0 (upstream issue 22142). One line
 # makes it wait. A source folder of the user's own is left as it is; the product then asks again what was cut.
 flush_before_exit() {
   local file=$work/llama.cpp/tools/mtmd/mtmd-cli.cpp
@@ -232,7 +232,7 @@ flush_before_exit() {
   if grep -q common_log_flush "$file"; then return 0; fi
   sed 's/^    common_init();$/&\n    atexit([]() { common_log_flush(common_log_main()); });/' "$file" >"$file.new"
   mv "$file.new" "$file"
-  grep -q common_log_flush "$file" || say "note: this release's llama-mtmd-cli is built without our fix for lost output"
+  grep -q common_log_flush "$file" || say "note: this release's llama-mtmd-cli is built without the fix for lost output"
 }
 
 # -- build -----------------------------------------------------------------------------------------------------
@@ -245,14 +245,14 @@ compile() {
   say "configuring for $backend (log: $log)"
   env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 || {
     ! grep -q 'CUDA::cublas' "$log" || die "this CUDA toolkit has no cuBLAS" "$(install_line cuda)"
-    die "cmake could not configure the build" "its last words: $(tail -n 3 "$log" | tr '\n' ' ')"
+    die "cmake could not configure the build" "its log ends with: $(tail -n 3 "$log" | tr '\n' ' ')"
   }
   say "compiling with $jobs jobs; minutes on many cores, ten on two"
   cmake --build "$work/build" --config Release --parallel "$jobs" --target "${TARGETS[@]}" >>"$log" 2>&1 9>&- &
   compiler=$!
   trap 'stop_compiler; exit 130' INT TERM HUP
   show_progress "$compiler"
-  wait "$compiler" || die "the compiler failed" "its last words are in $log; less memory is needed with: --jobs 1"
+  wait "$compiler" || die "the compiler failed" "see the end of $log; less memory is needed with: --jobs 1"
 }
 
 stop_compiler() { # a background job ignores Ctrl-C; end it with all that it started

@@ -72,7 +72,7 @@ describe_backend() { # backend
   esac | paste -sd ' ' - | sed 's/^ *//;s/ *$//'
 }
 
-# A GPU that nothing can be built for yet: says what is missing. Nothing where all is well.
+# A GPU that nothing can be built for yet: says what is missing. Empty where there is none.
 missing_for_gpu() {
   if [ -n "$(nvidia_cards)" ] && [ -z "$(find_nvcc)" ]; then
     echo "an NVIDIA GPU is here, but not CUDA's compiler: $(install_line cuda), then: musicflamingo build --force"

@@ -13,7 +13,7 @@ from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedToken
 
 from musicflamingo_cli import Analysis
 from musicflamingo_cli.audio.clip import write_clip
-from musicflamingo_cli.config import built_in_prompts
+from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import read_presets
 from musicflamingo_cli.text.cleaning import judge
 from musicflamingo_cli.types import SAMPLE_RATE

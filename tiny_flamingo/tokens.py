@@ -29,7 +29,7 @@ TEMPLATE = (
 
 def prompts() -> dict[str, list[str]]:
     """For each kind of answer, every question that asks for it: the product's presets and plain ones."""
-    from musicflamingo_cli.config import built_in_prompts
+    from musicflamingo_cli.paths import built_in_prompts
     from musicflamingo_cli.prompts import read_presets
 
     shipped = {name: preset.prompt for name, preset in read_presets(built_in_prompts()).items()}

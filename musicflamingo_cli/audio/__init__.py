@@ -1,1 +1,1 @@
-"""Audio files: decoding, the clip that a model hears, tags and thumbnails."""
+"""Audio files: decoding, the clip that the model gets, tags and thumbnails."""

@@ -1,8 +1,9 @@
-"""Any audio file to the one thing that the model hears: a mono 16 kHz clip. Read in blocks, never whole."""
+"""Convert any audio file into what the model takes: a mono 16 kHz clip. Files are read in blocks, never whole."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from musicflamingo_cli.audio.decoding import open_source
 from musicflamingo_cli.errors import NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.system.disk import free_bytes
 from musicflamingo_cli.system.temporary import folder_prefix
-from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Clip
+from musicflamingo_cli.types import MIN_SECONDS, SAMPLE_RATE, WINDOW_SAMPLES, Clip, Excerpt
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
     import numpy as np
@@ -21,54 +22,37 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 
     Samples = NDArray[np.float32]
 
-MAX_SECONDS = 1200.0  # 20 minutes: what Music Flamingo was trained to hear
-MIN_SECONDS = 0.5
 _BYTES_PER_SAMPLE = 4  # float32
-_SPARE = 16 << 20  # bytes
-_SILENCE = 2 / 32768  # peak to peak: dither in the lowest bit of 16 is no sound
+_RESERVE = 16 << 20  # bytes that stay free on the temporary disk
+_SILENCE = 2 / 32768  # peak to peak, full scale is 2: dither in the lowest of 16 bits counts as silence
 # llama.cpp pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs one
 # more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it.
 _WINDOW_MARGIN = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Which part of a track is heard: from ``start`` s on, ``fraction`` of what follows, at most ``max_seconds``."""
-
-    start: float = 0.0
-    fraction: float = 1.0
-    max_seconds: float = MAX_SECONDS
-
-    def samples(self, source_seconds: float | None) -> tuple[int, int]:
-        """16 kHz samples to leave out first, and to keep at most. A length that is not known counts as very long."""
-        left = max(0.0, source_seconds - self.start) if source_seconds else self.max_seconds / self.fraction
-        seconds = min(self.max_seconds, left * self.fraction if self.fraction < 1 else self.max_seconds)
-        return int(self.start * SAMPLE_RATE), int(seconds * SAMPLE_RATE)
-
-
 @contextlib.contextmanager
-def prepared(audio: Path, part: Part | None = None) -> Iterator[Clip]:
-    """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder that is gone afterwards.
+def prepared(audio: Path, excerpt: Excerpt | None = None) -> Iterator[Clip]:
+    """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder, which is removed afterwards.
 
-    Channels are averaged, NaN and infinite samples are zeros, peaks beyond full scale are clipped, and at
-    most what ``part`` says is kept. Raises AudioError (SilentError, TooShortError) with a sentence.
+    Channels are averaged, NaN and infinite samples become zeros, peaks beyond full scale are clipped, and only
+    ``excerpt`` is kept (default: the first MAX_SECONDS). Raises AudioError, SilentError, TooShortError, NoRoomError.
     """
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder:
-        yield write_clip(audio, Path(folder) / "clip.wav", part)
+        yield write_clip(audio, Path(folder) / "clip.wav", excerpt)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A track's length and sample rate, as its header says."""
+    """A track's length in seconds and its sample rate in Hz, from its header."""
 
     seconds: float
-    rate: int  # Hz
+    rate: int
 
 
 def measure(audio: Path) -> Measure:
-    """Length and sample rate of an audio file; it is decoded only where its header names no length.
+    """Return length and sample rate of an audio file; it is decoded only where its header holds no length.
 
-    Raises AudioError where nothing reads it.
+    Raises AudioError where it cannot be read.
     """
     with open_source(audio) as source:
         seconds = source.seconds
@@ -77,57 +61,87 @@ def measure(audio: Path) -> Measure:
         return Measure(seconds, source.rate)
 
 
-def write_clip(audio: Path, target: Path, part: Part | None = None) -> Clip:
-    """Write the clip that ``prepared`` yields to ``target``. The same errors."""
-    import numpy as np
-    import soundfile
+def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None) -> Clip:
+    """Write the clip of ``prepared`` to the file ``target`` and return it. Raises the same errors."""
     import soxr
 
-    part = part or Part()
-    low, high, written, cut = np.inf, -np.inf, 0, False
+    excerpt = excerpt or Excerpt()
     with open_source(audio) as source:
-        skip, limit = part.samples(source.seconds)
-        _require_room(target.parent, min(limit, int((source.seconds or part.max_seconds) * SAMPLE_RATE)))
+        skip, limit = excerpt.samples(source.seconds)
+        _require_space(target.parent, min(limit, int((source.seconds or excerpt.max_seconds) * SAMPLE_RATE)))
         resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, subtype="FLOAT") as clip:
-            for block in _resampled(source.blocks, resampler):
-                skipped = min(skip, len(block))
-                skip, block = skip - skipped, block[skipped:]
-                room = limit - written
-                cut = len(block) > room
-                block = block[:room]
-                if len(block):
-                    low, high = min(low, float(block.min())), max(high, float(block.max()))
-                    clip.write(block)
-                    written += len(block)
-                if cut:
-                    break
-    if written < MIN_SECONDS * SAMPLE_RATE:
+        written = _write_samples(target, _resampled(source.blocks, resampler), skip, limit)
+    _require_sound(written, audio)
+    samples, was_cut = written.samples, written.was_cut
+    source_seconds = source.seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
+    if source.seconds is None and excerpt.fraction < 1 and not was_cut:  # the length is known only now
+        samples, was_cut = _shorten(target, max(1, int(samples * excerpt.fraction))), True
+    return Clip(
+        path=target,
+        samples=_without_silent_window(target, samples),
+        source_seconds=source_seconds,
+        was_cut=was_cut or excerpt.start > 0,
+        start=excerpt.start,
+    )
+
+
+@dataclass(slots=True)
+class _Written:
+    """What was written to a clip: ``low`` and ``high`` are its extreme samples."""
+
+    samples: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    was_cut: bool = False
+
+
+def _write_samples(target: Path, blocks: Iterator[Samples], skip: int, limit: int) -> _Written:
+    """Write a WAV file of the blocks, without the first ``skip`` samples and with at most ``limit``."""
+    import soundfile
+
+    written = _Written()
+    with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, subtype="FLOAT") as clip:
+        for block in blocks:
+            skipped = min(skip, len(block))
+            skip, block = skip - skipped, block[skipped:]
+            left = limit - written.samples
+            written.was_cut = len(block) > left
+            block = block[:left]
+            if len(block):
+                written.low = min(written.low, float(block.min()))
+                written.high = max(written.high, float(block.max()))
+                clip.write(block)
+                written.samples += len(block)
+            if written.was_cut:
+                break
+    return written
+
+
+def _require_sound(written: _Written, audio: Path) -> None:
+    """Raise TooShortError or SilentError where a clip cannot be captioned."""
+    if written.samples < MIN_SECONDS * SAMPLE_RATE:
         raise TooShortError(
-            f"too short: {written / SAMPLE_RATE:.2f} s of audio in {audio.name}",
-            f"give at least {MIN_SECONDS} s of audio, or exclude the file",
+            f"too short: {written.samples / SAMPLE_RATE:.2f} s of audio in {audio.name}",
+            f"use a file of at least {MIN_SECONDS} s, or exclude it",
         )
-    if high - low <= _SILENCE:
-        raise SilentError(f"no sound in {audio.name}", "exclude it: it is silent, or its channels cancel out in mono")
-    whole = source.seconds if cut else part.start + written / SAMPLE_RATE
-    if source.seconds is None and part.fraction < 1 and not cut:  # only now is the length known
-        written, cut = _shorten(target, max(1, int(written * part.fraction))), True
-    samples = _without_silent_window(target, written)
-    return Clip(target, samples, whole, cut or part.start > 0, part.start)
+    if written.high - written.low <= _SILENCE:
+        raise SilentError(
+            f"no sound in {audio.name}", "exclude the file: it is silent, or its channels cancel out in mono"
+        )
 
 
-def _require_room(folder: Path, samples: int) -> None:
-    """Raises NoRoomError before a clip is written that the disk cannot hold: others need its last megabytes, too."""
-    needed, free = samples * _BYTES_PER_SAMPLE + _SPARE, free_bytes(folder)
+def _require_space(folder: Path, samples: int) -> None:
+    """Raise NoRoomError where the disk cannot hold the clip and a reserve for other programs."""
+    needed, free = samples * _BYTES_PER_SAMPLE + _RESERVE, free_bytes(folder)
     if needed > free:
         raise NoRoomError(
-            f"{needed >> 20} MiB are needed for a clip in {folder.parent}, {free >> 20} MiB are free",
-            "make room there, or name another folder: TMPDIR=/path musicflamingo ...",
+            f"a clip needs {needed >> 20} MiB in {folder.parent}, and {free >> 20} MiB are free",
+            "free some space there, or use another folder: TMPDIR=/path musicflamingo ...",
         )
 
 
 def _without_silent_window(clip: Path, samples: int) -> int:
-    """Shorten the clip by at most 45 ms where its length would cost a window of silence; return its samples."""
+    """Shorten the clip by at most 50 ms where its length would cost a silent window; return its length in samples."""
     excess = (samples + _WINDOW_MARGIN) % WINDOW_SAMPLES
     if samples < WINDOW_SAMPLES - _WINDOW_MARGIN or excess > 2 * _WINDOW_MARGIN or excess == 0:
         return samples
@@ -135,6 +149,7 @@ def _without_silent_window(clip: Path, samples: int) -> int:
 
 
 def _shorten(clip: Path, samples: int) -> int:
+    """Cut a WAV file to ``samples`` samples and return that number."""
     import soundfile
 
     with soundfile.SoundFile(clip, "r+") as file:
@@ -143,10 +158,10 @@ def _shorten(clip: Path, samples: int) -> int:
 
 
 def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples]:
-    """Blocks at 16 kHz, made fit: no NaN or infinity, within full scale."""
+    """Yield the blocks at 16 kHz, without NaN or infinity and within full scale."""
     import numpy as np
 
     for block in blocks:
-        fit = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
-        yield resampler.resample_chunk(fit)  # type: ignore[attr-defined]
+        valid = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
+        yield resampler.resample_chunk(valid)  # type: ignore[attr-defined]
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Audio files decoded in blocks, by libsndfile or FFmpeg; what breaks off is an error, not a short track."""
+"""Decode audio files in blocks, by libsndfile or FFmpeg. A truncated file is an error, not a short track."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 
 BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _TOLERATED_PACKETS = 3
-_UNKNOWN_FRAMES = 1 << 48  # libsndfile tells 2^63 - 1 for a FLAC without a length
+_UNKNOWN_FRAMES = 1 << 48  # libsndfile reports 2^63 - 1 for a FLAC without a length
 _DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
-_UNKNOWN_BYTES = 0x7F000000  # written to a pipe: this, 2^31 - 1 or 2^32 - 1, or nearly, stands for "until the end"
-_XING = re.compile(rb"(?:Xing|Info)\0\0\0([\x00-\x0f])(.{4})", re.DOTALL)  # flags, and the frames if the lowest is set
+# Sizes from here on (this one, 2^31 - 1, 2^32 - 1, or slightly less) mean "until the end", in files written to a pipe.
+_UNKNOWN_BYTES = 0x7F000000
+_XING = re.compile(
+    rb"(?:Xing|Info)\0\0\0([\x00-\x0f])(.{4})", re.DOTALL
+)  # flags, and the number of frames if the lowest flag is set
 _EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
-_MATROSKA_HEAD = 1 << 16  # bytes: its Info comes before the music
-_MP3_FRAME = 2881  # bytes, at most (320 kbit/s at 32 kHz, and its padding; less at other rates of MPEG 1)
-# libsndfile's MPEG decoder writes its complaints straight to the terminal; FFmpeg's keeps them to itself.
+_MATROSKA_HEAD = 1 << 16  # bytes: its Info element comes before the audio
+_MP3_FRAME = 2881  # bytes at most: 320 kbit/s at 32 kHz, with padding
+# libsndfile's MPEG decoder prints warnings directly to the terminal; FFmpeg's can be silenced.
 NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A decoded stream: blocks of mono float32 samples at ``rate`` Hz, and its length where declared."""
+    """A decoded stream: blocks of mono float32 samples at ``rate`` Hz; ``seconds`` is its declared length, or None."""
 
     rate: int
     blocks: Iterator[Samples]
@@ -43,15 +46,15 @@ class Source:
 
 @contextlib.contextmanager
 def open_source(audio: Path) -> Iterator[Source]:
-    """Open with libsndfile, else with FFmpeg's libraries; what neither reads is an AudioError."""
+    """Open an audio file with libsndfile, else with FFmpeg's libraries. Raises AudioError, also while decoding."""
     _require_readable(audio)
     import soundfile
 
     file = None
     if audio.suffix.lower() not in NOISY_IN_SNDFILE:
         with contextlib.suppress(soundfile.SoundFileError):
-            file = soundfile.SoundFile(os.fsencode(audio))  # as bytes: a name need not be UTF-8
-    if file is not None and not 0 < file.frames < _UNKNOWN_FRAMES:  # written to a pipe: its header has no length
+            file = soundfile.SoundFile(os.fsencode(audio))  # as bytes, since the name may not be UTF-8
+    if file is not None and not 0 < file.frames < _UNKNOWN_FRAMES:  # written to a pipe, so its header has no length
         file.close()
         file = None
     if file is None:
@@ -64,8 +67,9 @@ def open_source(audio: Path) -> Iterator[Source]:
 
 
 def _require_readable(audio: Path) -> None:
-    if audio.exists() and not audio.is_file():  # a pipe would keep us waiting for ever
-        raise AudioError(f"{audio.name} is not a regular file", "give a file, or exclude it")
+    """Raise AudioError for what is not a regular, readable file with content."""
+    if audio.exists() and not audio.is_file():  # reading a pipe would block forever
+        raise AudioError(f"{audio.name} is not a regular file", "choose a file, or exclude it")
     try:
         with audio.open("rb") as probe:
             is_empty = not probe.read(1)
@@ -78,25 +82,26 @@ def _require_readable(audio: Path) -> None:
 
 
 def _require_declared(file: object, audio: Path) -> None:
-    """Raise AudioError for a WAV, AIFF or AU that is shorter than its header says: libsndfile notes it and goes on."""
+    """Raise AudioError for a WAV, AIFF or AU file shorter than its header says, which libsndfile only logs."""
     import soundfile
 
     assert isinstance(file, soundfile.SoundFile)
     note = _DECLARED_BYTES.search(file.extra_info)
-    declared, there = map(int, note.groups()) if note else (0, 0)
-    if not there < declared < _UNKNOWN_BYTES:
+    declared, actual = map(int, note.groups()) if note else (0, 0)
+    if not actual < declared < _UNKNOWN_BYTES:
         return
     seconds = file.frames / file.samplerate
-    if _falls_short(seconds, seconds * declared / max(there, 1)):
+    if _is_truncated(seconds, seconds * declared / max(actual, 1)):
         raise _damaged(audio, seconds)
 
 
-def _falls_short(seconds: float, declared: float) -> bool:
-    """Whether a file breaks off, rather than that its header is a little wrong."""
+def _is_truncated(seconds: float, declared: float) -> bool:
+    """Return whether a file is truncated; smaller differences (1 s or 2 %) count as an inexact header."""
     return seconds < declared - max(1.0, 0.02 * declared)
 
 
 def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
+    """Yield a file's blocks in mono. Raises AudioError where it ends early."""
     import soundfile
 
     assert isinstance(file, soundfile.SoundFile)
@@ -113,18 +118,18 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
 
 @contextlib.contextmanager
 def ffmpeg_stream(audio: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
-    """The file's container and its first audio stream, by FFmpeg's libraries. Raises AudioError."""
+    """Open a file with FFmpeg's libraries; yield its container and first audio stream. Raises AudioError."""
     import av
 
-    av.logging.set_level(av.logging.PANIC)  # its complaints would go to our terminal; the error says enough
-    with audio.open("rb") as file:  # not by its name, which need not be UTF-8
+    av.logging.set_level(av.logging.PANIC)  # its warnings would go to the terminal; the error says enough
+    with audio.open("rb") as file:  # not by name, since the name may not be UTF-8
         try:
             container = av.open(file, "r", metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise _not_audio(audio) from error
         with container:
             stream = next(iter(container.streams.audio), None)
-            # A codec that FFmpeg does not know has no context, and then PyAV has no rate to tell.
+            # A codec that FFmpeg does not know has no context, and PyAV then has no sample rate.
             if stream is None or stream.codec_context is None or not stream.rate:
                 raise _not_audio(audio)
             yield container, stream
@@ -143,7 +148,7 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
     import av
 
     rate = stream.rate
-    planes = av.AudioResampler(format="fltp", rate=rate)  # only the sample format changes here
+    planes = av.AudioResampler(format="fltp", rate=rate)  # changes only the sample format
     frames = packets = broken = 0
     ended, declared = 0.0, None
     try:
@@ -153,7 +158,7 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
                 declared = _declared_seconds(container, stream, audio, packet.pos)
             try:
                 decoded = packet.decode()
-            except av.InvalidDataError:  # a junk packet or two: players step over it, so do we
+            except av.InvalidDataError:  # one or two broken packets are skipped, as players do
                 broken += 1
                 if broken > _TOLERATED_PACKETS + packets // 50:
                     raise
@@ -168,14 +173,17 @@ def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStrea
         raise _damaged(audio, frames / rate) from error
     if not frames:
         raise _not_audio(audio)
-    if declared and _falls_short(max(ended, frames / rate), declared):
+    if declared and _is_truncated(max(ended, frames / rate), declared):
         raise _damaged(audio, frames / rate)
 
 
 def _declared_seconds(
     container: av.container.InputContainer, stream: av.AudioStream, audio: Path, first_packet: int | None
 ) -> float | None:
-    """How long the file's own header says that it is; None where FFmpeg could only reckon it, from a bit rate."""
+    """Return the length that the file's header declares; None where FFmpeg could only estimate it from a bit rate.
+
+    ``first_packet`` is the position of the first audio packet in bytes.
+    """
     import av
 
     kind = container.format.name
@@ -183,16 +191,16 @@ def _declared_seconds(
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     if kind == "mp3":
         return _frames_declared(audio, first_packet) * (1152 if stream.rate >= 32_000 else 576) / stream.rate
-    # It knows the longest of its streams only.
+    # Matroska declares the length of the longest stream only.
     if "matroska" in kind and len(container.streams) == 1 and _EBML_DURATION.search(_read(audio, 0, _MATROSKA_HEAD)):
         return container.duration / av.time_base if container.duration else None
     return None
 
 
 def _frames_declared(mp3: Path, first_packet: int | None) -> int:
-    """What LAME's tag says, in the frame before the first with music; 0 without one.
+    """Return the number of frames in LAME's tag, which is in the frame before the first audio frame; 0 without a tag.
 
-    FFmpeg keeps that frame to itself, and its count, too, where the file is larger than the tag says (a cover at the
+    FFmpeg does not return that frame, and drops its count where the file is larger than the tag says (a cover at the
     end, or two files in one).
     """
     if not first_packet:
@@ -203,6 +211,7 @@ def _frames_declared(mp3: Path, first_packet: int | None) -> int:
 
 
 def _read(path: Path, start: int, length: int) -> bytes:
+    """Return ``length`` bytes from ``start`` on."""
     with path.open("rb") as file:
         file.seek(start)
         return file.read(length)
@@ -217,5 +226,5 @@ def _not_audio(audio: Path) -> AudioError:
 
 def _damaged(audio: Path, seconds: float) -> AudioError:
     return AudioError(
-        f"{audio.name} is damaged: it breaks off after {seconds:.1f} s", "copy it again from its source, or exclude it"
+        f"{audio.name} is damaged: the audio ends after {seconds:.1f} s", "copy it again from its source, or exclude it"
     )

@@ -1,4 +1,4 @@
-"""What is known of a track besides its sound: its tags (mutagen) and the keys of its own sidecar."""
+"""Metadata of a track: the tags of its file (mutagen) and keys of its sidecar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The first key that has a value wins; the sidecar's curated values come before the file's own tags.
+# The first key that has a value wins; the sidecar's curated values take precedence over the file's tags.
 _SIDECAR_KEYS = {
     "title": ("title", "track_metadata_title"),
     "artist": ("artists", "artist", "track_metadata_artist"),
@@ -18,7 +18,7 @@ _SIDECAR_KEYS = {
     "key": ("key", "musical_key"),
     "label": ("label", "track_metadata_label"),
 }
-# mutagen's "easy" names (EasyID3, Vorbis comments, EasyMP4); `organization` is where they keep the label.
+# mutagen's "easy" names (EasyID3, Vorbis comments, EasyMP4); `organization` holds the label.
 _TAG_KEYS = {
     "title": ("title",),
     "artist": ("artist", "albumartist"),
@@ -32,7 +32,10 @@ _TAG_KEYS = {
 
 
 def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[str, str]:
-    """Prompt variables of a track as text, without those that are not known. ``seconds`` is its length."""
+    """Return the prompt variables of a track as text; unknown ones are absent.
+
+    ``sidecar`` is the sidecar's data, ``seconds`` the track's length. Tags that cannot be read count as unknown.
+    """
     tags = _read_tags(audio)
     values: dict[str, str] = {}
     for name in _SIDECAR_KEYS:
@@ -45,6 +48,7 @@ def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[st
 
 
 def _metadata_sentence(values: Mapping[str, str]) -> str:
+    """Return the variable `metadata`: year, label and genre as a sentence; empty where all are unknown."""
     parts = []
     if "year" in values:
         parts.append(f"released in {values['year']}")
@@ -56,7 +60,7 @@ def _metadata_sentence(values: Mapping[str, str]) -> str:
 
 
 def _read_tags(audio: Path) -> Mapping[str, Any]:
-    """The file's tags by mutagen's easy names; an empty mapping where there are none or they are broken."""
+    """Return the file's tags by mutagen's easy names; an empty mapping where there are none or they are broken."""
     import mutagen
     from mutagen.easyid3 import EasyID3
 
@@ -65,33 +69,35 @@ def _read_tags(audio: Path) -> Mapping[str, Any]:
         file = mutagen.File(audio, easy=True)
         tags = file.tags if file is not None else None
         return _plain_id3(tags) if hasattr(tags, "getall") else dict(tags or {})
-    except Exception:  # mutagen lets struct and index errors of broken tags through; captions do not need tags
+    except Exception:  # mutagen raises struct and index errors for broken tags; captions do not need tags
         return {}
 
 
 def _plain_id3(frames: Any) -> Mapping[str, Any]:
-    """WAV and AIFF carry ID3 frames without mutagen's easy names."""
+    """Return ID3 frames by mutagen's easy names, which it does not provide for WAV and AIFF."""
     names = {"TIT2": "title", "TPE1": "artist", "TALB": "album", "TDRC": "date", "TCON": "genre", "TBPM": "bpm"}
     names |= {"TKEY": "initialkey", "TPUB": "publisher"}
     return {name: list(map(str, frames[frame].text)) for frame, name in names.items() if frame in frames}
 
 
 def _first(name: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    """The first of the keys that has a value fit to be told."""
-    return next(filter(None, (_tidy(name, _as_text(values.get(key))) for key in keys)), "")
+    """Return the first valid value among the keys as text; empty where there is none."""
+    return next(filter(None, (_valid(name, _as_text(values.get(key))) for key in keys)), "")
 
 
 def _as_text(value: Any) -> str:
+    """Return a text, number or list of these as text; empty for anything else."""
     if isinstance(value, (list, tuple)):
         return ", ".join(filter(None, map(_as_text, value)))
     if isinstance(value, bool) or value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e12 else ""  # NaN and infinity compare false: nothing to say
+        return f"{value:.6g}" if abs(value) < 1e12 else ""  # NaN and infinity compare false
     return str(value).strip() if isinstance(value, (str, int)) else ""
 
 
-def _tidy(name: str, text: str) -> str:
+def _valid(name: str, text: str) -> str:
+    """Return a year as four digits, a tempo as a whole number, other text as it is; empty where invalid."""
     if name == "year":
         return text[:4] if re.match(r"[12]\d{3}(?!\d)", text) else ""
     if name == "bpm":

@@ -1,4 +1,4 @@
-"""A spectrogram of a whole track from a few glimpses at it: seconds of music cost milliseconds."""
+"""A small spectrogram of a whole track, made from short excerpts of it, so that it takes milliseconds."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 COLUMNS, ROWS = 48, 24
 LEVELS = 16  # of loudness, half a byte each
-_SAMPLES = 2048  # of each glimpse: 46 ms at 44.1 kHz
-_LEAD_IN = 4096  # after a seek an MP3 decoder lacks the bits of the frames before, and is silent for a few
+_SAMPLES = 2048  # per excerpt: 46 ms at 44.1 kHz
+_LEAD_IN = 4096  # samples dropped after a seek: an MP3 decoder lacks data of earlier frames and outputs silence first
 _LOWEST, _HIGHEST = 50.0, 12_000.0  # Hz
-_RANGE_DB = 60.0  # from the loudest down to black
+_RANGE_DB = 60.0  # from the loudest level down to 0
 
 
 def thumbnail(audio: Path) -> bytes | None:
-    """COLUMNS × ROWS levels of 0 to 15, two a byte, column by column, the lowest frequency first.
+    """Return COLUMNS × ROWS levels of 0 to 15, two per byte, column by column, the lowest frequency first.
 
-    None where the audio cannot be read at places of choice.
+    Returns None where the audio cannot be read, or the file does not support seeking.
     """
     try:
-        return _packed(_levels(list(_glimpses(audio))))
-    except Exception:  # decoders raise what they like, and a report is no place to stop for a picture
+        return _packed(_levels(list(_excerpts(audio))))
+    except Exception:  # decoders raise many error types, and a report works without a picture
         return None
 
 
-def _glimpses(audio: Path) -> Iterator[tuple[Samples, int]]:
-    """Mono samples at COLUMNS places from beginning to end, and their rate."""
+def _excerpts(audio: Path) -> Iterator[tuple[Samples, int]]:
+    """Yield mono samples at COLUMNS positions from beginning to end, each with the sample rate in Hz."""
     import soundfile
 
     if audio.suffix.lower() not in NOISY_IN_SNDFILE:
@@ -51,12 +51,14 @@ def _glimpses(audio: Path) -> Iterator[tuple[Samples, int]]:
 
 
 def _from_sndfile(file: Any) -> Iterator[tuple[Samples, int]]:
+    """Yield the excerpts of an open soundfile.SoundFile."""
     for column in range(COLUMNS):
         file.seek(int(max(0, file.frames - _SAMPLES) * column / (COLUMNS - 1)))
         yield file.read(_SAMPLES, dtype="float32", always_2d=True).mean(axis=1), file.samplerate
 
 
 def _from_ffmpeg(audio: Path) -> Iterator[tuple[Samples, int]]:
+    """Yield the excerpts of a file that FFmpeg's libraries read."""
     import av
     import numpy as np
 
@@ -72,15 +74,15 @@ def _from_ffmpeg(audio: Path) -> Iterator[tuple[Samples, int]]:
             yield np.concatenate(pieces)[-_SAMPLES:], stream.rate
 
 
-def _levels(glimpses: list[tuple[Samples, int]]) -> NDArray[np.uint8]:
-    """(COLUMNS, ROWS) of 0 to 15: power in bands of equal musical width, against the loudest of the track."""
+def _levels(excerpts: list[tuple[Samples, int]]) -> NDArray[np.uint8]:
+    """Return levels of 0 to 15, shape (COLUMNS, ROWS): power in log-spaced bands, relative to the track's maximum."""
     import numpy as np
 
     whole = np.zeros((COLUMNS, _SAMPLES), np.float32)
-    for column, (samples, _) in enumerate(glimpses):
+    for column, (samples, _) in enumerate(excerpts):
         whole[column, : len(samples)] = samples
     spectra = np.abs(np.fft.rfft(np.nan_to_num(whole) * np.hanning(_SAMPLES), axis=1)) ** 2
-    edges = _band_edges(glimpses[0][1])
+    edges = _band_edges(excerpts[0][1])
     power = np.stack([spectra[:, low:high].mean(axis=1) for low, high in edges], axis=1)
     decibels = 10 * np.log10(power + 1e-12)
     scaled = (decibels - decibels.max() + _RANGE_DB) / _RANGE_DB
@@ -90,7 +92,7 @@ def _levels(glimpses: list[tuple[Samples, int]]) -> NDArray[np.uint8]:
 
 @functools.cache
 def _band_edges(rate: int) -> list[tuple[int, int]]:
-    """The first and one past the last FFT bin of each row; where bins are wider than bands, the nearest one."""
+    """Return the first and one past the last FFT bin of each row; the nearest bin where bins are wider than bands."""
     import numpy as np
 
     hertz = np.geomspace(_LOWEST, min(_HIGHEST, rate / 2), ROWS + 1)
@@ -99,5 +101,6 @@ def _band_edges(rate: int) -> list[tuple[int, int]]:
 
 
 def _packed(levels: NDArray[np.uint8]) -> bytes:
+    """Return two levels per byte, the first in the upper half."""
     flat = levels.reshape(-1)
     return bytes((flat[0::2] << 4) | flat[1::2])

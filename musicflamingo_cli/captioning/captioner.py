@@ -1,122 +1,141 @@
-"""One track: what is missing, ask for it, judge the answers, save what was accepted."""
+"""One track: ask for what is missing, judge the answers, save the accepted ones."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from musicflamingo_cli._version import __version__
 from musicflamingo_cli.audio import tags
-from musicflamingo_cli.audio.clip import Part, prepared
+from musicflamingo_cli.audio.clip import prepared
+from musicflamingo_cli.captioning.provenance import provenance
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
-from musicflamingo_cli.errors import EngineError, ModelError, PromptError, ToolMissingError, TrackError, kind_of
-from musicflamingo_cli.llamacpp import memory
-from musicflamingo_cli.models.resolve import ModelPair, resolve
+from musicflamingo_cli.errors import (
+    EngineError,
+    FailureKind,
+    ModelError,
+    PromptError,
+    ToolMissingError,
+    TrackError,
+    kind_of,
+)
+from musicflamingo_cli.models.resolve import ModelPair, resolve_model
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecars import merge as sidecar
-from musicflamingo_cli.sidecars.staleness import Maker, has_real
+from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption
+from musicflamingo_cli.sidecars.merge import merge_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
 from musicflamingo_cli.text.cleaning import judge
-from musicflamingo_cli.types import Answer, Caption, Clip, Failure, Load, Outcome, Prompt, Sampling, Track
+from musicflamingo_cli.types import (
+    Answer,
+    Caption,
+    Clip,
+    Excerpt,
+    Failure,
+    Outcome,
+    Prompt,
+    Sampling,
+    Track,
+    Workload,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How tracks are captioned. ``save``: merge into the sidecars; ``overwrite``: a toy's words over real ones, too."""
+    """How tracks are captioned. ``overwrite``: the tiny model's captions may replace a real model's, too."""
 
     sampling: Sampling = field(default_factory=Sampling)
     retries: int = Settings().retries
-    part: Part = field(default_factory=Part)  # of a track that is heard
-    save: bool = True
+    excerpt: Excerpt = field(default_factory=Excerpt)
     overwrite: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Captioner:
-    """A model behind an engine, and how it is to be used. Make one with ``open_captioner``."""
+    """A model behind an engine, and the policy for using it. Make one with ``open_captioner``.
 
-    engine: Engine
-    model: ModelPair
-    policy: Policy
-    why: str = ""  # this engine
-    _lanes: threading.Semaphore = field(init=False, repr=False, compare=False)
+    ``reason``: why it is this engine.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_lanes", threading.Semaphore(self.engine.lanes))
+    def __init__(self, engine: Engine, model: ModelPair, policy: Policy, reason: str = "") -> None:
+        self.engine = engine
+        self.model = model
+        self.policy = policy
+        self.reason = reason
+        self._slots = threading.Semaphore(engine.slots)
 
-    def saving(self, save: bool) -> Captioner:
-        """The same captioner, with the same lanes, that saves or does not."""
-        other = replace(self, policy=replace(self.policy, save=save))
-        object.__setattr__(other, "_lanes", self._lanes)
-        return other
-
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
+    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.
 
-        From several threads at once: clips are prepared side by side, as many as the engine has lanes are asked
-        about, and a lane is kept until the last retry, since the engine still has the track in its memory.
-        On KeyboardInterrupt what was answered is saved before it goes on its way.
+        May be called from several threads: clips are prepared in parallel, and as many are asked about as the engine
+        has slots. A slot is kept until the last retry, since the engine still holds the track in its memory.
+        On KeyboardInterrupt, saves the finished answers, then re-raises.
+
+        Raises ToolMissingError and ModelError, which concern every track.
         """
         started = time.monotonic()
-        captions: list[Caption] = []
-        failures: list[Failure] = []
+        results: list[Caption | Failure] = []
         clip: Clip | None = None
         saved = False
         try:
-            with prepared(track.audio, self.policy.part) as clip:
+            with prepared(track.audio, self.policy.excerpt) as clip:
                 values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
                 prompts, failures = _render(presets, values)
+                results += failures
                 try:
-                    with self._lanes:
-                        self._ask(clip, prompts, captions, failures)
+                    with self._slots:
+                        for result in self._results(clip, prompts):
+                            results.append(result)
                 except BaseException:
-                    with contextlib.suppress(TrackError):
-                        self._save(track, self._to_save(captions, info), clip)
+                    if save:
+                        with contextlib.suppress(TrackError):
+                            self._save(track, self._to_save(_captions(results, presets), info), clip)
                     raise
-                saved = self._save(track, self._to_save(captions, info), clip)
-        except (ToolMissingError, ModelError):  # no track can be captioned: that ends the run
+                saved = save and self._save(track, self._to_save(_captions(results, presets), info), clip)
+        except (ToolMissingError, ModelError):
             raise
         except TrackError as error:
-            failures.append(Failure("", error.kind, str(error), error.hint))
+            results.append(Failure.for_track(error))
         except OSError as error:
-            failures.append(_operating_system_failure(error))
-        except Exception as error:  # a fault of ours or of a decoder: one poisoned file must not end the night
-            failures.append(Failure("", "fault", f"{type(error).__name__}: {error}", "report it with this file"))
-        heard, notes = (clip.seconds, _cut_note(clip)) if clip else (0.0, ())
-        if self.policy.save and self._to_save(captions, info) != captions:
-            notes += ("a real model's captions are there; the toy's words do not replace them",)
-        elapsed = time.monotonic() - started
-        return Outcome(track, tuple(captions), tuple(failures), "", notes, heard, elapsed, saved)
+            results.append(_operating_system_failure(error))
+        except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
+            results.append(_bug(error))
+        captions = _captions(results, presets)
+        notes = _cut_note(clip) if clip else ()
+        if save and self._to_save(captions, info) != captions:
+            notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
+        return Outcome(
+            track=track,
+            captions=tuple(captions),
+            failures=tuple(result for result in results if isinstance(result, Failure)),
+            notes=notes,
+            audio_seconds=clip.seconds if clip else 0.0,
+            seconds=time.monotonic() - started,
+            saved=saved,
+        )
 
-    def _ask(self, clip: Clip, prompts: Sequence[Prompt], captions: list[Caption], failures: list[Failure]) -> None:
-        """Ask, judge, ask the refused again with other seeds; fills the two lists as answers come."""
+    def _results(self, clip: Clip, prompts: Sequence[Prompt]) -> Iterator[Caption | Failure]:
+        """One result a prompt, as answers arrive; refused answers are retried with other seeds."""
         pending = list(prompts)
         refusals: dict[str, str] = {}
         for attempt in range(self.policy.retries + 1):
             if not pending:
                 return
             refusals.clear()
-            for result in self._answers(clip, pending, self.policy.sampling.again(attempt)):
+            for result in self._answers(clip, pending, self.policy.sampling.for_retry(attempt)):
                 if isinstance(result, Failure):
-                    failures.append(result)
-                    continue
-                if deaf := _not_heard(result, clip):
-                    failures.append(deaf)
-                    continue
-                prompt = result.prompt
-                verdict = judge(result.text, result.hit_limit, prompt.min_words, prompt.lines)
-                if verdict.refusal:
-                    refusals[prompt.preset] = verdict.refusal
+                    yield result
+                elif failure := _not_heard(result, clip):
+                    yield failure
+                elif isinstance(judged := _judged(result), Caption):
+                    yield judged
                 else:
-                    captions.append(Caption(prompt.preset, verdict.text, result))
+                    refusals[result.prompt.preset] = judged
             pending = [prompt for prompt in pending if prompt.preset in refusals]
-        failures += [self._refused(prompt, refusals[prompt.preset]) for prompt in pending]
+        for prompt in pending:
+            yield self._refused(prompt, refusals[prompt.preset])
 
     def _answers(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         """The engine's results; an error that ends it early is a failure of each prompt not yet answered."""
@@ -127,115 +146,58 @@ class Captioner:
                 yield result
         except EngineError as error:
             for preset in sorted(waiting):
-                yield Failure(preset, error.kind, str(error), error.hint)
+                yield Failure.for_preset(preset, error)
 
     def _refused(self, prompt: Prompt, reason: str) -> Failure:
         tries = self.policy.retries + 1
         return Failure(
-            prompt.preset,
-            "refused answer",
-            f"{reason} ({tries} tries)" if tries > 1 else reason,
-            "try another --seed, or more --retries",
+            preset=prompt.preset,
+            kind=FailureKind.REFUSED_ANSWER,
+            reason=f"{reason} ({tries} tries)" if tries > 1 else reason,
+            hint="try another --seed, or more --retries",
         )
 
     def _to_save(self, captions: list[Caption], info: Mapping[str, Any]) -> list[Caption]:
-        """Without those that would replace better ones: a toy's words where a real model's are."""
-        if not self.model.is_toy or self.policy.overwrite:
+        """Without the tiny model's captions that would replace a real model's."""
+        if not self.model.is_tiny or self.policy.overwrite:
             return captions
-        return [caption for caption in captions if not has_real(info, caption.preset)]
+        return [caption for caption in captions if not has_real_caption(info, caption.preset)]
 
     def _save(self, track: Track, captions: Sequence[Caption], clip: Clip) -> bool:
-        if not captions or not self.policy.save:
+        """Merge captions into the track's sidecar; return whether there were any."""
+        if not captions:
             return False
-        keys: dict[str, Any] = {sidecar.caption_key(caption.preset): caption.text for caption in captions}
-        keys[sidecar.MODEL_KEY] = self.model.label
-        keys[sidecar.PROVENANCE_KEY] = {c.preset: self._provenance(c, clip) for c in captions}
-        sidecar.merge_sidecar(track.sidecar, keys)
-        return True
-
-    def _provenance(self, caption: Caption, clip: Clip) -> dict[str, Any]:
-        """What is needed to know that a caption is stale, or to make it again."""
-        prompt, sampling = caption.answer.prompt, caption.answer.sampling
-        made: dict[str, Any] = {
-            "prompt": prompt.text,
-            "template": prompt.template_hash,
-            "max_tokens": prompt.max_tokens,
-            "model": self.model.language_model.name,
-            "mmproj": self.model.projector.name,
-            "engine": self.engine.name,
-            "llama_cpp": self.engine.version,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "repeat_penalty": sampling.repeat_penalty,
-            "seed": sampling.seed,
-            "audio_seconds": round(clip.seconds, 3),
-            "version": __version__,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # finer than a track takes: see --overwrite
+        keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
+        keys[MODEL_KEY] = self.model.label
+        keys[PROVENANCE_KEY] = {
+            caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt)
+            for caption in captions
         }
-        if prompt.system:
-            made["system"] = prompt.system
-        if clip.was_cut and clip.source_seconds:
-            made["source_seconds"] = round(clip.source_seconds, 3)
-        elif clip.was_cut:
-            made["cut"] = True  # by how much, only decoding it all would tell
-        if self.policy.part.start:
-            made["start"] = self.policy.part.start
-        if self.policy.part.fraction < 1:
-            made["fraction"] = self.policy.part.fraction
-        if self.model.is_toy:
-            made["toy"] = True
-        return made
+        merge_sidecar(track.sidecar, keys)
+        return True
 
 
 @contextlib.contextmanager
 def open_captioner(
-    settings: Settings,
-    save: bool,
-    warn: Callable[[str], None],
-    load: Load,
-    model: ModelPair | None = None,
-    overwrite: bool = False,
+    settings: Settings, workload: Workload, model: ModelPair | None = None, overwrite: bool = False
 ) -> Iterator[Captioner]:
-    """A captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
+    """Open a captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
-    ``load`` is what will be asked of it. ``warn`` gets the engine's remarks.
-    ``model``: the settings' model, where the caller has resolved it already. ``overwrite``: see Policy.
+    ``workload`` is what it will be asked. ``model``: the settings' model, where the caller has resolved it already.
+    ``overwrite``: see Policy.
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
-    part = Part(settings.start, settings.fraction, settings.max_seconds)
-    policy = Policy(_sampling(settings), settings.retries, part, save, overwrite)
-    engine, why = open_engine(settings, model, load, warn)
+    policy = Policy(sampling=settings.sampling, retries=settings.retries, excerpt=settings.excerpt, overwrite=overwrite)
+    engine, reason = open_engine(settings, model, workload)
     with contextlib.closing(engine):
-        yield Captioner(engine, model, policy, why)
+        yield Captioner(engine, model, policy, reason)
 
 
-def maker(settings: Settings, model: ModelPair) -> Maker:
-    """What these settings would make captions with, to know the stale ones by."""
-    hearing = {"start": settings.start or None, "fraction": settings.fraction if settings.fraction < 1 else None}
-    return Maker(
-        is_toy=model.is_toy,
-        model=model.language_model.name,
-        projector=model.projector.name,
-        sampling=_sampling(settings),
-        retries=settings.retries,
-        version=__version__,
-        hearing=hearing,
-        max_seconds=settings.max_seconds,
-    )
-
-
-def _sampling(settings: Settings) -> Sampling:
-    return Sampling(settings.temperature, settings.top_p, settings.repeat_penalty, settings.seed)
-
-
-def resolve_model(settings: Settings) -> ModelPair:
-    """The pair that the settings name; `auto` looks at the memory there is. Raises ModelError and ConfigError."""
-
-    def there_is() -> memory.Memory:
-        return memory.here(settings.llama_dir, settings.gpu_layers)
-
-    return resolve(settings.model, settings.models_folder, settings.mmproj, there_is)
+def _captions(results: Sequence[Caption | Failure], presets: Sequence[Preset]) -> list[Caption]:
+    """The captions in the order of the presets, whatever order they arrived in."""
+    found = {result.preset: result for result in results if isinstance(result, Caption)}
+    return [found[preset.name] for preset in presets if preset.name in found]
 
 
 def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:
@@ -244,19 +206,26 @@ def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[
         try:
             prompts.append(preset.render(values))
         except PromptError as error:
-            failures.append(Failure(preset.name, error.kind, str(error), error.hint))
+            failures.append(Failure.for_preset(preset.name, error))
     return prompts, failures
 
 
+def _judged(answer: Answer) -> Caption | str:
+    """The caption that an answer makes, or why it is refused."""
+    prompt = answer.prompt
+    verdict = judge(answer.text, answer.hit_limit, prompt.min_words, prompt.lines)
+    return verdict.refusal or Caption(prompt.preset, verdict.text, answer)
+
+
 def _not_heard(answer: Answer, clip: Clip) -> Failure | None:
-    """A caption that the model did not hear the audio for is worse than none."""
+    """The failure of an answer for which the audio did not reach the model: it would be worse than none."""
     if answer.audio_tokens is None or answer.audio_tokens >= clip.audio_tokens:
         return None
     return Failure(
-        answer.prompt.preset,
-        "not heard",
-        f"the model heard {answer.audio_tokens} of the clip's {clip.audio_tokens} audio tokens",
-        "build the tested llama.cpp with: musicflamingo build",
+        preset=answer.prompt.preset,
+        kind=FailureKind.NOT_HEARD,
+        reason=f"only {answer.audio_tokens} of the clip's {clip.audio_tokens} audio tokens reached the model",
+        hint="build the tested llama.cpp with: musicflamingo build",
     )
 
 
@@ -264,11 +233,20 @@ def _cut_note(clip: Clip) -> tuple[str, ...]:
     if not clip.was_cut:
         return ()
     whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
-    since = f"from {clip.start:.0f} s on" if clip.start else "the first"
-    return (f"heard {since} {clip.seconds:.0f} s{whole}; the rest was left out",)
+    where = f"from {clip.start:.0f} s on" if clip.start else "the first"
+    return (f"used {where} {clip.seconds:.0f} s{whole}; the rest was left out",)
 
 
 def _operating_system_failure(error: OSError) -> Failure:
     where = f" ({error.filename})" if error.filename else ""
-    hint = "check the disk's space and permissions, then run it again"
-    return Failure("", kind_of(error), f"{error.strerror or error}{where}", hint)
+    return Failure(
+        preset="",
+        kind=kind_of(error),
+        reason=f"{error.strerror or error}{where}",
+        hint="check the disk's space and permissions, then run it again",
+    )
+
+
+def _bug(error: Exception) -> Failure:
+    reason = f"{type(error).__name__}: {error}"
+    return Failure(preset="", kind=FailureKind.BUG, reason=reason, hint="this is a bug: report it with this file")

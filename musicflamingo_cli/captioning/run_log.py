@@ -1,47 +1,50 @@
-"""The log of a run: JSON Lines, one object a track. It says what was tried; what is done, only the sidecars say."""
+"""The log of a run: JSON Lines, one object a track. It records attempts; only the sidecars say what is captioned."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli._version import __version__
-from musicflamingo_cli.config import user_state_dir
-from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.types import INTERRUPTED, Outcome, Summary
+from musicflamingo_cli.errors import ConfigError, FailureKind
+from musicflamingo_cli.paths import user_state_dir
+from musicflamingo_cli.types import Outcome, Summary
 
-_KEPT = 50
-_AGAIN = "name another file with --run-log, or leave it out"
+logger = logging.getLogger(__name__)
+
+_KEPT_LOGS = 50
+_OTHER_FILE = "name another file with --run-log, or leave it out"
 
 
 def default_folder() -> Path:
+    """Return the folder of run logs that have no path of their own."""
     return user_state_dir() / "runs"
 
 
 class RunLog:
-    """Appends to a file as the run goes; a disk that is full ends the log, not the run."""
+    """Appends to a file as the run goes; a full disk ends the log, not the run."""
 
-    def __init__(self, path: Path | None, roots: Sequence[Path], warn: Callable[[str], None]) -> None:
-        """``path``: None for a new file in the user's state folder. Raises ConfigError for one that is not writable."""
+    def __init__(self, path: Path | None, roots: Sequence[Path]) -> None:
+        """Open ``path``, or a new file in the user's state folder. Raises ConfigError where it is not writable."""
         self.path = path or default_folder() / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
-        self._warn = warn
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise ConfigError(f"cannot write the run log {self.path}: {error.strerror}", _AGAIN) from error
+            raise ConfigError(f"cannot write the run log {self.path}: {error.strerror}", _OTHER_FILE) from error
         self._write({"event": "run", "datasets": [str(root.absolute()) for root in roots], "version": __version__})
         if path is None:
-            _forget_old()
+            _remove_old_logs()
 
     def track(self, outcome: Outcome) -> None:
-        """What became of a track that was worked on."""
+        """Record the outcome of a track that was attempted."""
         self._write(
             {
                 "event": "track",
@@ -56,6 +59,7 @@ class RunLog:
         )
 
     def end(self, summary: Summary) -> None:
+        """Record the counts and close the file."""
         counts = asdict(summary)
         del counts["failures"], counts["failures_unlisted"]
         self._write({"event": "end", **counts})
@@ -69,19 +73,19 @@ class RunLog:
             self._file.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **record}) + "\n")
             self._file.flush()
         except OSError as error:
-            self._warn(f"the run log ends here: {self.path}: {error.strerror}")
+            logger.warning("the run log %s ends here: %s", self.path, error.strerror)
             with contextlib.suppress(OSError):
                 self._file.close()
 
 
-def _forget_old() -> None:
+def _remove_old_logs() -> None:
     logs = sorted(default_folder().glob("*.jsonl"))
-    for old in logs[:-_KEPT]:
+    for old in logs[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
 
 
 def latest(roots: Sequence[Path]) -> Path | None:
-    """The newest log of a run over one of these datasets."""
+    """Return the newest log of a run over one of these datasets."""
     wanted = {str(root.absolute()) for root in roots}
     for path in _newest_first():
         if wanted & set(next(_records(path), {}).get("datasets", [])):
@@ -89,13 +93,13 @@ def latest(roots: Sequence[Path]) -> Path | None:
     return None
 
 
-def last_pace() -> float | None:
-    """Seconds a captioned track in the newest run that captioned any; None where there is no such run."""
+def last_seconds_per_track() -> float | None:
+    """Return the seconds per captioned track in the newest run that captioned any; None where there is none."""
     for path in _newest_first():
         began = ended = ""
         done = 0
         for record in _records(path):
-            if record.get("event") == "run":  # a log that was gone on with holds several
+            if record.get("event") == "run":  # a log that was continued holds several
                 began, done = record["time"], 0
             elif record.get("captions"):
                 ended, done = record["time"], done + 1
@@ -110,13 +114,13 @@ def _newest_first() -> list[Path]:
 
 
 def failed(path: Path) -> dict[Path, list[str]]:
-    """The tracks whose last word in a log is a failure, with the kinds. Raises ConfigError for no such log."""
+    """Return the tracks whose last record is a failure, with the kinds. Raises ConfigError where there is no log."""
     if not path.is_file():
         raise ConfigError(f"no run log at {path}", "run without --retry-failed")
     tracks: dict[Path, list[str]] = {}
     for record in _records(path):
         if record.get("event") == "track":
-            kinds = [failure["kind"] for failure in record["failures"] if failure["kind"] != INTERRUPTED]
+            kinds = [failure["kind"] for failure in record["failures"] if failure["kind"] != FailureKind.INTERRUPTED]
             if kinds:
                 tracks[Path(record["track"])] = kinds
             else:
@@ -125,7 +129,7 @@ def failed(path: Path) -> dict[Path, list[str]]:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Line by line; a last line that a kill cut short is passed over."""
+    """The records, line by line; a last line that a kill cut short is ignored."""
     with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The command line. Importing this imports Typer and our own light modules, nothing heavy (tests hold that)."""
+"""The command line. Importing this imports Typer and our own light modules, nothing heavy (tests check that)."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from musicflamingo_cli.cli import options
 
 app = typer.Typer(
     name="musicflamingo",
-    help="Captions for music: NVIDIA's Music Flamingo under llama.cpp, written into .INFO sidecars.",
+    help="Caption your music library: NVIDIA's Music Flamingo under llama.cpp, written into .INFO sidecars.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,7 +25,7 @@ def _version(wanted: bool) -> None:
 def _main(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     **common: object,
 ) -> None:

@@ -1,7 +1,6 @@
-"""`musicflamingo build`: llama.cpp for the GPU that is there."""
+"""`musicflamingo build`: llama.cpp for the GPU of this machine."""
 
 import os
-import subprocess
 import sys
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, command
-from musicflamingo_cli.errors import ConfigError, ToolMissingError
+from musicflamingo_cli.errors import ConfigError, ExitCode, ToolMissingError
 
 
 @command(app, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -20,15 +19,16 @@ def build(
     ] = None,
 ) -> None:
     """Build llama.cpp for this machine (options: `musicflamingo build -- --help`)."""
-    from musicflamingo_cli.config import data_file
+    from musicflamingo_cli.paths import data_file
+    from musicflamingo_cli.system.processes import run_in_terminal
 
     script = data_file("scripts", "build_llama_cpp.sh")
     environment = {**os.environ, "PYTHON": sys.executable}
     try:
-        done = subprocess.run(["bash", str(script), *(arguments or [])], env=environment, check=False)
+        exit_code = run_in_terminal(["bash", str(script), *(arguments or [])], environment)
     except OSError as error:
         raise ToolMissingError(f"bash cannot be started: {error.strerror}", "install bash, then try again") from error
-    if done.returncode == 2:
+    if exit_code == ExitCode.USAGE:
         raise ConfigError("the build was not started", "see: musicflamingo build -- --help")
-    if done.returncode != 0:
-        raise ToolMissingError("llama.cpp was not built", "the lines above say what to do, or see the log they name")
+    if exit_code != 0:
+        raise ToolMissingError("llama.cpp was not built", "see what to do in the lines above, or the log they name")

@@ -5,34 +5,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from musicflamingo_cli.choices import AudioPlacement, ExportFormat, PathStyle
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
-from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError
+from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from musicflamingo_cli.cli.console import Console
-    from musicflamingo_cli.exports import Choice, Tally
-    from musicflamingo_cli.text.t5_tokens import Budget
+    from musicflamingo_cli.exports import ExportOptions, ExportStats
+    from musicflamingo_cli.text.t5_tokens import TokenStats
 
-FORMATS_HELP = "audiocraft, stable-audio, webdataset, audiofolder, ace-step, txt, csv, jsonl or parquet."
-_DEFAULT_PRESET = "full"  # what a track's text is where nobody says
+_DEFAULT_PRESET = "full"  # whose caption is a track's text
 
 
+# Long, as its parameters are the command's options.
 @command(app)
 def export(
-    format: Annotated[str, typer.Argument(help=FORMATS_HELP, metavar="FORMAT")],
+    format: Annotated[ExportFormat, typer.Argument(help=f"One of {', '.join(ExportFormat)}.", metavar="FORMAT")],
     dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
     common: Common,
     json: Json,
     out: Annotated[
-        Path | None, typer.Argument(help="A new folder or file.  \\[named after DIR, here]", metavar="OUT")
+        Path | None, typer.Argument(help="A new folder or file.  \\[default: named after DIR, here]", metavar="OUT")
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  \\[full]"),
+        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  \\[default: full]"),
     ] = None,
-    prefix: Annotated[str, typer.Option("--prefix", help="Words before each caption: a trigger word.")] = "",
-    suffix: Annotated[str, typer.Option("--suffix", help="Words after each caption.")] = "",
+    prefix: Annotated[str, typer.Option("--prefix", help="Text before each caption, such as a trigger word.")] = "",
+    suffix: Annotated[str, typer.Option("--suffix", help="Text after each caption.")] = "",
     min_words: Annotated[int, typer.Option("--min-words", help="Leave out shorter captions.", min=1)] = 1,
     max_words: Annotated[int | None, typer.Option("--max-words", help="Leave out longer captions.", min=1)] = None,
     complete: Annotated[bool, typer.Option("--complete", help="Only tracks with all of the presets.")] = False,
@@ -40,39 +41,38 @@ def export(
         bool, typer.Option("--approved", help="Only tracks whose sidecar says music_flamingo_approved: true.")
     ] = False,
     validation: Annotated[
-        float, typer.Option("--validation", help="Keep this share of the tracks apart.", min=0, max=0.9)
+        float, typer.Option("--validation", help="Share of the tracks to set apart for validation.", min=0, max=0.9)
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="For the mix.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for mixing presets.")] = 42,
     audio: Annotated[
-        str | None, typer.Option("--audio", help="link or copy the audio into the export.  \\[link]")
+        AudioPlacement | None, typer.Option("--audio", help="How audio gets into the export.  \\[default: link]")
     ] = None,
     paths: Annotated[
-        str | None, typer.Option("--paths", help="relative (to DIR) or absolute, in tables.  \\[relative]")
+        PathStyle | None, typer.Option("--paths", help="How tables name the audio.  \\[default: relative]")
     ] = None,
     shard_size: Annotated[
-        int | None, typer.Option("--shard-size", help="Samples in a tar (webdataset).  [1000]", min=1)
+        int | None, typer.Option("--shard-size", help="Samples per tar (webdataset).  \\[default: 1000]", min=1)
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
 ) -> None:
-    """Captions in the formats that trainers read."""
-    from musicflamingo_cli.cli.asking import captions_for
-    from musicflamingo_cli.cli.console import failure_line
-    from musicflamingo_cli.exports import Choice, Tally, Target, default_out, rehearse
+    """Export captions in the formats that trainers read."""
+    from musicflamingo_cli.cli.presets import presets_to_read
+    from musicflamingo_cli.exports import ExportOptions, ExportStats, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
-    from musicflamingo_cli.text.t5_tokens import Budget, token_counter
+    from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    how = _given(format, audio=audio, paths=paths, shard_size=shard_size)
+    target_options = _applicable(format, audio=audio, paths=paths, shard_size=shard_size)
     weights = _weights(preset or [_DEFAULT_PRESET])
-    choice = Choice(
+    options = ExportOptions(
         weights=weights,
-        columns=captions_for(dataset, list(weights) if preset else None),
+        columns=presets_to_read(dataset, list(weights) if preset else None),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,
@@ -82,66 +82,60 @@ def export(
         validation=validation,
         seed=seed,
     )
-    budget = Budget(token_counter(tokenizer))
-    tally = Tally(lambda path, failure: console.warn(failure_line(path, failure)))
-    target = Target(out or default_out(format, dataset), overwrite=overwrite, **how)
+    tokens = TokenStats(token_counter(tokenizer))
+    stats = ExportStats()
+    target = Target(out or default_out(format, dataset), overwrite=overwrite, **target_options)
     try:
-        (rehearse if dry_run else run)(format, dataset, target, choice, tally, budget)
+        (rehearse if dry_run else run)(format, dataset, target, options, stats, tokens)
     except KeyboardInterrupt as error:
-        console.warn("interrupted; an export is there whole or not at all")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
-    _tell(console, format, target.out, dry_run, tally, budget, choice)
-    if tally.failures:
-        raise typer.Exit(EXIT_TRACK_FAILED)
+        console.warn("interrupted; nothing was exported, an earlier export is unchanged")
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
+    console.json(_as_json(format, None if dry_run else target.out, stats, options, tokens))
+    console.data(f"{stats.exported} tracks {'would be ' if dry_run else ''}exported as {format}: {target.out}")
+    _show_remarks(console, stats, options, tokens)
+    if stats.failures:
+        raise typer.Exit(ExitCode.TRACK_FAILED)
 
 
-def _given(format: str, **options: Any) -> dict[str, Any]:
-    """The options that were given, if they mean something to the format. Raises ConfigError."""
-    from musicflamingo_cli.exports import find_format
+def _applicable(format: ExportFormat, **options: Any) -> dict[str, Any]:
+    """The options that were given. Raises ConfigError for one that the format has no use for."""
+    from musicflamingo_cli.exports import FORMATS
 
-    takes = find_format(format).takes
-    known = {"audio": ("link", "copy"), "paths": ("relative", "absolute")}
     given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        if name not in takes:
-            raise ConfigError(f"{option} means nothing to {format}", "leave it out")
-        if name in known and value not in known[name]:
-            raise ConfigError(
-                f"{option} {value}: it is {' or '.join(known[name])}", f"for example: {option} {known[name][1]}"
-            )
+    for name in given:
+        if name not in FORMATS[format].takes:
+            raise ConfigError(f"--{name.replace('_', '-')} does not apply to {format}", "leave it out")
     return given
 
 
-def _tell(
-    console: "Console", format: str, out: Path, dry_run: bool, tally: "Tally", budget: "Budget", choice: "Choice"
-) -> None:
+def _as_json(
+    format: ExportFormat, out: Path | None, stats: "ExportStats", options: "ExportOptions", tokens: "TokenStats"
+) -> dict[str, Any]:
+    return {
+        "format": format,
+        "out": None if out is None else str(out),
+        "exported": stats.exported,
+        "failed": stats.failures,
+        "left_out": stats.left_out,
+        "presets": options.presets,
+        "splits": {name: number for name, number in stats.parts.items() if name},
+        "tokens": tokens.as_json(),
+    }
+
+
+def _show_remarks(console: "Console", stats: "ExportStats", options: "ExportOptions", tokens: "TokenStats") -> None:
     from musicflamingo_cli.exports.rows import VALIDATION
 
-    console.json(
-        {
-            "format": format,
-            "out": None if dry_run else str(out),
-            "exported": tally.exported,
-            "failed": tally.failures,
-            "left_out": tally.left_out,
-            "presets": choice.presets,
-            "splits": {name: number for name, number in tally.parts.items() if name},
-            "tokens": budget.as_json(),
-        }
-    )
-    verb = "would be exported" if dry_run else "exported"
-    console.data(f"{tally.exported} tracks {verb} as {format}: {out}")
-    for reason, number in sorted(tally.left_out.items()):
-        console.say(f"{number} left out: {reason}")
-    if tally.failures:
-        console.say(f"{tally.failures} failed")
-    for remark, number in sorted(tally.remarks.items()):
+    for reason, number in sorted(stats.left_out.items()):
+        console.info(f"{number} left out: {reason}")
+    if stats.failures:
+        console.info(f"{stats.failures} failed")
+    for remark, number in sorted(stats.remarks.items()):
         console.warn(f"{number} {remark}")
-    if choice.validation and VALIDATION not in tally.parts:
-        console.warn("no track fell into the validation part: take a larger --validation")
-    for line in budget.lines():
-        console.say(line)
+    if options.validation and VALIDATION not in stats.parts:
+        console.warn("no track fell into the validation part: use a larger --validation")
+    for line in tokens.lines():
+        console.info(line)
 
 
 def _weights(presets: list[str]) -> dict[str, float]:

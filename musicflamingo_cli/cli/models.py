@@ -1,4 +1,4 @@
-"""`musicflamingo models`: what is here, what can be had and fits, get it, check it, remove it."""
+"""`musicflamingo models`: list, download, locate, check and remove models."""
 
 import sys
 from pathlib import Path
@@ -8,12 +8,12 @@ import typer
 
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
-from musicflamingo_cli.errors import EXIT_MODEL, ConfigError, ModelError
+from musicflamingo_cli.errors import ConfigError, ExitCode, ModelError
 
 if TYPE_CHECKING:
     from musicflamingo_cli.config import Settings
 
-models_app = typer.Typer(no_args_is_help=True, help="GGUF models: what is here, get one, check one.")
+models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove GGUF models.")
 app.add_typer(models_app, name="models")
 
 _GB = 1e9
@@ -28,14 +28,14 @@ def _settings(common: Common) -> "Settings":
 
 @command(models_app, "list")
 def list_(common: Common, json: Json) -> None:
-    """The published quants: which are here, how large they are, which fit this machine; and what else is here."""
+    """List the published quants: which are installed, how large they are, which fit; and other installed models."""
     from musicflamingo_cli.llamacpp import memory
     from musicflamingo_cli.models.catalog import load_catalog, quant_of
     from musicflamingo_cli.models.resolve import installed, published
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
-    catalog, free = load_catalog(), memory.here(settings.llama_dir)
+    catalog, free = load_catalog(), memory.available(settings.llama_dir)
     others = installed(settings.models_folder)
     for quant in catalog.quants:
         needed = catalog.needed(quant)
@@ -55,9 +55,9 @@ def list_(common: Common, json: Json) -> None:
         row = {"quant": quant_of(file), "bytes": file.stat().st_size, "path": str(file)}
         console.json(row)
         console.data(_line(row))
-    console.say(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
-    console.say("get one with: musicflamingo models pull NAME (auto: the best that fits)")
-    console.say("tiny comes with this program; it knows no real music")
+    console.info(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
+    console.info("download one with: musicflamingo models pull NAME (auto: the best that fits)")
+    console.info("the tiny model is included; it knows no real music")
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -65,7 +65,7 @@ def _line(row: dict[str, Any]) -> str:
     if "memory_bytes" in row:
         fits = "fits" if row["fits"] else "too large"
         needs = f"needs {row['memory_bytes'] / _GB:4.1f} GB, {fits:9}{' recommended' if row['recommended'] else ''}"
-    return f"{row['quant']:8} {row['bytes'] / _GB:5.1f} GB  {needs:36} {row['path'] or 'not here'}"
+    return f"{row['quant']:8} {row['bytes'] / _GB:5.1f} GB  {needs:36} {row['path'] or 'not installed'}"
 
 
 @command(models_app)
@@ -74,14 +74,25 @@ def pull(
     common: Common,
     json: Json,
     source: Annotated[
-        str | None, typer.Option("--source", help="The repository to take a quant from.", metavar="OWNER/NAME")
+        str | None,
+        typer.Option(
+            "--source",
+            help="The repository to take a quant from.  \\[default: where it is published]",
+            metavar="OWNER/NAME",
+        ),
     ] = None,
     revision: Annotated[
-        str, typer.Option("--revision", help="Its branch, tag or commit.", metavar="REV", show_default=False)
+        str,
+        typer.Option(
+            "--revision",
+            help="The repository's branch, tag or commit.  \\[default: main]",
+            metavar="REV",
+            show_default=False,
+        ),
     ] = "main",
-    imatrix: Annotated[bool, typer.Option("--imatrix", help="Its importance matrix, too.")] = False,
+    imatrix: Annotated[bool, typer.Option("--imatrix", help="Also download the importance matrix.")] = False,
 ) -> None:
-    """Get a model and its projector: resumed where it stopped, checked, and there only when whole."""
+    """Download a model and its projector: resumed where it stopped, checked, and complete or not there at all."""
     from musicflamingo_cli.llamacpp import memory
     from musicflamingo_cli.models import pull as pulling
     from musicflamingo_cli.models import resolve as models
@@ -93,17 +104,17 @@ def pull(
     if name == models.TINY:
         pair = models.resolve(name, folder)
         files = [pair.language_model, pair.projector]
-        console.say("the tiny model comes with this program: there is nothing to pull; it knows no real music")
+        console.info("the tiny model is included: there is nothing to download; it knows no real music")
     else:
         if name == "auto":
-            quant, why = load_catalog().best_for(memory.here(settings.llama_dir))
+            quant, reason = load_catalog().best_for(memory.available(settings.llama_dir))
             name = quant.name
-            console.say(f"{name}: {why}")
+            console.info(f"{name}: {reason}")
         if common.quiet:
-            from huggingface_hub.utils.tqdm import disable_progress_bars
+            from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented there
 
             disable_progress_bars()
-        files = pulling.fetch(pulling.find(name, folder, source, revision, imatrix), console.say)
+        files = pulling.fetch(pulling.find(name, folder, source, revision, imatrix))
         models.check_pair(files[0], files[1])
     for file in files:
         console.data(str(file))
@@ -112,10 +123,10 @@ def pull(
 
 @command(models_app)
 def path(name: Name, common: Common, json: Json) -> None:
-    """Where a model and its projector lie."""
+    """Show the paths of a model and its projector."""
     from dataclasses import replace
 
-    from musicflamingo_cli.captioning.captioner import resolve_model
+    from musicflamingo_cli.models.resolve import resolve_model
 
     console = console_for(common, json.as_json)
     pair = resolve_model(replace(_settings(common), model=name))
@@ -127,17 +138,19 @@ def path(name: Name, common: Common, json: Json) -> None:
 def check(
     common: Common,
     json: Json,
-    name: Annotated[str | None, typer.Argument(help="A model.  \\[all that are here]")] = None,
-    mmproj: Annotated[Path | None, typer.Option("--mmproj", help="Its projector.", metavar="PATH")] = None,
+    name: Annotated[str | None, typer.Argument(help="A model.  \\[default: all that are installed]")] = None,
+    mmproj: Annotated[
+        Path | None, typer.Option("--mmproj", help="The projector of a model that is a path.", metavar="PATH")
+    ] = None,
 ) -> None:
-    """Read the headers of a model and its projector, and fail early what llama.cpp would fail late."""
+    """Check that a model and its projector are complete and belong together."""
     from musicflamingo_cli.models import resolve as models
 
     console = console_for(common, json.as_json)
     folder = _settings(common).models_folder
     names = [name] if name else [str(path.absolute()) for path in models.installed(folder)]
     if not names:
-        raise ModelError(f"no models in {folder}", "get one with: musicflamingo models pull auto")
+        raise ModelError(f"no models in {folder}", "download one with: musicflamingo models pull auto")
     bad = False
     for each in names:
         try:
@@ -150,9 +163,11 @@ def check(
             console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
             continue
         is_own = models.is_music_flamingo(pair.language_model)
-        remark = ", a toy: it knows no real music" if pair.is_toy else "" if is_own else ", not Music Flamingo"
+        remark = (
+            ", the tiny model: it knows no real music" if pair.is_tiny else "" if is_own else ", not Music Flamingo"
+        )
         facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{remark}"
-        console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, good")
+        console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, ok")
         console.json(
             {
                 "model": str(pair.language_model),
@@ -161,12 +176,12 @@ def check(
                 "architecture": pair.architecture,
                 "projector_type": pair.projector_type,
                 "context_length": pair.context_length,
-                "toy": pair.is_toy,
+                "tiny": pair.is_tiny,
                 "music_flamingo": is_own,
             }
         )
     if bad:
-        raise typer.Exit(EXIT_MODEL)
+        raise typer.Exit(ExitCode.MODEL)
 
 
 @command(models_app)
@@ -174,9 +189,9 @@ def remove(
     name: Name,
     common: Common,
     json: Json,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a model; its projector, too, when no other model in its folder is left to use it."""
+    """Delete a model, and its projector when no other model in its folder uses it."""
     from musicflamingo_cli.models import resolve as models
 
     console = console_for(common, json.as_json)
@@ -186,10 +201,10 @@ def remove(
     listed = "\n".join(f"  {file}" for file in files)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"this would delete:\n{listed}", "say so: add --yes")
+            raise ConfigError(f"this would delete:\n{listed}", "to confirm, add --yes")
         typer.confirm(f"delete {size / _GB:.1f} GB?\n{listed}\n", abort=True, err=True)
     for file in files:
         file.unlink()
         console.data(str(file))
     console.json([str(file) for file in files])
-    console.say(f"{size / _GB:.1f} GB deleted")
+    console.info(f"{size / _GB:.1f} GB deleted")

@@ -13,41 +13,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from musicflamingo_cli.errors import EXIT_INTERRUPTED, EXIT_TRACK_FAILED, ConfigError, MusicFlamingoError
+from musicflamingo_cli.choices import EngineName
+from musicflamingo_cli.errors import ConfigError, ExitCode, MusicFlamingoError, SettingError
 
 if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
     from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
 
 _EVERYWHERE = "Everywhere"
-_ASKING = "Model and sampling"
+_MODEL = "Model and sampling"
 
 
 def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
-    help = help.replace("[", "\\[")  # rich would take [auto] for a style and show nothing
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+_common = functools.partial(_flag, panel=_EVERYWHERE)
+_model = functools.partial(_flag, panel=_MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Common:
     """What every command takes."""
 
-    models_dir: Annotated[
-        Path | None, _flag("--models-dir", help="Folder of GGUF files.", panel=_EVERYWHERE, metavar="DIR")
-    ] = None
-    llama_dir: Annotated[
-        Path | None, _flag("--llama-dir", help="Folder of llama.cpp's binaries.", panel=_EVERYWHERE, metavar="DIR")
-    ] = None
-    config: Annotated[
-        Path | None, _flag("--config", help="Another settings file.", panel=_EVERYWHERE, metavar="FILE")
-    ] = None
-    verbose: Annotated[bool, _flag("-v", "--verbose", help="Say more.", panel=_EVERYWHERE)] = False
-    quiet: Annotated[bool, _flag("-q", "--quiet", help="Say only what went wrong.", panel=_EVERYWHERE)] = False
-    no_color: Annotated[bool, _flag("--no-color", help="No colours.", panel=_EVERYWHERE)] = False
+    models_dir: Annotated[Path | None, _common("--models-dir", help="Folder of GGUF files.", metavar="DIR")] = None
+    llama_dir: Annotated[Path | None, _common("--llama-dir", help="Folder of llama.cpp's binaries.", metavar="DIR")] = (
+        None
+    )
+    config: Annotated[Path | None, _common("--config", help="Another settings file.", metavar="FILE")] = None
+    verbose: Annotated[bool, _common("-v", "--verbose", help="Show details, and tracebacks of errors.")] = False
+    quiet: Annotated[bool, _common("-q", "--quiet", help="Show only warnings and errors.")] = False
+    no_color: Annotated[bool, _common("--no-color", help="No colours.")] = False
 
     def merged_with(self, other: "Common") -> "Common":
-        """Options given before the command's name, overridden by those given after it."""
+        """Return the options given before the command's name, overridden by those given after it."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return Common(**{name: theirs[name] or mine[name] for name in mine})
 
@@ -56,74 +57,75 @@ class Common:
 class Json:
     """Apart from Common, since it means nothing before a command's name."""
 
-    as_json: Annotated[bool, _flag("--json", help="Data as JSON on stdout.", panel=_EVERYWHERE)] = False
+    as_json: Annotated[bool, _common("--json", help="Data as JSON on stdout.")] = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
-    """What `caption` and `batch` share: whom to ask, what, and how."""
+class ModelOptions:
+    """Which model, engine and presets, and how answers are sampled. Help shows the defaults of ``Settings``."""
 
     model: Annotated[
         str | None,
-        _flag("--model", help="auto, tiny, a quant (Q6_K) or a .gguf.  [auto]", panel=_ASKING, metavar="NAME"),
+        _model("--model", help="The model: auto, tiny, a quant (Q6_K) or the path of a .gguf.", metavar="NAME"),
     ] = None
     mmproj: Annotated[
-        Path | None, _flag("--mmproj", help="The projector of a --model path.", panel=_ASKING, metavar="PATH")
+        Path | None, _model("--mmproj", help="The projector of a --model that is a path.", metavar="PATH")
     ] = None
-    engine: Annotated[
-        str | None,
-        _flag("--engine", help="auto, native, server, mtmd-cli or embedded.  [auto]", panel=_ASKING, metavar="NAME"),
-    ] = None
+    engine: Annotated[EngineName | None, _model("--engine", help="What runs the model.")] = None
     preset: Annotated[
         list[str] | None,
-        _flag("--preset", "-p", help="A preset, repeatable.  [the default ones]", panel=_ASKING, metavar="NAME"),
+        _model("--preset", "-p", help="A preset to ask, repeatable.  \\[default: those marked so]", metavar="NAME"),
     ] = None
-    ask: Annotated[
-        str | None, _flag("--ask", help="One free question instead of presets.", panel=_ASKING, metavar="TEXT")
-    ] = None
+    ask: Annotated[str | None, _model("--ask", help="Ask one free question instead of presets.", metavar="TEXT")] = None
     save_as: Annotated[
-        str | None, _flag("--save-as", help="Save --ask under this preset name.", panel=_ASKING, metavar="NAME")
+        str | None, _model("--save-as", help="Save the answer to --ask as a preset of this name.", metavar="NAME")
     ] = None
-    prompts: Annotated[Path | None, _flag("--prompts", help="Another presets file.", panel=_ASKING, metavar="FILE")] = (
-        None
-    )
-    temperature: Annotated[float | None, _flag("--temperature", help="[0.7]", panel=_ASKING)] = None
-    top_p: Annotated[float | None, _flag("--top-p", help="[0.9]", panel=_ASKING)] = None
-    repeat_penalty: Annotated[float | None, _flag("--repeat-penalty", help="[1.05]", panel=_ASKING)] = None
-    seed: Annotated[int | None, _flag("--seed", help="[42]", panel=_ASKING)] = None
+    prompts: Annotated[Path | None, _model("--prompts", help="Another presets file.", metavar="FILE")] = None
+    temperature: Annotated[
+        float | None, _model("--temperature", help="Randomness of the answers; 0: always the likeliest token.")
+    ] = None
+    top_p: Annotated[
+        float | None, _model("--top-p", help="Sample only from the likeliest tokens that add up to this probability.")
+    ] = None
+    repeat_penalty: Annotated[
+        float | None, _model("--repeat-penalty", help="Make repeated tokens less likely; 1: do not.")
+    ] = None
+    seed: Annotated[int | None, _model("--seed", help="Seed of the sampling.")] = None
     ctx_size: Annotated[
-        int | None, _flag("--ctx-size", help="Tokens.  [what the clip needs]", panel=_ASKING, min=256)
+        int | None, _model("--ctx-size", help="Context size in tokens.  \\[default: what the clip needs]")
     ] = None
     slots: Annotated[
         int | None,
-        _flag("--slots", help="Tracks at once (batch).  [GPU: up to 4]", panel=_ASKING, min=1, metavar="N"),
+        _model("--slots", help="Tracks at once.  \\[default: by memory, up to 4 on a GPU, 1 on a CPU]", metavar="N"),
     ] = None
     gpu_layers: Annotated[
-        int | None, _flag("--gpu-layers", help="Layers on the GPU.  [as many as fit]", panel=_ASKING, min=0)
+        int | None, _model("--gpu-layers", help="Model layers on the GPU.  \\[default: as many as fit]")
     ] = None
-    threads: Annotated[int | None, _flag("--threads", help="CPU threads.", panel=_ASKING, min=1)] = None
-    timeout: Annotated[float | None, _flag("--timeout", help="Seconds for one prompt.  [900]", panel=_ASKING)] = None
+    threads: Annotated[
+        int | None, _model("--threads", help="CPU threads of llama.cpp.  \\[default: llama.cpp's choice]")
+    ] = None
+    timeout: Annotated[float | None, _model("--timeout", help="Seconds to wait for an answer.")] = None
     retries: Annotated[
-        int | None, _flag("--retries", help="Ask a refused answer again N times.  [2]", panel=_ASKING, metavar="N")
+        int | None, _model("--retries", help="How often to retry a refused answer with another seed.", metavar="N")
     ] = None
     max_seconds: Annotated[
-        float | None, _flag("--max-seconds", help="Hear at most S seconds.  [1200]", panel=_ASKING, metavar="S")
+        float | None, _model("--max-seconds", help="Use at most this many seconds of each track.", metavar="S")
     ] = None
     start: Annotated[
-        float | None, _flag("--start", help="Hear tracks from second S on.", panel=_ASKING, metavar="S")
+        float | None, _model("--start", help="Skip this many seconds at the start of each track.", metavar="S")
     ] = None
     fraction: Annotated[
-        float | None, _flag("--fraction", help="Hear this share of each track.  [1]", panel=_ASKING, metavar="F")
+        float | None, _model("--fraction", help="Use this share of each track (of what follows --start).", metavar="F")
     ] = None
 
     def settings(self, common: Common, datasets: Sequence[Path] = ()) -> "Settings":
-        """These flags over environment, config files and defaults."""
+        """Return these flags over environment, config files and defaults."""
         from musicflamingo_cli.config import load_settings
 
-        return load_settings(self.flags(common), common.config, _one_dataset(datasets))
+        return load_settings(self.flags(common), common.config, _dataset_with_settings(datasets))
 
     def flags(self, common: Common) -> dict[str, Any]:
-        """What was given on the command line, by the settings' names; None where it was not."""
+        """Return what was given on the command line by the settings' names; None where it was not given."""
         from musicflamingo_cli.config import Settings
 
         names = {field.name for field in dataclasses.fields(Settings)}
@@ -131,21 +133,42 @@ class Asking:
         return {name: value for name, value in given.items() if name in names}
 
 
-def _one_dataset(datasets: Sequence[Path]) -> Path | None:
+def _dataset_with_settings(datasets: Sequence[Path]) -> Path | None:
     """The dataset whose settings count: an engine is opened once, so several must have the same. Raises ConfigError."""
     from musicflamingo_cli.config import dataset_config
 
     files = {file for file in map(dataset_config, datasets) if file.is_file()}
     if files and len({dataset_config(dataset) for dataset in datasets}) > 1:
-        raise ConfigError(f"{min(files)} counts for its own folder only", "run the command for each folder")
+        raise ConfigError(f"{min(files)} applies to its own folder only", "run the command for each folder")
     return datasets[0] if files else None
+
+
+class _CommandWithDefaults(TyperCommand):
+    """A command whose help shows the defaults of ``Settings``, which is imported only then."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        show_defaults(self.params)
+        super().format_help(ctx, formatter)
+
+
+def show_defaults(params: Sequence[Any]) -> None:
+    """Add the default of ``Settings`` to the help of each option that has one."""
+    from musicflamingo_cli.config import Settings
+
+    defaults = dataclasses.asdict(Settings())
+    for param in params:
+        default = defaults.get(param.name)
+        help_text = getattr(param, "help", None)
+        if help_text and default is not None and "[default: " not in help_text:
+            shown = f"{default:g}" if isinstance(default, float) else default
+            param.help = f"{help_text}  \\[default: {shown}]"
 
 
 def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[[Callable[..., None]], Any]:
     """Register a command; parameters whose type is one of the dataclasses above become their options.
 
-    Around the call: errors become a sentence and an exit code, Ctrl-C exits 130, a reader that closed its
-    pipe is no error.
+    Around the call: errors become a message and an exit code, Ctrl-C exits 130, a reader that closed its pipe is no
+    error.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -164,7 +187,7 @@ def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[
                 function(**values)
 
         _present(wrapper, _expanded(parameters, groups))
-        app.command(name, **more)(wrapper)
+        app.command(name, cls=_CommandWithDefaults, **more)(wrapper)
         return function
 
     return register
@@ -183,42 +206,54 @@ def _expanded(parameters: Any, groups: dict[str, Any]) -> inspect.Signature:
 
 
 def console_for(common: Common, as_json: bool = False) -> "Console":
+    """Return the console that the options ask for; from then on it shows what the package logs, too."""
     from musicflamingo_cli.cli.console import Console
 
     colour = not common.no_color and "NO_COLOR" not in os.environ
-    return Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)
+    console = Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)
+    console.show_logs()
+    return console
 
 
 @contextlib.contextmanager
 def reporting(common: Common) -> Iterator[None]:
-    """One table from exception to sentence and exit code; a traceback only with -v."""
+    """Turn exceptions into messages and exit codes; a traceback only with -v."""
     _interrupt_on_signals()
     try:
         yield
     except MusicFlamingoError as error:
         _show_traceback(common)
-        console_for(common).fail(error)
+        console_for(common).fail(_as_option(error))
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        console_for(common).warn("interrupted; what was finished is saved, and the same command goes on from here")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+        console_for(common).warn("interrupted; finished captions are saved, and the same command continues from here")
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
     except BrokenPipeError as error:
         sys.stderr.close()
-        raise typer.Exit(EXIT_TRACK_FAILED) from error
+        raise typer.Exit(ExitCode.TRACK_FAILED) from error
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         _show_traceback(common)
-        told = f"error: {type(error).__name__}: {error}"
-        console_for(common).warn(f"{told}\n  this is a fault of ours; run it again with -v and report it")
-        raise typer.Exit(EXIT_TRACK_FAILED) from error
+        message = f"error: {type(error).__name__}: {error}"
+        console_for(common).warn(f"{message}\n  this is a bug; run the command again with -v and report it")
+        raise typer.Exit(ExitCode.TRACK_FAILED) from error
+
+
+def _as_option(error: MusicFlamingoError) -> MusicFlamingoError:
+    """The error with a setting's name as its option: --top-p for top_p."""
+    if not isinstance(error, SettingError):
+        return error
+    option = "--" + error.field.replace("_", "-")
+    hint = error.hint.replace("for example: ", f"for example: {option} ")
+    return ConfigError(str(error).replace(error.field, option, 1), hint)
 
 
 def _interrupt_on_signals() -> None:
-    """What Ctrl-C does, SIGTERM and a lost terminal do: finished work is saved, children are killed.
+    """Let SIGTERM and a lost terminal do what Ctrl-C does: finished work is saved, children are killed.
 
-    A second time means now: no more waiting for anything. Children die with us (see process), and the next run
-    removes what lies about.
+    The second signal ends the process at once. Children die with it (see system.processes), and the next run removes
+    its leftovers.
     """
     import signal
 
@@ -230,12 +265,12 @@ def _interrupt_on_signals() -> None:
         if seen > 1:
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h\n")  # the cursor, which a live bar hides
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(ExitCode.INTERRUPTED)
         raise KeyboardInterrupt
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # ignored: nohup
             signal.signal(number, interrupt)
 
 
@@ -247,7 +282,7 @@ def _show_traceback(common: Common) -> None:
 
 
 def register_callback(app: typer.Typer, function: Callable[..., None]) -> None:
-    """The options of Common before a command's name, too (``musicflamingo -q batch …``)."""
+    """Take the options of Common before a command's name, too (``musicflamingo -q batch …``)."""
     parameters = dict(inspect.signature(function).parameters)
     own = {name: p for name, p in parameters.items() if name != "ctx" and p.kind is not p.VAR_KEYWORD}
 

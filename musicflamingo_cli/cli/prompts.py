@@ -1,9 +1,8 @@
-"""`musicflamingo prompts`: see, copy, edit and check the questions."""
+"""`musicflamingo prompts`: show, copy, edit and check the presets."""
 
 import os
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError
 
-prompts_app = typer.Typer(no_args_is_help=True, help="See, copy, edit and check the questions.")
+prompts_app = typer.Typer(no_args_is_help=True, help="Show, copy, edit and check the presets.")
 app.add_typer(prompts_app, name="prompts")
 
 PromptsFile = Annotated[
@@ -23,7 +22,7 @@ PromptsFile = Annotated[
 
 @command(prompts_app, "list")
 def list_(common: Common, json: Json, prompts: PromptsFile = None) -> None:
-    """The presets in force here, and which file each comes from."""
+    """List the presets in force here, and the file that each comes from."""
     console = console_for(common, json.as_json)
     for preset in _in_force(prompts).values():
         default = "default" if preset.default else ""
@@ -43,20 +42,20 @@ def list_(common: Common, json: Json, prompts: PromptsFile = None) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A preset.")], common: Common, json: Json, prompts: PromptsFile = None
 ) -> None:
-    """One preset's text."""
+    """Show one preset's text."""
     from musicflamingo_cli.prompts import choose
 
     console = console_for(common, json.as_json)
     preset = choose(_in_force(prompts), [name])[0]
     console.data(preset.prompt)
-    console.say(f"(at most {preset.max_tokens} tokens; from {preset.origin})")
+    console.info(f"(at most {preset.max_tokens} tokens; from {preset.origin})")
     console.json({"name": name, "prompt": preset.prompt, "system": preset.system, "max_tokens": preset.max_tokens})
 
 
 @command(prompts_app)
 def path(common: Common, json: Json) -> None:
-    """The prompts files in force, the strongest last."""
-    from musicflamingo_cli.config import prompts_files
+    """List the prompts files in force, the strongest last."""
+    from musicflamingo_cli.prompts import prompts_files
 
     console = console_for(common, json.as_json)
     files = [str(file) for file in prompts_files(Path.cwd(), None)]
@@ -70,7 +69,8 @@ def init(
     common: Common,
     json: Json,
     dataset: Annotated[
-        Path | None, typer.Option("--dataset", help="Beside this dataset, not in the config folder.", metavar="DIR")
+        Path | None,
+        typer.Option("--dataset", help="Write it into this dataset's folder, not the settings folder.", metavar="DIR"),
     ] = None,
 ) -> None:
     """Copy the built-in presets to a file of your own."""
@@ -79,7 +79,7 @@ def init(
     if file.exists():
         raise ConfigError(f"{file} exists already", "edit it with: musicflamingo prompts edit")
     _copy_built_in(file)
-    console.say("your presets file is ready; edit it, then: musicflamingo prompts check")
+    console.info("your presets file is ready; edit it, then: musicflamingo prompts check")
     console.data(str(file))
     console.json({"path": str(file)})
 
@@ -88,18 +88,22 @@ def init(
 def edit(common: Common, json: Json) -> None:
     """Open your presets in $EDITOR, and check them afterwards."""
     from musicflamingo_cli.prompts import read_presets
+    from musicflamingo_cli.system.processes import run_in_terminal
 
     console = console_for(common, json.as_json)
     file = _own_file(None)
     if not file.exists():
         _copy_built_in(file)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "nano"
+    hint = f"edit {file} with another one"
     try:
-        subprocess.run([*shlex.split(editor), str(file)], check=True)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        raise ConfigError(f"the editor {editor!r} failed: {error}", f"edit {file} with another one") from error
+        exit_code = run_in_terminal([*shlex.split(editor), str(file)])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the editor {editor!r} cannot be started: {error}", hint) from error
+    if exit_code:
+        raise ConfigError(f"the editor {editor!r} failed with exit code {exit_code}", hint)
     presets = read_presets(file)
-    console.say(f"{file}: {len(presets)} presets, all good")
+    console.info(f"{file}: {len(presets)} presets, no errors")
     console.json({"path": str(file), "presets": list(presets)})
 
 
@@ -107,35 +111,35 @@ def edit(common: Common, json: Json) -> None:
 def check(
     common: Common,
     json: Json,
-    file: Annotated[Path | None, typer.Argument(help="A presets file.  \\[those in force]", metavar="FILE")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A presets file.  \\[default: those in force]", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Read a presets file strictly, and say what is wrong."""
-    from musicflamingo_cli.config import prompts_files
-    from musicflamingo_cli.prompts import read_presets
+    """Check a presets file, and report what is wrong."""
+    from musicflamingo_cli.prompts import prompts_files, read_presets
 
     console = console_for(common, json.as_json)
     for each in [file] if file else prompts_files(Path.cwd(), None):
         presets = read_presets(each)
-        console.data(f"{each}: {len(presets)} presets, all good")
+        console.data(f"{each}: {len(presets)} presets, no errors")
         console.json({"path": str(each), "presets": list(presets)})
 
 
 def _in_force(explicit: Path | None):  # type: ignore[no-untyped-def]  # the type's module is imported late
-    from musicflamingo_cli.config import prompts_files
-    from musicflamingo_cli.prompts import load_presets
+    from musicflamingo_cli.prompts import load_presets, prompts_files
 
     return load_presets(prompts_files(Path.cwd(), explicit))
 
 
 def _own_file(dataset: Path | None) -> Path:
-    from musicflamingo_cli.config import user_config_dir
+    from musicflamingo_cli.paths import user_config_dir
     from musicflamingo_cli.prompts import DATASET_FILE
 
     return dataset / DATASET_FILE if dataset else user_config_dir() / "prompts.yaml"
 
 
 def _copy_built_in(file: Path) -> None:
-    from musicflamingo_cli.config import built_in_prompts
+    from musicflamingo_cli.paths import built_in_prompts
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,24 +15,25 @@ def report(
     dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
     common: Common,
     json: Json,
-    out: Annotated[Path | None, typer.Option("--out", help="The page.  \\[DIR's name-report.html, here]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The page.  \\[default: NAME-report.html, here]")] = None,
     preset: Annotated[
-        list[str] | None, typer.Option("--preset", "-p", help="Only these presets.  \\[the default ones]")
+        list[str] | None,
+        typer.Option("--preset", "-p", help="Only this preset, repeatable.  \\[default: those marked so]"),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
-    spectrograms: Annotated[bool, typer.Option(help="A picture of each track's sound.")] = True,
+    spectrograms: Annotated[bool, typer.Option(help="Draw a spectrogram of each track.")] = True,
 ) -> None:
-    """One page about a captioned dataset: figures, distributions, every caption with its audio."""
-    from musicflamingo_cli.cli.asking import captions_for
+    """Write one page about a captioned dataset: figures, distributions, every caption with its audio."""
+    from musicflamingo_cli.cli.presets import presets_to_read
     from musicflamingo_cli.report import gather, write_page
     from musicflamingo_cli.text.t5_tokens import token_counter
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    names = captions_for(dataset, preset)
+    names = presets_to_read(dataset, preset)
     page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
     counter = token_counter(tokenizer)
     found = gather(dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"))
@@ -41,6 +42,6 @@ def report(
     console.data(f"{len(found.entries)} tracks, {found.complete} complete: {page}")
     for entry in found.entries:
         if entry.problem:
-            console.say(f"{entry.track.audio}: {entry.problem}")
+            console.info(f"{entry.track.audio}: {entry.problem}")
     if not any(found.coverage().values()):
         console.warn(f"no track has a caption of {', '.join(names)}; see: musicflamingo status '{dataset}'")

@@ -1,4 +1,4 @@
-"""Which tracks of a dataset a run is about. Every choice is made by a track's own path, so it is the same next time."""
+"""Which tracks a run selects. Every choice depends only on a track's own path, so it is the same next time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecars import staleness as freshness
-from musicflamingo_cli.sidecars.staleness import Maker
+from musicflamingo_cli.sidecars import staleness
+from musicflamingo_cli.sidecars.staleness import CaptionSettings
 from musicflamingo_cli.types import Track
-
-MISSING, STALE, ALL = "missing", "stale", "all"  # what of a track is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +21,12 @@ class Selection:
     """``shard`` is (I, N), the I-th of N disjoint parts, from 1; ``sample`` the share of tracks that is taken.
 
     ``include`` and ``exclude`` are globs: for the path below the dataset where they hold a slash, else for the name.
-    ``only``: no other audio files than these (absolute paths); ``never``: not these. ``since``: with ALL, captions
-    made since then (UTC, ISO 8601) are done.
+    ``only``: no other audio files than these (absolute paths). ``since``: with Wanted.ALL, skip captions that were
+    made since then (UTC, ISO 8601). ``save``: whether captions go into sidecars.
     """
 
-    wanted: str = MISSING
-    maker: Maker = field(default_factory=Maker)
+    wanted: Wanted = Wanted.MISSING
+    settings: CaptionSettings = field(default_factory=CaptionSettings)
     since: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -36,14 +35,13 @@ class Selection:
     sample: float = 1.0
     seed: int = 0
     only: frozenset[Path] | None = None
-    never: frozenset[Path] = frozenset()
     limit: int | None = None
     save: bool = True
 
     def takes(self, track: Track, root: Path) -> bool:
-        """Whether a track of the dataset at ``root`` is among them."""
+        """Return whether a track of the dataset at ``root`` is selected."""
         name = track.audio.relative_to(root).as_posix() if track.audio != root else track.audio.name
-        if track.audio in self.never or (self.only is not None and track.audio.absolute() not in self.only):
+        if self.only is not None and track.audio.absolute() not in self.only:
             return False
         if self.extensions and track.audio.suffix.lower().lstrip(".") not in self.extensions:
             return False
@@ -57,11 +55,11 @@ class Selection:
         return self.sample >= 1 or number_of(f"{self.seed}\0{name}") < self.sample * 2**64
 
     def presets_of(self, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
-        """The presets that are to be asked about a track whose sidecar holds ``info``."""
-        if self.wanted == ALL:
-            return freshness.older_than(info, presets, self.since) if self.since else list(presets)
-        choose = freshness.outdated if self.wanted == STALE else freshness.missing
-        return choose(info, presets, self.maker)
+        """Return the presets to ask about a track whose sidecar holds ``info``."""
+        if self.wanted == Wanted.ALL:
+            return staleness.older_than(info, presets, self.since) if self.since else list(presets)
+        choose = staleness.outdated if self.wanted == Wanted.OUTDATED else staleness.missing
+        return choose(info, presets, self.settings)
 
 
 def _matches(name: str, glob: str) -> bool:
@@ -69,5 +67,5 @@ def _matches(name: str, glob: str) -> bool:
 
 
 def number_of(name: str) -> int:
-    """A number of 64 bits that depends on the name alone; files that are added later change no other's."""
+    """Return a 64-bit number that depends on the name alone: files that are added later change no other's."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")

@@ -1,4 +1,4 @@
-"""The songs that come with the tiny model, and what is true of them: `demo`, `doctor` and tests know right words."""
+"""The songs that come with the tiny model, with their known attributes, for `demo`, `doctor` and tests."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicflamingo_cli.config import data_file
 from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.models.resolve import TINY
+from musicflamingo_cli.paths import data_file
 
 
 @dataclass(frozen=True, slots=True)
 class Song:
-    """``truth``: tempo, key, lead, bass and drums, in the words that the tiny model has for them, and the structure."""
+    """A song. ``truth``: its tempo, key, lead, bass, drums and structure, as the tiny model phrases them."""
 
     path: Path
     truth: Mapping[str, str]
 
-    def missed(self, words: str, names: Sequence[str] = ("tempo", "key", "lead", "bass", "drums")) -> list[str]:
-        """What of these is true of the song and is not said in ``words``."""
-        return [self.truth[name] for name in names if self.truth[name] not in words]
+    def missed(self, text: str, names: Sequence[str] = ("tempo", "key", "lead", "bass", "drums")) -> list[str]:
+        """Return the values of these attributes that ``text`` does not mention."""
+        return [self.truth[name] for name in names if self.truth[name] not in text]
 
 
 def songs() -> list[Song]:
-    """Made by ``tiny_flamingo/songs.py``; the same in every installation. Raises ModelError where it lacks them."""
+    """Return the songs, made by ``tiny_flamingo/songs.py``. Raises ModelError where they are missing."""
     folder = data_file("models", TINY, "songs")
     try:
         truths = json.loads((folder / "songs.json").read_text(encoding="utf-8"))

@@ -1,102 +1,108 @@
-"""Engines: whatever turns one clip and all its prompts into answers. One contract, one file an engine."""
+"""Engines: whatever turns one clip and all its prompts into answers. One contract, one module for each engine."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ConfigError, ToolMissingError
+from musicflamingo_cli.errors import ToolMissingError
 from musicflamingo_cli.models.resolve import ModelPair
-from musicflamingo_cli.types import Answer, Clip, Failure, Load, Prompt, Sampling
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Workload
 
-ENGINES = ("auto", "native", "mtmd-cli", "server", "embedded")
-
-_FOR_ONE = ("mtmd-cli", "server", "embedded")
-_FOR_MANY = ("native", "server", "mtmd-cli", "embedded")
+_Openable = Literal[EngineName.NATIVE, EngineName.SERVER, EngineName.MTMD_CLI, EngineName.EMBEDDED]
+_FOR_ONE: tuple[_Openable, ...] = (EngineName.MTMD_CLI, EngineName.SERVER, EngineName.EMBEDDED)
+_FOR_MANY: tuple[_Openable, ...] = (
+    EngineName.NATIVE,
+    EngineName.SERVER,
+    EngineName.MTMD_CLI,
+    EngineName.EMBEDDED,
+)
 
 
 class Engine(Protocol):
-    """Asks one clip all its questions, so that an engine can hear the audio once where it knows how."""
+    """Answers all prompts about one clip, so that an engine that can process the audio only once does so."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The engine's name, for provenance."""
+        ...
 
     @property
     def version(self) -> str:
-        """Of llama.cpp, for provenance."""
+        """The version of llama.cpp, for provenance."""
         ...
 
     @property
-    def lanes(self) -> int:
-        """Clips that it works on at once; ``describe`` may be called from as many threads."""
+    def slots(self) -> int:
+        """How many clips it works on at once; ``describe`` may be called from as many threads."""
         ...
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
-        """Yield one result a prompt, each as soon as it is there, in any order.
+        """Yield one result for each prompt, in any order, each as soon as it is known.
 
-        A prompt that fails is a Failure among the others; an error that concerns them all is an EngineError.
+        A prompt that fails is a Failure among the others. Raises EngineError for a fault that concerns all prompts.
         """
         ...
 
     def close(self) -> None:
-        """End what is being asked, from any thread: a clip in work raises StoppedError, as does any later one."""
+        """Stop all work, from any thread: clips in progress raise StoppedError, and so does any later one."""
         ...
 
 
-def open_engine(settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> tuple[Engine, str]:
-    """The engine that the settings name, and why it is this one; ``warn`` gets sentences while it works.
+def open_engine(settings: Settings, model: ModelPair, workload: Workload) -> tuple[Engine, str]:
+    """Return the engine that the settings name, and the reason for the choice.
 
     `auto` is `mtmd-cli` for one prompt about one track, where nothing can be shared, else `native`; where that is not
-    there, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where there is none.
+    available, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where none is available.
     """
-    if settings.engine != "auto":
-        return _open(settings.engine, settings, model, load, warn), "it was asked for"
-    reason = "one prompt about one track" if load.is_single else "a track is heard once for all its prompts"
-    passed_over: list[str] = []
-    if settings.llama_dir is not None:  # a folder that was named and holds nothing is a mistake to be told
+    if settings.engine != EngineName.AUTO:
+        return _open(settings.engine, settings, model, workload), "chosen with --engine"
+    reason = "one prompt about one track" if workload.is_single else "it processes a track's audio once for all prompts"
+    unavailable: list[str] = []
+    if settings.llama_dir is not None:  # a named folder without any binary is a mistake to report, not to work around
         _require_binary(settings.llama_dir)
-    for name in _FOR_ONE if load.is_single else _FOR_MANY:
+    for name in _FOR_ONE if workload.is_single else _FOR_MANY:
         try:
-            return _open(name, settings, model, load, warn), "; ".join([*passed_over, reason])
+            return _open(name, settings, model, workload), "; ".join([*unavailable, reason])
         except ToolMissingError as error:
-            passed_over.append(f"not {name}: {error}")
-            reason = reason if name == "native" else "it is what there is"  # the server shares what was heard, too
+            unavailable.append(f"not {name}: {error}")
+            if name is not EngineName.NATIVE:  # the server, which is next, also processes the audio once
+                reason = "it is what is available"
     from musicflamingo_cli.engines.server.embedded import HOW_TO_INSTALL
 
     raise ToolMissingError(
-        f"there is no llama.cpp here ({'; '.join(passed_over)})",
+        f"llama.cpp is not installed ({'; '.join(unavailable)})",
         f"build it with: musicflamingo build; or without a compiler: {HOW_TO_INSTALL};"
         " or name the folder of your own build with --llama-dir",
     )
 
 
 def _require_binary(llama_dir: Path) -> None:
-    """Raises ToolMissingError where neither binary is in the folder."""
-    from musicflamingo_cli.llamacpp import binaries as llama_cpp
+    """Raise ToolMissingError where neither llama-server nor llama-mtmd-cli is in the folder."""
+    from musicflamingo_cli.llamacpp import binaries
 
     with contextlib.suppress(ToolMissingError):
-        llama_cpp.find(llama_cpp.SERVER, llama_dir)
+        binaries.find(binaries.SERVER, llama_dir)
         return
-    llama_cpp.find(llama_cpp.MTMD_CLI, llama_dir)
+    binaries.find(binaries.MTMD_CLI, llama_dir)
 
 
-def _open(name: str, settings: Settings, model: ModelPair, load: Load, warn: Callable[[str], None]) -> Engine:
+def _open(name: _Openable, settings: Settings, model: ModelPair, workload: Workload) -> Engine:
     from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
     from musicflamingo_cli.engines.native.engine import NativeEngine
     from musicflamingo_cli.engines.server.embedded import embedded_server
     from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
 
     match name:
-        case "mtmd-cli":
+        case EngineName.MTMD_CLI:
             return MtmdCliEngine(settings, model)
-        case "server":
-            return ServerEngine(llama_server(settings), settings, model, warn, load.at_once)
-        case "native":
-            return NativeEngine(settings, model, warn, load.at_once)
-        case "embedded":
-            return ServerEngine(embedded_server(), settings, model, warn, load.at_once)
-        case other:
-            raise ConfigError(f"no engine {other!r}", f"use one of: {', '.join(ENGINES)}")
+        case EngineName.SERVER:
+            return ServerEngine(llama_server(settings), settings, model, workload.at_once)
+        case EngineName.NATIVE:
+            return NativeEngine(settings, model, workload.at_once)
+        case EngineName.EMBEDDED:
+            return ServerEngine(embedded_server(), settings, model, workload.at_once)

@@ -1,4 +1,4 @@
-"""How large a context a clip and a prompt need, and how many such contexts there is memory for."""
+"""How large a context a clip and a prompt need, and how many such contexts fit into memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Clip, Prompt
 
-# Room for the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
+# For the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
 _TEMPLATE_TOKENS = 128
-_SMALLEST = 4096  # tokens: two minutes and an answer
+_MIN_SIZE = 4096  # tokens: two minutes and an answer
 # A GPU's decoding is bound by reading the weights, which all slots then share; a CPU's by its arithmetic, which they
 # do not: there, more than one gained nothing (README, "Engines, and how fast they are").
-_MOST_SLOTS_GPU, _MOST_SLOTS_CPU = 4, 1
-_AT_EASE = 4  # a quarter of what is free may be taken for clips that are yet to come
+_MAX_SLOTS_GPU, _MAX_SLOTS_CPU = 4, 1
+_FREE_FRACTION = 4  # slots grow beyond what a clip needs while all of them take at most a quarter of the free memory
 
 
 def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPair) -> int:
-    """Tokens for the audio, the prompt (a byte is at least a token's worth) and the answer.
+    """Return the tokens for the audio, the prompt (one for each byte, an upper bound) and the answer.
 
-    Raises TooLongError where neither the user's context nor the model's own holds them.
+    Raises TooLongError where the context that the user set, or else the model's own, does not hold them.
     """
     text = len(prompt.text.encode()) + len(prompt.system.encode())
     needed = clip.audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS
@@ -30,48 +30,50 @@ def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPa
     if needed > limit:
         raise TooLongError(
             f"{clip.seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
-            "hear less with --max-seconds 600" + (", or raise --ctx-size" if settings.ctx_size else ""),
+            "use less audio: --max-seconds 600" + (", or raise --ctx-size" if settings.ctx_size else ""),
         )
     return needed
 
 
-class Room:
-    """Memory for slots (``there``): how many there are at most (``lanes``), and how large they are made for a clip."""
+class SlotBudget:
+    """How many slots fit into ``memory`` (``slots``), and how large each can be."""
 
     def __init__(self, command: Sequence[str], settings: Settings, model: ModelPair, at_once: int) -> None:
-        """``command`` is the program that will hold them; ``at_once``: no more clips than that will come together."""
+        """Look at the memory. ``command`` is the program that will hold the slots, ``at_once`` an upper limit."""
         self._ctx_size = settings.ctx_size
         self._model = model
-        self._slots_are_given = settings.slots is not None
-        self.there = memory.for_llama_cpp(command, settings.gpu_layers)
-        self._most = min(settings.slots or (_MOST_SLOTS_GPU if self.there.is_gpu else _MOST_SLOTS_CPU), at_once)
-        self._free = max(0, self.there.free - model.size - memory.RESERVE)  # bytes
-        self.lanes = self._slots_that_fit(settings.ctx_size or _SMALLEST)
+        self._has_fixed_slots = settings.slots is not None
+        self.memory = memory.for_llama_cpp(command, settings.gpu_layers)
+        self._max_slots = min(settings.slots or (_MAX_SLOTS_GPU if self.memory.is_gpu else _MAX_SLOTS_CPU), at_once)
+        self._free = max(0, self.memory.free - model.size - memory.RESERVE)  # bytes
+        self.slots = self._slots_that_fit(settings.ctx_size or _MIN_SIZE)
 
-    def for_clip(self, context: int) -> tuple[int, int]:
-        """The size of a slot in tokens, for a clip that needs ``context``, and how many of them.
+    def size_for(self, context: int) -> tuple[int, int]:
+        """Return the size of a slot for a clip that needs ``context`` tokens, in tokens, and how many such slots fit.
 
-        Larger than this clip needs where memory is plenty: the next one may be longer, and a server cannot grow.
+        It is larger than this clip needs where memory allows: the next clip may be longer, and a running process
+        cannot grow.
         """
         if self._ctx_size:
             size = max(self._ctx_size, context)
-            return size, min(self.lanes, self._slots_that_fit(size))
-        size = _SMALLEST
-        while size < context or (size < self._model.context_length and self._is_at_ease(2 * size)):
+            return size, min(self.slots, self._slots_that_fit(size))
+        size = _MIN_SIZE
+        while size < context or (size < self._model.context_length and self._fits_easily(2 * size)):
             size *= 2
-        size = max(context, min(size, self._model.context_length))  # several answers may need more than one may have
-        return size, min(self.lanes, self._slots_that_fit(size))
+        # Several answers together may need more than the model's context, which limits only each of them.
+        size = max(context, min(size, self._model.context_length))
+        return size, min(self.slots, self._slots_that_fit(size))
 
-    def halve(self) -> None:
-        """What was reckoned did not fit: half as many slots from now on, none larger than its clip needs."""
-        self.lanes = self._most = max(1, self.lanes // 2)
+    def shrink(self) -> None:
+        """Halve the number of slots, and make none larger than its clip needs: the estimate was too high."""
+        self.slots = self._max_slots = max(1, self.slots // 2)
         self._free = 0
-        self._slots_are_given = True
+        self._has_fixed_slots = True
 
     def _slots_that_fit(self, size: int) -> int:
-        if self._slots_are_given:
-            return self._most
-        return max(1, min(self._most, self._free // max(1, size * self._model.kv_bytes_per_token)))
+        if self._has_fixed_slots:
+            return self._max_slots
+        return max(1, min(self._max_slots, self._free // max(1, size * self._model.kv_bytes_per_token)))
 
-    def _is_at_ease(self, size: int) -> bool:
-        return self.lanes * size * self._model.kv_bytes_per_token * _AT_EASE <= self._free
+    def _fits_easily(self, size: int) -> bool:
+        return self.slots * size * self._model.kv_bytes_per_token * _FREE_FRACTION <= self._free

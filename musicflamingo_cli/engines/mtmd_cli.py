@@ -1,4 +1,4 @@
-"""Engine `mtmd-cli`: one llama-mtmd-cli process a prompt. Slow for many, but with nothing that can go stale."""
+"""Engine `mtmd-cli`: one llama-mtmd-cli process for each prompt. Slow for many prompts, but keeps no state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from musicflamingo_cli.config import Settings, user_log_dir
+from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, ToolMissingError
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import ModelPair
-from musicflamingo_cli.system import processes as process
+from musicflamingo_cli.paths import user_log_dir
+from musicflamingo_cli.system import processes
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 _KEPT_LOGS = 50
@@ -26,55 +27,59 @@ _RUNS = re.compile(r"\beval time = .*?/\s*(\d+) runs")
 
 
 class MtmdCliEngine:
-    """Raises ToolMissingError when llama-mtmd-cli is not there."""
+    """Runs llama-mtmd-cli once for each prompt."""
 
     name = "mtmd-cli"
-    lanes = 1
+    slots = 1
 
     def __init__(self, settings: Settings, model: ModelPair) -> None:
+        """Find the binary. Raises ToolMissingError where there is none."""
         self._settings = settings
         self._model = model
-        self._binary = llama_cpp.find(llama_cpp.MTMD_CLI, settings.llama_dir)
-        self.version = llama_cpp.version(self._binary)
-        self._children = process.Children()
+        self._binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
+        self.version = binaries.version(self._binary)
+        self._children = processes.Children()
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+        """Yield one result for each prompt, in their order; see ``Engine.describe``."""
         for prompt in prompts:
             try:
                 yield self._ask(clip, prompt, sampling)
             except EngineError as error:
-                yield Failure(prompt.preset, error.kind, str(error), error.hint)
+                yield Failure.for_preset(prompt.preset, error)
 
     def close(self) -> None:
-        """Ends what is being asked, from any thread."""
+        """Stop all work, from any thread."""
         self._children.stop()
 
     def _ask(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
-        """One answer, whole. The binary can lose the end of its output when it exits (see _is_whole): ask again."""
+        """Return one complete answer; retry where the binary lost the end of its output (see _is_complete)."""
         command = self._command(clip, prompt, sampling)
         for _ in range(_TRIES):
             done = self._run(command, clip)
             if done.returncode != 0:
                 raise _failed(done, command)
-            if _is_whole(done):
+            if _is_complete(done):
                 return _answer(done, clip, prompt, sampling)
         raise EngineError(
             f"llama-mtmd-cli lost the end of its output {_TRIES} times (log: {_keep_log(done.log, command)})",
             "build one without that fault: musicflamingo build",
         )
 
-    def _run(self, command: list[str], clip: Clip) -> process.Finished:
+    def _run(self, command: list[str], clip: Clip) -> processes.Finished:
         limit = self._settings.timeout
         with tempfile.NamedTemporaryFile(prefix="log-", dir=clip.path.parent) as log:
             try:
-                return self._children.run(command, Path(log.name), limit, env=llama_cpp.child_environment())
-            except process.ChildTimeout as error:
+                return self._children.run(command, Path(log.name), limit, env=binaries.child_environment())
+            except processes.ChildTimeout as error:
                 raise TimedOutError(
                     f"no answer within {limit:g} s (log: {_keep_log(error.log, command)})",
-                    "allow more with --timeout, or hear less: --max-seconds 300",
+                    "allow more with --timeout, or use less audio: --max-seconds 300",
                 ) from error
-            except process.Stopped as stop:
-                raise StoppedError("stopped before it was answered", "run the same command again") from stop
+            except processes.Stopped as stop:
+                raise StoppedError(
+                    "the run was stopped before the answer arrived", "run the same command again"
+                ) from stop
             except OSError as error:
                 raise ToolMissingError(
                     f"{self._binary} cannot be started: {error.strerror}", "build it with: musicflamingo build"
@@ -97,34 +102,37 @@ class MtmdCliEngine:
         return command
 
     def _context_size(self, clip: Clip, prompt: Prompt) -> int:
-        """Never `-c 0`, which would take the model's whole context and its memory. Raises TooLongError."""
+        """Return the context in tokens. Raises TooLongError.
+
+        Never 0, with which the binary would take the model's whole context and the memory for it.
+        """
         needed = tokens_needed(clip, prompt, self._settings, self._model)
         return self._settings.ctx_size or min(self._model.context_length, -(-needed // 256) * 256)
 
 
-def _answer(done: process.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
+def _answer(done: processes.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
     return Answer(
         prompt=prompt,
         text=done.stdout.decode("utf-8", errors="replace"),
         hit_limit=_hit_limit(done, prompt),
-        audio_tokens=_tokens_heard(done.log, clip),
+        audio_tokens=_audio_tokens(done.log, clip),
         seconds=done.seconds,
         sampling=sampling,
     )
 
 
-def _is_whole(done: process.Finished) -> bool:
-    """Whether all of the output arrived.
+def _is_complete(done: processes.Finished) -> bool:
+    """Return whether all of the output arrived.
 
-    Answer and log go through one queue that a thread of its own writes out, and main() does not wait for it: on a
-    loaded machine the last words are lost with exit code 0 (seen on b11434; upstream issue 22142; the bootstrap
-    script's build is mended). The timings come last in that queue, so where they are, everything is.
+    Answer and log go through one queue that a separate thread writes out, and main() does not wait for it: on a
+    loaded machine the end of the answer is lost with exit code 0 (seen on b11434; upstream issue 22142; the build
+    script patches it). The timings come last in that queue, so where they are, everything is.
     """
     return _RUNS.search(done.log) is not None
 
 
-def _hit_limit(done: process.Finished, prompt: Prompt) -> bool:
-    """Whether the token limit ended the answer; the binary does not say, but leaves two traces.
+def _hit_limit(done: processes.Finished, prompt: Prompt) -> bool:
+    """Return whether the token limit ended the answer; the binary does not say so, but leaves two traces.
 
     Its log counts N - 1 runs for an answer that used up its N tokens, and no fewer for one whose last token was
     the end itself; then stdout ends with one more newline (mtmd-cli.cpp, generate_response).
@@ -134,10 +142,11 @@ def _hit_limit(done: process.Finished, prompt: Prompt) -> bool:
     return int(runs[1]) + 1 >= prompt.max_tokens and not done.stdout.endswith(b"\n\n\n")
 
 
-def _tokens_heard(log: str, clip: Clip) -> int | None:
-    """The audio tokens that the log says were decoded; None where it cannot be told.
+def _audio_tokens(log: str, clip: Clip) -> int | None:
+    """Return how many audio tokens were decoded, by the log; None where the log does not show it.
 
-    A release that does not log batches still logs the whole prompt's length: too short means deaf.
+    A release that does not log batches still logs the length of the whole prompt: one shorter than the audio means
+    that the audio did not reach the model (0).
     """
     if batches := _AUDIO_BATCH.findall(log):
         return sum(map(int, batches))
@@ -145,24 +154,25 @@ def _tokens_heard(log: str, clip: Clip) -> int | None:
     return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.audio_tokens else None
 
 
-def _failed(done: process.Finished, command: list[str]) -> EngineError | ModelError:
+def _failed(done: processes.Finished, command: list[str]) -> EngineError | ModelError:
+    """Return the error for a run that failed, and keep its log."""
     kept = _keep_log(done.log, command)
     if done.signal_name == "SIGILL":
         return EngineError(
-            "llama-mtmd-cli met an instruction that this processor lacks",
+            "llama-mtmd-cli used an instruction that this processor lacks",
             "build it again for this machine: musicflamingo build --force",
         )
-    how = f"died of {done.signal_name}" if done.signal_name else f"ended with exit code {done.returncode}"
-    if known := llama_cpp.diagnose(done.log):
+    how = f"was killed by {done.signal_name}" if done.signal_name else f"ended with exit code {done.returncode}"
+    if known := binaries.diagnose(done.log):
         return known.error(f"llama-mtmd-cli {how}; log: {kept}")
-    last = llama_cpp.tail(done.log) or "(its log is empty)"
+    tail = binaries.tail(done.log) or "(its log is empty)"
     return EngineError(
-        f"llama-mtmd-cli {how} (log: {kept}):\n{last}", "see its log, or run: musicflamingo models check"
+        f"llama-mtmd-cli {how} (log: {kept}):\n{tail}", "see its log, or run: musicflamingo models check"
     )
 
 
 def _keep_log(log: str, command: list[str]) -> Path | str:
-    """Save a failed run's log with its command in the user's log folder; the oldest beyond 50 go."""
+    """Save a failed run's log with its command in the user's log folder, which keeps the newest 50."""
     folder = user_log_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,69 +1,71 @@
-"""What engines with a resident process share: the model is loaded once, and is started again when it died."""
+"""What engines with a resident process share: the model is loaded once, and the process is restarted when it dies."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.context import Room, tokens_needed
+from musicflamingo_cli.engines.context import SlotBudget, tokens_needed
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import P, Slot, Slots
 from musicflamingo_cli.errors import EngineError, ModelError
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
+logger = logging.getLogger(__name__)
+
 
 class ResidentEngine(ABC, Generic[P]):
-    """Works on one clip a slot. ``at_once``: no more clips than that will come together.
-
-    ``warn`` gets a sentence when the process had to be restarted.
-    """
+    """An engine whose process works on one clip in each slot."""
 
     name: str
     version: str
 
-    def __init__(
-        self, command: Sequence[str], settings: Settings, model: ModelPair, warn: Callable[[str], None], at_once: int
-    ) -> None:
-        """``command`` is the program that will run, or one that sees the same devices."""
+    def __init__(self, command: Sequence[str], settings: Settings, model: ModelPair, at_once: int) -> None:
+        """Decide how many slots to use; nothing is started yet.
+
+        ``command`` is the program that will run, or one that sees the same devices. ``at_once`` is the highest number
+        of clips that callers will ask about at once.
+        """
         self._settings = settings
         self._model = model
-        self._warn = warn
-        self._room = Room(command, settings, model, at_once)
+        self._budget = SlotBudget(command, settings, model, at_once)
         self._slots = Slots(self._start)
 
     @property
-    def lanes(self) -> int:
-        return self._room.lanes
+    def slots(self) -> int:
+        """How many clips it works on at once."""
+        return self._budget.slots
 
     @abstractmethod
     def _new_process(self, context: int, slots: int) -> P:
-        """Starts it, and does not wait. Raises ToolMissingError where it cannot be started."""
+        """Start a process without waiting for it. Raises ToolMissingError where it cannot be started."""
 
     @abstractmethod
     def _ask_all(
         self, slot: Slot[P], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[Answer | Failure]:
-        """One result a prompt. Raises Died when the process ends first."""
+        """Yield one result for each prompt. Raises Died when the process ends first."""
 
     def _context_for(self, clip: Clip, prompts: Sequence[Prompt]) -> int:
-        """The tokens that a slot must hold. Raises TooLongError."""
+        """Return the tokens that a slot must hold. Raises TooLongError."""
         return max(tokens_needed(clip, prompt, self._settings, self._model) for prompt in prompts)
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
-        """All prompts at once, so that the clip is heard once for all of them.
+        """Ask all prompts at once, so that the audio is processed once for all of them; see ``Engine.describe``.
 
-        When the process dies, what is unanswered is asked once more, with no other clip beside it: so the clip that
-        kills it is known, and those that were beside it the first time are not to blame.
+        When the process dies, unanswered prompts are retried once, while no other clip is in progress: so the clip
+        that kills the process is identified, and clips that were in progress beside it do not fail.
         """
         context = self._context_for(clip, prompts)
         pending = list(prompts)
         for is_last in (False, True):
             try:
-                with self._slots.lend(context, clip, alone=is_last) as slot:
+                with self._slots.acquire(context, clip, exclusive=is_last) as slot:
                     for result in self._ask_all(slot, clip, pending, sampling):
                         answered = result.preset if isinstance(result, Failure) else result.prompt.preset
                         pending = [prompt for prompt in pending if prompt.preset != answered]
@@ -73,35 +75,38 @@ class ResidentEngine(ABC, Generic[P]):
                 self._slots.raise_if_stopped()
                 if is_last:
                     raise self._fatal(death, slot.process) from death
-                if death.is_news:
-                    words = llama_cpp.tail(slot.process.log())
-                    self._warn(f"{self.name} died and is started again; its last words:\n{words}")
+                if death.is_first_report:
+                    tail = binaries.tail(slot.process.log())
+                    logger.warning("%s died and is restarted; the end of its log:\n%s", self.name, tail)
 
     def close(self) -> None:
-        """Ends what is being asked, from any thread; a clip in work raises StoppedError."""
+        """Stop all work, from any thread; a clip in progress raises StoppedError."""
         self._slots.stop()
 
-    def _start(self, context: int, note: Callable[[P], None]) -> P:
+    def _start(self, context: int, register: Callable[[P], None]) -> P:
+        """Start a process (see ``slots.Start``); where memory runs out, start it again with half as many slots."""
         while True:
-            size, slots = self._room.for_clip(context)
+            size, slots = self._budget.size_for(context)
             process = self._new_process(size, slots)
             try:
-                note(process)
+                register(process)
                 process.wait_until_ready()
                 return process
             except Died as death:
                 self._slots.raise_if_stopped()
-                if slots == 1 or not llama_cpp.lacks_memory(process.log()):
+                if slots == 1 or not binaries.lacks_memory(process.log()):
                     raise self._fatal(death, process) from death
                 process.close()
-                self._room.halve()
-                self._warn(f"not enough memory for {slots} tracks at once; from now on {self._room.lanes}")
+                self._budget.shrink()
+                logger.warning("not enough memory for %d tracks at once; trying %d", slots, self._budget.slots)
 
     def _fatal(self, death: Died, process: P) -> EngineError | ModelError:
+        """Return the error for a process that is not restarted, with what its log says."""
         self._slots.raise_if_stopped()
         log = process.log()
         process.close()
-        if known := llama_cpp.diagnose(log):
+        if known := binaries.diagnose(log):
             return known.error(f"{self.name}: {death}")
-        words = llama_cpp.tail(log)
-        return EngineError(f"{self.name} died: {death}\n{words}", "try --engine mtmd-cli, or: musicflamingo build")
+        return EngineError(
+            f"{self.name} died: {death}\n{binaries.tail(log)}", "try --engine mtmd-cli, or: musicflamingo build"
+        )

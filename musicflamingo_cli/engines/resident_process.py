@@ -9,50 +9,53 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from musicflamingo_cli.errors import ToolMissingError
-from musicflamingo_cli.system import processes as process
+from musicflamingo_cli.system import processes
 from musicflamingo_cli.system.temporary import folder_prefix
 
 LOADING_SECONDS = 600.0  # a 7B model from a slow disk
 
 
 class Died(Exception):
-    """A resident process ended, or stopped answering, in the middle of its work. ``is_news``: nobody had seen it."""
+    """A resident process ended, or stopped answering, in the middle of its work.
 
-    is_news = False
+    ``is_first_report``: no other thread has reported the same death yet.
+    """
+
+    is_first_report = False
 
 
 class ResidentProcess(ABC):
-    """Has ``slots`` slots of ``context`` tokens each, and dies with us, however we die."""
+    """A process with ``slots`` slots of ``context`` tokens each. It ends when we end, in whatever way."""
 
-    child: process.Guarded
+    child: processes.Guarded
 
-    def __init__(self, context: int, slots: int, folder_in: str | None = None) -> None:
-        """``folder_in`` is where its folder is made; None for the system's place."""
+    def __init__(self, context: int, slots: int, parent_folder: str | None = None) -> None:
+        """Make its private folder, in ``parent_folder`` or else in the system's temporary folder."""
         self.context = context
         self.slots = slots
-        self._folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=folder_in))  # mode 0700
+        self._folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=parent_folder))  # mode 0700
         self._last_log = ""
 
     def _launch(
         self, command: Sequence[str], environment: Mapping[str, str], hint: str, pass_fds: tuple[int, ...] = ()
     ) -> None:
-        """Start it. Raises ToolMissingError, with ``hint``, where that cannot be done."""
+        """Start it. Raises ToolMissingError, with ``hint``, where that is not possible."""
         try:
-            self.child = process.Guarded(list(command), self._folder / "log", dict(environment), pass_fds)
+            self.child = processes.Guarded(list(command), self._folder / "log", dict(environment), pass_fds)
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise ToolMissingError(f"{command[0]} cannot be started: {error.strerror}", hint) from error
 
     @abstractmethod
     def wait_until_ready(self) -> None:
-        """Until the model is loaded. Raises Died when the process ends first or takes too long."""
+        """Wait until the model is loaded. Raises Died when the process ends first or takes too long."""
 
     def log(self) -> str:
-        """The end of its log, also after ``close``."""
-        return self._last_log or process.read_log(self._folder / "log")
+        """Return the end of its log, also after ``close``."""
+        return self._last_log or processes.read_log(self._folder / "log")
 
     def close(self) -> None:
-        """End it, from any thread, and what is being asked of it with it; twice does no harm."""
+        """End the process and the requests in progress, from any thread; may be called more than once."""
         self.child.kill()
         self._last_log = self._last_log or self.log()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Captions in the formats that trainers read. One file a format; `job` is what they share."""
+"""Export captions in the formats that trainers read: one module per format; `job` holds what they share."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicflamingo_cli.errors import ConfigError, nearest
+from musicflamingo_cli.choices import ExportFormat
+from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports.audiocraft import write_audiocraft
 from musicflamingo_cli.exports.audiofolder import write_audiofolder
 from musicflamingo_cli.exports.beside import write_ace_step, write_txt
 from musicflamingo_cli.exports.job import Job, Target, count, nothing_exported
 from musicflamingo_cli.exports.output import new_file, new_folder, require_free_file, require_free_folder
-from musicflamingo_cli.exports.rows import Choice, Tally, is_text, rows_of
+from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, rows_of
 from musicflamingo_cli.exports.stable_audio import write_stable_audio
 from musicflamingo_cli.exports.tables import is_csv, is_jsonl, is_parquet, write_csv, write_jsonl, write_parquet
 from musicflamingo_cli.exports.webdataset import write_webdataset
-from musicflamingo_cli.text.t5_tokens import Budget
+from musicflamingo_cli.sidecars.captions import is_text
+from musicflamingo_cli.text.t5_tokens import TokenStats
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a format is written. ``takes``: the fields of ``Target`` that mean something to it.
+    """How a format is written.
 
-    ``is_ours``: for a format that is one file, whether a file is such an export. ``writes_all``: see ``Job``.
+    ``takes``: the fields of ``Target`` that apply to it. ``is_ours``: for a format that is a single file, a function
+    that says whether a file is such an export. ``writes_all``: see ``Job``.
     """
 
     write: Callable[[Job], None]
@@ -34,39 +37,33 @@ class Format:
 
 _TABLE = frozenset(["paths"])
 FORMATS = {
-    "audiocraft": Format(write_audiocraft, writes_all=True),
-    "stable-audio": Format(write_stable_audio, writes_all=True),
-    "webdataset": Format(write_webdataset, frozenset(["shard_size"])),
-    "audiofolder": Format(write_audiofolder, writes_all=True),
-    "ace-step": Format(write_ace_step),
-    "txt": Format(write_txt),
-    "csv": Format(write_csv, _TABLE, is_csv, writes_all=True),
-    "jsonl": Format(write_jsonl, _TABLE, is_jsonl, writes_all=True),
-    "parquet": Format(write_parquet, _TABLE, is_parquet, writes_all=True),
+    ExportFormat.AUDIOCRAFT: Format(write=write_audiocraft, writes_all=True),
+    ExportFormat.STABLE_AUDIO: Format(write=write_stable_audio, writes_all=True),
+    ExportFormat.WEBDATASET: Format(write=write_webdataset, takes=frozenset(["shard_size"])),
+    ExportFormat.AUDIOFOLDER: Format(write=write_audiofolder, writes_all=True),
+    ExportFormat.ACE_STEP: Format(write=write_ace_step),
+    ExportFormat.TXT: Format(write=write_txt),
+    ExportFormat.CSV: Format(write=write_csv, takes=_TABLE, is_ours=is_csv, writes_all=True),
+    ExportFormat.JSONL: Format(write=write_jsonl, takes=_TABLE, is_ours=is_jsonl, writes_all=True),
+    ExportFormat.PARQUET: Format(write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True),
 }
 
 
-def find_format(name: str) -> Format:
-    """The format of that name. Raises ConfigError."""
-    if name not in FORMATS:
-        known = "see: musicflamingo export --help"
-        raise ConfigError(f"no format {name!r}{nearest(name, FORMATS)}", known)
-    return FORMATS[name]
-
-
-def default_out(name: str, root: Path) -> Path:
-    """Where an export goes when nobody says: the working folder, or beside the dataset where that is inside it."""
+def default_out(name: ExportFormat, root: Path) -> Path:
+    """Return where an export goes by default: into the working folder, or beside the dataset if that is inside it."""
     dataset = root.resolve()
     folder = dataset.parent if Path.cwd().is_relative_to(dataset) else Path()
-    return folder / (f"{dataset.name}.{name}" if find_format(name).is_ours else f"{dataset.name}-{name}")
+    return folder / (f"{dataset.name}.{name}" if FORMATS[name].is_ours else f"{dataset.name}-{name}")
 
 
-def export(name: str, root: Path, target: Target, choice: Choice, tally: Tally, budget: Budget) -> None:
-    """Export the dataset at ``root``: whole and under its name, or not at all.
+def export(
+    name: ExportFormat, root: Path, target: Target, options: ExportOptions, stats: ExportStats, tokens: TokenStats
+) -> None:
+    """Export the dataset at ``root``: completely, or not at all. Counts go to ``stats`` and ``tokens``.
 
-    Raises ConfigError where the target is in the way or cannot be written, and where there is nothing to export.
+    Raises ConfigError where the target is occupied or cannot be written, and where there is nothing to export.
     """
-    form = find_format(name)
+    form = FORMATS[name]
     _require_apart(root, target.out)
     place = (
         new_file(target.out, target.overwrite, form.is_ours)
@@ -75,34 +72,45 @@ def export(name: str, root: Path, target: Target, choice: Choice, tally: Tally, 
     )
     try:
         with place as building:
-            job = Job(root, building, target, choice, rows_of(root, choice, tally), tally, budget, form.writes_all)
+            job = Job(
+                root=root,
+                building=building,
+                target=target,
+                options=options,
+                rows=rows_of(root, options, stats),
+                stats=stats,
+                tokens=tokens,
+                writes_all=form.writes_all,
+            )
             form.write(job)
     except OSError as error:
-        hint = "make room, or name a place with more of it"
+        hint = "free some disk space, or choose a place with more of it"
         raise ConfigError(f"cannot write {target.out}: {error.strerror or error}", hint) from error
 
 
-def rehearse(name: str, root: Path, target: Target, choice: Choice, tally: Tally, budget: Budget) -> None:
-    """Count what an export would hold, with the same objections, and write nothing. Audio is not opened."""
-    form = find_format(name)
+def rehearse(
+    name: ExportFormat, root: Path, target: Target, options: ExportOptions, stats: ExportStats, tokens: TokenStats
+) -> None:
+    """Count what ``export`` would write, and write nothing. Raises the same errors; audio files are not opened."""
+    form = FORMATS[name]
     _require_apart(root, target.out)
     if form.is_ours:
         require_free_file(target.out, target.overwrite, form.is_ours)
     else:
         require_free_folder(target.out, target.overwrite)
-    for row in rows_of(root, choice, tally):
-        count(row, tally, budget, form.writes_all)
-    if not tally.exported:
-        raise nothing_exported(root, tally)
+    for row in rows_of(root, options, stats):
+        count(row, stats, tokens, form.writes_all)
+    if not stats.exported:
+        raise nothing_exported(root, stats)
 
 
 def _require_apart(root: Path, out: Path) -> None:
-    """An export inside its dataset would be captioned by the next batch, and read by the next export."""
+    """Raise ConfigError for an export inside its dataset: the next batch would caption it, the next export read it."""
     if not is_text(str(out.absolute())):
-        raise ConfigError("the name of OUT is not UTF-8, which dataset formats cannot hold", "name another place")
-    places = (out.resolve(), out.parent.resolve() / out.name)  # a link's target, and the link
+        raise ConfigError("the name of OUT is not UTF-8, which dataset formats require", "choose another name")
+    places = (out.resolve(), out.parent.resolve() / out.name)  # a link's target, and the link itself
     if any(place.is_relative_to(root.resolve()) for place in places):
-        raise ConfigError(f"{out} lies inside the dataset {root}", "name a place outside of it")
+        raise ConfigError(f"{out} is inside the dataset {root}", "choose a place outside of it")
 
 
-__all__ = ["FORMATS", "Choice", "Format", "Tally", "Target", "default_out", "export", "find_format", "rehearse"]
+__all__ = ["FORMATS", "ExportOptions", "ExportStats", "Format", "Target", "default_out", "export", "rehearse"]

@@ -1,7 +1,7 @@
-"""audiocraft (MusicGen): a manifest, a JSON beside each track, and the other captions as paraphrases.
+"""audiocraft (MusicGen): a manifest, a JSON file beside each track, and the other captions as paraphrases.
 
-Read by audiocraft/data/music_dataset.py: every field must be there, null and "" are allowed; the JSON is looked for
-beside the audio, so `audio/` holds links to it.
+Read by audiocraft/data/music_dataset.py: every field must be present, null and "" are allowed. The reader looks for
+the JSON file beside the audio, so `audio/` holds links to the audio.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from typing import IO, Any
 
 from musicflamingo_cli.exports.job import Job, json_text, write_json
 from musicflamingo_cli.exports.output import open_text, place_audio
-from musicflamingo_cli.exports.rows import Facts, Row
+from musicflamingo_cli.exports.rows import Row, TrackFacts
 
 AUDIO, MANIFEST, PARAPHRASES = "audio", "data.jsonl", "paraphrases.json"
 
 
 def write_audiocraft(job: Job) -> None:
-    """`audio/…` with JSONs; `data.jsonl` and `paraphrases.json`, in `train/` and `validation/` where there are both."""
-    with contextlib.ExitStack() as stack:
-        parts: dict[str, tuple[IO[str], _Object]] = {}
+    """Write `audio/…` with JSON files, `data.jsonl` and `paraphrases.json`.
 
-        def files_of(split: str) -> tuple[IO[str], _Object]:
+    With a validation split the last two are written to `train/` and `validation/`.
+    """
+    with contextlib.ExitStack() as stack:
+        parts: dict[str, tuple[IO[str], _ObjectWriter]] = {}
+
+        def files_of(split: str) -> tuple[IO[str], _ObjectWriter]:
             if split not in parts:
                 folder = job.building / split
                 folder.mkdir(exist_ok=True)
                 manifest = stack.enter_context(open_text(folder / MANIFEST))
-                parts[split] = manifest, stack.enter_context(_Object(folder / PARAPHRASES))
+                parts[split] = manifest, stack.enter_context(_ObjectWriter(folder / PARAPHRASES))
             return parts[split]
 
         def write(row: Row) -> None:
@@ -35,7 +38,7 @@ def write_audiocraft(job: Job) -> None:
             target = job.building / AUDIO / row.path
             place_audio(row.track.audio, target, job.target.audio)
             write_json(target.with_suffix(".json"), info_of(row, facts))
-            # As it will be, and absolute: audiocraft takes a relative path for one below its working folder.
+            # The final path, and absolute: audiocraft resolves a relative path against its working folder.
             path = (job.target.out.absolute() / AUDIO / row.path).as_posix()
             manifest, paraphrases = files_of(row.split)
             manifest.write(json_text(_meta(path, facts)) + "\n")
@@ -45,8 +48,11 @@ def write_audiocraft(job: Job) -> None:
         job.for_each(write)
 
 
-def info_of(row: Row, facts: Facts) -> dict[str, Any]:
-    """audiocraft's MusicInfo fields of a track. A key with a comma would be dropped by the reader, and says nothing."""
+def info_of(row: Row, facts: TrackFacts) -> dict[str, Any]:
+    """Return audiocraft's MusicInfo fields of a track.
+
+    A key with a comma is written as empty, since the reader drops it anyway.
+    """
     return {
         "title": facts.known.get("title", ""),
         "artist": facts.known.get("artist", ""),
@@ -61,7 +67,8 @@ def info_of(row: Row, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _meta(path: str, facts: Facts) -> dict[str, Any]:
+def _meta(path: str, facts: TrackFacts) -> dict[str, Any]:
+    """Return audiocraft's AudioMeta fields of a track: a line of the manifest."""
     return {
         "path": path,
         "duration": facts.seconds,
@@ -72,14 +79,15 @@ def _meta(path: str, facts: Facts) -> dict[str, Any]:
     }
 
 
-class _Object(contextlib.AbstractContextManager["_Object"]):
-    """A JSON object written member by member, since a library's would not fit into memory."""
+class _ObjectWriter(contextlib.AbstractContextManager["_ObjectWriter"]):
+    """Writes a JSON object member by member, since a large library's would not fit into memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = open_text(path)
         self._separator = "{\n"
 
     def add(self, key: str, value: Any) -> None:
+        """Write one member."""
         self._file.write(f"{self._separator}{json_text(key)}: {json_text(value)}")
         self._separator = ",\n"
 

@@ -10,24 +10,25 @@ from musicflamingo_cli.exports.output import open_text, place_audio
 from musicflamingo_cli.exports.rows import Row
 
 METADATA = "metadata.jsonl"
-_IN_A_FOLDER = 1000
+_FILES_PER_FOLDER = 1000
 
 
 def write_audiofolder(job: Job) -> None:
-    """One folder, or `train/` and `validation/`, which the loader takes for splits.
+    """Write one folder, or `train/` and `validation/`, which the loader reads as splits.
 
-    The audio's files are numbered, and the column `path` has their names: the loader takes a `test_01.wav` or a
-    `soul train.flac` for a split of its own and leaves out the rest. Columns are texts in every row, empty where there
-    is no caption: the loader guesses their type from the first rows of each split, and refuses splits that differ.
+    Audio files are numbered, and the column `path` has their original names: the loader would take a `test_01.wav` or
+    a `soul train.flac` for a split of its own and leave out the other files. Caption columns are text in every row,
+    empty where there is no caption: the loader infers column types from the first rows of each split and rejects
+    splits that differ.
     """
     with contextlib.ExitStack() as stack:
-        files: dict[str, IO[str]] = {}  # a split without rows has no folder: the loader refuses empty ones
+        files: dict[str, IO[str]] = {}  # a split without rows has no folder: the loader rejects empty ones
         numbers: dict[str, int] = {}
 
         def write(row: Row) -> None:
             folder = job.building / row.split
             number = numbers.get(row.split, 0)
-            name = f"{number // _IN_A_FOLDER:04d}/{number:07d}{row.path.suffix.lower()}"
+            name = f"{number // _FILES_PER_FOLDER:04d}/{number:07d}{row.path.suffix.lower()}"
             place_audio(row.track.audio, folder / name, job.target.audio)
             if row.split not in files:
                 files[row.split] = stack.enter_context(open_text(folder / METADATA))

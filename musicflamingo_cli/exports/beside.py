@@ -1,6 +1,6 @@
 """Formats with files beside each track: plain text, and ACE-Step's captions and metadata.
 
-Nothing is written into the dataset: the export is a folder of the same shape, with links to the audio.
+Nothing is written into the dataset: the export is a folder of the same structure, with links to the audio.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import place_audio, write_text
-from musicflamingo_cli.exports.rows import Row, is_text
-from musicflamingo_cli.sidecars.merge import caption_key
+from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.sidecars.captions import caption_key, is_text
 
-_LYRICS = "lyrics"  # the preset, and the key of other tools
+_LYRICS = "lyrics"  # the preset, and the sidecar key of other tools
 _UNKNOWN_LANGUAGE = "unknown"
 
 
 def write_txt(job: Job) -> None:
-    """`song.txt` beside each `song.flac`: the caption and nothing else."""
+    """Write `song.txt` beside each `song.flac`: the caption and nothing else."""
 
     def write(row: Row) -> None:
         audio = _place(row, job)
@@ -27,10 +27,10 @@ def write_txt(job: Job) -> None:
 
 
 def write_ace_step(job: Job) -> None:
-    """`song.caption.txt`, `song.json` and, where the words are known, `song.lyrics.txt` beside each track.
+    """Write `song.caption.txt`, `song.json` and, where the lyrics are known, `song.lyrics.txt` beside each track.
 
-    The JSON has `caption, bpm, keyscale, timesignature, language`; what is not known is empty or null. A missing
-    lyrics file says that nothing is known, not that nobody sings.
+    The JSON has `caption, bpm, keyscale, timesignature, language`; unknown values are empty or null. A missing lyrics
+    file means that the lyrics are unknown, not that the track is instrumental.
     """
 
     def write(row: Row) -> None:
@@ -53,7 +53,7 @@ def write_ace_step(job: Job) -> None:
 
 
 def _place(row: Row, job: Job) -> Path:
-    """Put the row's audio into the export; its path there."""
+    """Put the row's audio into the export and return its path there."""
     target = job.building / row.split / row.path
     place_audio(row.track.audio, target, job.target.audio)
     return target

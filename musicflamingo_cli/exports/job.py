@@ -1,99 +1,103 @@
-"""One export: what goes where, and the loop that takes a failing track for a failing track."""
+"""One export: its target, its options, and the loop that isolates per-track failures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import AudioError, ConfigError, TrackError, kind_of
-from musicflamingo_cli.exports.output import LINK, write_text
-from musicflamingo_cli.exports.rows import TOYS, Choice, Row, Tally
-from musicflamingo_cli.text.t5_tokens import Budget
+from musicflamingo_cli.choices import AudioPlacement, PathStyle
+from musicflamingo_cli.errors import AudioError, ConfigError, FailureKind, TrackError, kind_of
+from musicflamingo_cli.exports.output import write_text
+from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, Row
+from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY
+from musicflamingo_cli.text.t5_tokens import TokenStats
 
-RELATIVE, ABSOLUTE = "relative", "absolute"
 _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an export goes, and how. ``shard_size``: samples in a tar."""
+    """Where an export goes, and how. ``shard_size``: samples per tar file."""
 
     out: Path
-    audio: str = LINK
-    paths: str = RELATIVE
+    audio: AudioPlacement = AudioPlacement.LINK
+    paths: PathStyle = PathStyle.RELATIVE
     shard_size: int = 1000
     overwrite: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `columns` is cached in the instance's __dict__
 class Job:
-    """``building`` is where to write now what will be at ``target.out``.
+    """One export in progress.
 
-    ``writes_all``: not only a row's text, but all its captions are read by the trainer.
+    ``root`` is the dataset. ``building`` is where files are written now that will end up at ``target.out``.
+    ``writes_all``: the trainer reads all captions of a row, not only its text.
     """
 
-    root: Path  # the dataset
+    root: Path
     building: Path
     target: Target
-    choice: Choice
+    options: ExportOptions
     rows: Iterator[Row]
-    tally: Tally
-    budget: Budget
+    stats: ExportStats
+    tokens: TokenStats
     writes_all: bool = False
-    columns: Mapping[str, str] = field(init=False)  # preset to the name of its column
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", columns_of(self.choice.columns))
+    @cached_property
+    def columns(self) -> Mapping[str, str]:
+        """The name of each preset's column."""
+        return columns_of(self.options.columns)
 
     def for_each(self, write: Callable[[Row], None]) -> None:
-        """Write every row; one that cannot be written is counted and told, and the next one follows.
+        """Call ``write`` with every row; a row that fails is counted and logged, and the next one follows.
 
-        Raises OSError where nothing can be written any more, and ConfigError where nothing was.
+        Raises OSError where the disk is full, and ConfigError where no row was exported.
         """
         for row in self.rows:
             try:
                 write(row)
             except TrackError as error:
-                self.tally.fail(row.track.audio, error)
+                self.stats.fail(row.track.audio, error)
             except ConfigError:
                 raise
             except OSError as error:
-                if kind_of(error) == "no space":
+                if kind_of(error) == FailureKind.NO_SPACE:
                     raise
                 reason = f"{error.strerror or error} ({error.filename or row.track.audio})"
-                self.tally.fail(row.track.audio, AudioError(reason, "check the file and its permissions"))
-            except Exception as error:  # of a decoder or of ours: one poisoned file must not cost the others
+                self.stats.fail(row.track.audio, AudioError(reason, "check the file and its permissions"))
+            except Exception as error:  # a decoder's or a bug: one bad file must not cost the others
                 reason = f"{type(error).__name__}: {error}"
-                self.tally.fail(row.track.audio, AudioError(reason, "report it with this file"))
+                self.stats.fail(row.track.audio, AudioError(reason, "report this bug, with the file"))
             else:
-                count(row, self.tally, self.budget, self.writes_all)
-        if not self.tally.exported:
-            raise nothing_exported(self.root, self.tally)
+                count(row, self.stats, self.tokens, self.writes_all)
+        if not self.stats.exported:
+            raise nothing_exported(self.root, self.stats)
 
 
-def count(row: Row, tally: Tally, budget: Budget, writes_all: bool) -> None:
-    """Count a row, and the tokens of what a trainer reads of it."""
-    tally.exported += 1
-    tally.parts[row.split] = tally.parts.get(row.split, 0) + 1
+def count(row: Row, stats: ExportStats, tokens: TokenStats, writes_all: bool) -> None:
+    """Count a row, and the tokens of the captions that a trainer reads of it (see ``Job.writes_all``)."""
+    stats.exported += 1
+    stats.parts[row.split] = stats.parts.get(row.split, 0) + 1
     for text in dict.fromkeys([row.text, *(row.captions.values() if writes_all else ())]):
-        budget.add(text, str(row.path))
+        tokens.add(text, str(row.path))
 
 
-def nothing_exported(root: Path, tally: Tally) -> ConfigError:
-    """Why an export would be empty: then there is none, and an earlier one stays."""
-    reasons = {**tally.left_out, **({"failed": tally.failures} if tally.failures else {})}
-    why = ", ".join(f"{reason} ({number})" for reason, number in sorted(reasons.items())) or "no tracks"
-    hint = f"see which captions there are with: musicflamingo status '{root}'; then --preset NAME"
-    if TOYS in tally.left_out:
+def nothing_exported(root: Path, stats: ExportStats) -> ConfigError:
+    """Return the error for an export that would be empty; it names why each track was left out."""
+    reasons = {**stats.left_out, **({"failed": stats.failures} if stats.failures else {})}
+    found = ", ".join(f"{reason} ({number})" for reason, number in sorted(reasons.items())) or "no tracks"
+    hint = f"list the captions with: musicflamingo status '{root}'; then choose one with --preset NAME"
+    if TINY_MODEL_ONLY in stats.left_out:
         hint = f"caption it with a real model: musicflamingo batch '{root}'"
-    return ConfigError(f"nothing to export: {why}", hint)
+    return ConfigError(f"nothing to export: {found}", hint)
 
 
 def columns_of(presets: Sequence[str]) -> dict[str, str]:
-    """Each preset's column: its name, or where a row has such a column already, one that is free."""
+    """Return the column of each preset: its name, or a free one where rows already have a column of that name."""
     columns: dict[str, str] = {}
     for preset in presets:
         name = preset
@@ -104,10 +108,10 @@ def columns_of(presets: Sequence[str]) -> dict[str, str]:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as readers of datasets expect it: letters as they are, and no NaN, which is none."""
+    """Return JSON as dataset readers expect it: non-ASCII characters unescaped. Raises ValueError for NaN."""
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file that people may read, too."""
+    """Write an indented JSON file."""
     write_text(path, json_text(value, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Where an export goes: built aside, in place when it is whole, and never in place of anybody else's files."""
+"""The place of an export: built under a temporary name, renamed when complete; foreign files are never replaced."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from musicflamingo_cli.choices import AudioPlacement
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.system.temporary import is_abandoned, owner
 
-LINK, COPY = "link", "copy"  # how audio comes into an export
-MARKER = ".musicflamingo-export"  # in a folder of ours: a line for each file that we wrote, and how it was
-_ASIDE = ".mf-export-"
-_OLD = ".old"  # an export that is being replaced
-_TEXTS = (".json", ".jsonl", ".txt", ".py")  # what people edit: known by its bytes; tars and audio by their size
+MARKER = ".musicflamingo-export"  # in each exported folder: one line per exported file, with its fingerprint
+_TEMPORARY = ".mf-export-"
+_DIGITS = 16  # of a hash
+_OLD = ".old"  # ends the name of an export that is being replaced
+# What people edit is compared by its bytes; tars and audio by their size.
+_TEXTS = (".json", ".jsonl", ".txt", ".py")
 
 
 @contextlib.contextmanager
 def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to write an export into, which becomes ``out`` when the block ends without an error.
+    """Yield a folder to write an export into; it is renamed to ``out`` when the block ends without an error.
 
-    Raises ConfigError where something is there already: with ``overwrite`` an earlier export is replaced, but nothing
-    that holds files of anybody else, or that somebody has edited. Looked at again when the new one is ready.
+    Raises ConfigError where ``out`` is occupied. With ``overwrite`` an earlier export is replaced, but never one that
+    holds foreign or edited files. This is checked first, and again when the new export is complete.
     """
     require_free_folder(out, overwrite)
-    real = Path(os.path.realpath(out))  # behind a link is what is meant
+    real = Path(os.path.realpath(out))  # a link to a folder stays, and the folder gets the export
     with _writing(out):
-        building = _aside(real)
-    require_free_folder(out, overwrite)  # again: a killed run's export may be back
+        building = _temporary_path(real)
+    require_free_folder(out, overwrite)  # again: `_temporary_path` may have restored a killed run's export
     with _writing(out):
         building.mkdir(parents=True)
     try:
@@ -50,14 +52,14 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(out: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """A path to write a file to, which becomes ``out`` when the block ends without an error.
+    """Yield a path to write a file to; it is renamed to ``out`` when the block ends without an error.
 
-    Raises ConfigError where something is there already: with ``overwrite`` a file is replaced that ``is_ours``.
+    Raises ConfigError where ``out`` is occupied. With ``overwrite`` a file is replaced if ``is_ours`` accepts it.
     """
     require_free_file(out, overwrite, is_ours)
     real = Path(os.path.realpath(out))
     with _writing(out):
-        building = _aside(real)
+        building = _temporary_path(real)
         building.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield building
@@ -69,67 +71,69 @@ def new_file(out: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> Ite
 
 
 def require_free_file(out: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Raises ConfigError where a file cannot go to ``out``."""
+    """Raise ConfigError where a file must not be written to ``out``. Arguments: see ``new_file``."""
     if not os.path.lexists(out):
         return
     if out.is_dir():
-        raise ConfigError(f"{out} is a folder, and this is one file", "name a file")
+        raise ConfigError(f"{out} is a folder; this format needs a file", "give the name of a file")
     if not out.is_file() or (out.stat().st_size and not is_ours(out)):
-        raise ConfigError(f"{out} exists, and we did not write it", "name another file")
+        raise ConfigError(f"{out} exists and is another kind of file", "choose another name")
     if not overwrite:
-        raise ConfigError(f"{out} exists", "replace it with --overwrite, or name another file")
+        raise ConfigError(f"{out} exists", "replace it with --overwrite, or choose another name")
 
 
 def require_free_folder(out: Path, overwrite: bool) -> None:
-    """Raises ConfigError where a folder cannot go to ``out``."""
+    """Raise ConfigError where a folder must not be written to ``out``. Arguments: see ``new_folder``."""
     if not os.path.lexists(out):
         return
     if not out.is_dir():
-        raise ConfigError(f"{out} is no folder, and this format is one", "name another place")
+        raise ConfigError(f"{out} is a file; this format needs a folder", "choose another name")
     if os.path.ismount(out) or out.resolve() == Path.cwd():
-        raise ConfigError(f"{out} cannot be replaced by an export", f"name a folder in it: '{out / 'captions'}'")
+        raise ConfigError(f"{out} cannot be replaced by an export", f"choose a folder in it: '{out / 'captions'}'")
     if not any(out.iterdir()):
         return
     _require_ours(out, out)
     if not overwrite:
-        raise ConfigError(f"{out} holds an export already", "replace it with --overwrite, or name another folder")
+        raise ConfigError(f"{out} already holds an export", "replace it with --overwrite, or choose another folder")
 
 
 def _require_ours(folder: Path, out: Path) -> None:
-    """Raises ConfigError where a folder holds anything but what its marker says that we wrote."""
+    """Raise ConfigError unless a folder holds only files that its marker lists, unchanged. ``out`` is for messages."""
     if not (folder / MARKER).is_file():
-        raise ConfigError(f"{out} is not empty, and no export of ours", "name a new folder")
+        raise ConfigError(f"{out} is not empty and not an export", "choose a new folder")
     ours = dict(_marked(folder))
     for file in _files(folder):
         if file not in ours:
-            raise ConfigError(f"{out} holds a file that we did not write: {file}", "move it away, then try again")
+            raise ConfigError(f"{out} holds a file that is not part of the export: {file}", "move it away, then retry")
         if file != MARKER and _fingerprint(folder / file) != ours[file]:
-            raise ConfigError(f"{out} holds a file that was changed since: {file}", "move it away, then try again")
+            raise ConfigError(
+                f"{out} holds a file that was edited after the export: {file}", "move it away, then retry"
+            )
 
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """What the file system refuses is one sentence."""
+    """Turn an OSError of the block into a ConfigError."""
     try:
         yield
     except OSError as error:
-        hint = "check the disk's space and the folder's permissions, or name another place"
+        hint = "check the disk's space and the folder's permissions, or choose another place"
         raise ConfigError(f"cannot write {out}: {error.strerror or error}", hint) from error
 
 
-def _aside(out: Path) -> Path:
-    """A hidden name beside ``out``, after what killed exports have left under such names was put right."""
+def _temporary_path(out: Path) -> Path:
+    """Return a new hidden path beside ``out``; restore or remove first what killed exports left at such paths."""
     if not out.name:
-        raise ConfigError(f"{out} is no place for an export", "name a new folder")
-    start = f".{out.name}{_ASIDE}"
+        raise ConfigError(f"an export cannot be written to {out}", "give the name of a new folder")
+    start = f".{out.name}{_TEMPORARY}"
     for leftover in sorted(out.parent.glob(f"{glob.escape(start)}*")):
         name = leftover.name.removeprefix(start)
         if not is_abandoned(name.removesuffix(_OLD).rpartition("-")[0]):
             continue
-        if name.endswith(_OLD) and not os.path.lexists(out):  # killed between two renames: it is the export
+        if name.endswith(_OLD) and not os.path.lexists(out):  # killed between the two renames: this is the export
             leftover.rename(out)
         elif name.endswith(_OLD):
-            with contextlib.suppress(ConfigError):  # what somebody else put there stays
+            with contextlib.suppress(ConfigError):  # a folder that also holds foreign files stays
                 _require_ours(leftover, out)
                 shutil.rmtree(leftover, ignore_errors=True)
         elif leftover.is_dir():
@@ -140,6 +144,7 @@ def _aside(out: Path) -> Path:
 
 
 def _write_marker(folder: Path) -> None:
+    """Write the marker: a line `fingerprint "path"` for each file of the export."""
     with (folder / MARKER).open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as marker:
         for file in _files(folder):
             fingerprint = _fingerprint(folder / file) if file != MARKER else "-"
@@ -147,6 +152,7 @@ def _write_marker(folder: Path) -> None:
 
 
 def _marked(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and fingerprint of each file that the marker lists."""
     with (folder / MARKER).open(encoding="utf-8", errors="surrogateescape", newline="\n") as marker:
         for line in marker:
             fingerprint, _, file = line.rstrip("\n").partition(" ")
@@ -154,20 +160,17 @@ def _marked(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _fingerprint(file: Path) -> str:
-    """What tells a file that we wrote from one that was edited: a text's bytes, a link's target, another's size."""
+    """Return what changes when a file is edited: a hash of a text file or of a link's target, else the size."""
     if file.is_symlink():
-        return _digest(os.fsencode(file.readlink()))
+        return hashlib.sha256(os.fsencode(file.readlink())).hexdigest()[:_DIGITS]
     if file.suffix in _TEXTS:
-        return _digest(file.read_bytes())
+        with file.open("rb") as content:  # in blocks, since a table grows with the dataset
+            return hashlib.file_digest(content, "sha256").hexdigest()[:_DIGITS]
     return str(file.stat().st_size)
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _files(folder: Path) -> Iterator[str]:
-    """All files below a folder, links not followed, in a stable order."""
+    """Yield the paths of all files below a folder, relative to it, in a stable order. Links are not followed."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
@@ -176,15 +179,15 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _put_in_place(building: Path, out: Path, overwrite: bool) -> None:
-    """Rename; what stood there is deleted last, and comes back where this ends before the new one is there."""
+    """Rename ``building`` to ``out``. An old export is deleted last, and restored where the rename fails."""
     if not overwrite or not out.exists():
-        building.rename(out)  # fails where somebody has filled a folder there meanwhile
+        building.rename(out)  # fails where another process has filled that folder meanwhile
         return
     old = building.with_name(f"{building.name}{_OLD}")
     try:
         out.rename(old)
         if any(old.iterdir()):
-            _require_ours(old, out)  # nobody adds to it any more: it has another name
+            _require_ours(old, out)  # checked under its new name, at which no other process adds files
         building.rename(out)
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(out):
@@ -193,10 +196,10 @@ def _put_in_place(building: Path, out: Path, overwrite: bool) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def place_audio(audio: Path, target: Path, how: str) -> None:
-    """Put a track's audio at ``target``, as a `link` to it or a `copy`. Raises ConfigError where links fail."""
+def place_audio(audio: Path, target: Path, placement: AudioPlacement) -> None:
+    """Link or copy a track's audio to ``target``. Raises ConfigError where links fail, OSError where copies do."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if how == COPY:
+    if placement == AudioPlacement.COPY:
         try:
             shutil.copyfile(audio, target)
         except OSError:
@@ -210,11 +213,11 @@ def place_audio(audio: Path, target: Path, how: str) -> None:
 
 
 def open_text(path: Path) -> IO[str]:
-    """A new text file, the same bytes on every system."""
+    """Open a new text file as UTF-8, with line ends as they are: the same bytes on every system."""
     return path.open("w", encoding="utf-8", newline="")
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` and nothing else as a file, the same bytes on every system."""
+    """Write ``text`` and nothing else to a file: the same bytes on every system."""
     with open_text(path) as file:
         file.write(text)

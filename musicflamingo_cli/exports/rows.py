@@ -1,8 +1,9 @@
-"""What is exported of a dataset: a stream of rows, one a track, each with the caption that was chosen for it."""
+"""The rows of an export: one per track, each with the caption that was drawn for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,27 +13,36 @@ from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.dataset.selection import number_of
 from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
-from musicflamingo_cli.sidecars import merge as sidecar
-from musicflamingo_cli.sidecars import staleness as freshness
-from musicflamingo_cli.text.facts import FASTEST, SLOWEST, key_of, tempo_of, words_of
+from musicflamingo_cli.sidecars.captions import (
+    APPROVED_KEY,
+    TINY_MODEL_ONLY,
+    has_tiny_captions,
+    is_text,
+    real_captions,
+)
+from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.text.facts import FASTEST, SLOWEST, facts_in, key_of, tempo_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
+logger = logging.getLogger(__name__)
+
 TRAIN, VALIDATION = "train", "validation"
-TOYS = "the tiny model's words only"  # which are no captions: it knows no real music
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which tracks are exported, and which words of each.
+class ExportOptions:
+    """Which tracks are exported, and which captions of each.
 
-    ``weights``: the presets that a track's text is drawn from, by these odds. ``columns``: the presets whose captions
-    go along where a format has room for more than one. ``min_words`` and ``max_words`` leave captions out, they do
-    not cut them. ``validation``: the share of tracks, by a hash of their path, that is kept apart.
+    ``weights``: preset to weight; a track's text is drawn from these presets with these weights. ``columns``: the
+    presets whose captions are written, too, where a format has room for more than one. ``prefix`` and ``postfix`` are
+    added to each caption, with a space between. ``min_words`` and ``max_words``: captions of other lengths are left
+    out, not cut. ``validation``: the share of tracks, from 0 to 1, in the validation split; it is chosen by a hash of
+    each path.
     """
 
     weights: Mapping[str, float]
     columns: Sequence[str]
-    prefix: str = ""  # a trigger word, say; a space comes between
+    prefix: str = ""
     postfix: str = ""
     min_words: int = 1
     max_words: int | None = None
@@ -46,53 +56,65 @@ class Choice:
         """All presets that are read, each once."""
         return list(dict.fromkeys([*self.columns, *self.weights]))
 
-    def dress(self, caption: str) -> str:
-        """A caption with what goes before and after it."""
+    def decorate(self, caption: str) -> str:
+        """Return a caption with prefix and postfix."""
         return " ".join(filter(None, (self.prefix, caption, self.postfix)))
+
+    def accepts_length(self, caption: str) -> bool:
+        """Return whether a caption has the right number of words."""
+        words = len(caption.split())
+        return self.min_words <= words and (self.max_words is None or words <= self.max_words)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A track and its words. ``path``: of the audio, below the dataset. ``preset``: whose caption ``text`` is."""
+    """A track and its captions.
+
+    ``path`` is the audio's, relative to the dataset. ``text`` is the caption that was drawn, ``preset`` its preset.
+    ``captions`` maps presets to captions with prefix and postfix, ``raw_captions`` without; missing ones are absent.
+    ``split`` is TRAIN, VALIDATION, or empty where there is no validation split. ``info`` is the sidecar's data.
+    """
 
     track: Track
     path: PurePosixPath
     text: str
     preset: str
-    captions: Mapping[str, str]  # preset to caption, only of those that there are; with prefix and suffix
-    undressed: Mapping[str, str]  # the same without
-    split: str  # TRAIN, VALIDATION, or empty where nothing is kept apart
-    info: Mapping[str, Any]  # the sidecar
+    captions: Mapping[str, str]
+    raw_captions: Mapping[str, str]
+    split: str
+    info: Mapping[str, Any]
 
-    def facts(self) -> Facts:
-        """What is known of the track besides its captions. Reads the audio's header; raises AudioError."""
-        size = measure(self.track.audio)
-        described = tags.describe(self.track.audio, self.info, size.seconds)
+    def facts(self) -> TrackFacts:
+        """Return what is known of the track besides its captions. Reads the audio's header; raises AudioError."""
+        header = measure(self.track.audio)
+        described = tags.describe(self.track.audio, self.info, header.seconds)
         known = {name: value for name, value in described.items() if is_text(value)}
-        said = " ".join(self.undressed.values())
-        words = words_of(said)
+        text = " ".join(self.raw_captions.values())
+        found = facts_in(text)
         bpm = float(known.get("bpm", 0))
-        return Facts(
-            size.seconds,
-            size.rate,
-            known,
-            bpm if SLOWEST <= bpm <= FASTEST else tempo_of(said),
-            known.get("key", "") or key_of(said),
-            words.genres,
-            words.instruments,
-            words.moods,
+        return TrackFacts(
+            seconds=header.seconds,
+            rate=header.rate,
+            known=known,
+            bpm=bpm if SLOWEST <= bpm <= FASTEST else tempo_of(text),
+            key=known.get("key", "") or key_of(text),
+            genres=found.genres,
+            instruments=found.instruments,
+            moods=found.moods,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """``known``: title, artist, album, year, genre, bpm, key, from sidecar and tags, those that there are.
+class TrackFacts:
+    """What is known of a track besides its captions.
 
-    ``bpm`` and ``key`` are what the captions say where nothing better is known; None and empty where they do not.
+    ``seconds`` is its length and ``rate`` its sample rate in Hz. ``known`` holds title, artist, album, year, genre,
+    bpm and key from sidecar and tags, as far as present. ``bpm`` (beats per minute, or None) and ``key`` (or empty) are
+    taken from the captions where sidecar and tags lack them.
     """
 
     seconds: float
-    rate: int  # Hz
+    rate: int
     known: Mapping[str, str]
     bpm: float | None
     key: str
@@ -102,111 +124,101 @@ class Facts:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of a dataset's tracks. ``failed`` is called with each that could not be read, as it comes."""
+class ExportStats:
+    """Counts over an export.
 
-    failed: Callable[[Path, Failure], None]
+    ``left_out``: reason to number of tracks. ``parts``: split to number of tracks. ``remarks``: what a user should
+    know of some exported tracks, to their number.
+    """
+
     exported: int = 0
     failures: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)  # reason to number of tracks
-    parts: dict[str, int] = field(default_factory=dict)  # split to number of tracks
-    remarks: dict[str, int] = field(default_factory=dict)  # what to know of some that are exported, and their number
+    left_out: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, reason: str) -> None:
+        """Count a track that is not exported."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
     def remark(self, text: str) -> None:
+        """Count an exported track that a remark applies to."""
         self.remarks[text] = self.remarks.get(text, 0) + 1
 
     def fail(self, audio: Path, error: TrackError) -> None:
+        """Count and log a track that failed."""
+        self.add_failure(audio, Failure.for_track(error))
+
+    def add_failure(self, audio: Path, failure: Failure) -> None:
+        """Count and log a failure."""
         self.failures += 1
-        self.failed(audio, Failure("", error.kind, str(error), error.hint))
+        logger.warning("%s", failure.line(audio))
 
 
-def rows_of(root: Path, choice: Choice, tally: Tally) -> Iterator[Row]:
-    """The rows of the dataset at ``root`` in a stable order; memory does not grow with it."""
+def rows_of(root: Path, options: ExportOptions, stats: ExportStats) -> Iterator[Row]:
+    """Yield the rows of the dataset at ``root`` in a stable order, one at a time.
+
+    Tracks that are left out or fail are counted in ``stats``.
+    """
     for item in find_tracks(root):
         if isinstance(item, Skipped):
             if item.failed:
-                tally.failures += 1
-                tally.failed(item.path, Failure("", item.kind, item.reason))
+                stats.add_failure(item.path, Failure(preset="", kind=item.kind, reason=item.reason))
             else:
-                tally.leave_out("another file has the same sidecar")
+                stats.leave_out("another file has the same sidecar")
             continue
         try:
-            info = sidecar.read_sidecar(item.sidecar)
+            info = read_sidecar(item.sidecar)
         except SidecarError as error:
-            tally.fail(item.audio, error)
+            stats.fail(item.audio, error)
             continue
         if not is_text(str(item.audio)):
-            tally.fail(item.audio, AudioError("its name is not UTF-8, which no dataset format can hold", "rename it"))
+            stats.fail(
+                item.audio, AudioError("the name is not UTF-8, which dataset formats require", "rename the file")
+            )
             continue
-        row = _row(item, root, info, choice)
+        row = _row(item, root, info, options)
         if isinstance(row, str):
-            tally.leave_out(row)
+            stats.leave_out(row)
         else:
             yield row
 
 
-def captions_of(info: Mapping[str, Any], presets: Sequence[str]) -> dict[str, str]:
-    """A sidecar's captions by preset; the tiny model's words are none."""
-    found = {}
-    for preset in presets:
-        caption = info.get(sidecar.caption_key(preset))
-        if isinstance(caption, str) and caption.strip() and is_text(caption) and not _is_toys(info, preset):
-            found[preset] = caption
-    return found
-
-
-def holds_toys(info: Mapping[str, Any], presets: Sequence[str]) -> bool:
-    """Whether the test model has answered one of these presets: what looks like a caption is none."""
-    return any(_is_toys(info, preset) for preset in presets)
-
-
-def _is_toys(info: Mapping[str, Any], preset: str) -> bool:
-    return freshness.is_toys(freshness.provenance_of(info, preset))
-
-
-def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone: files that are added later change no other's."""
+    """Return a number in [0, 1) that depends on the text alone, so that new files do not change that of others."""
     return number_of(text) / 2**64
 
 
-def _row(track: Track, root: Path, info: Mapping[str, Any], choice: Choice) -> Row | str:
-    """The track's row, or why it has none."""
-    there = captions_of(info, choice.presets)
-    if not there:
-        return TOYS if holds_toys(info, choice.presets) else "no caption"
-    if choice.only_complete and len(there) < len(choice.presets):
+def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptions) -> Row | str:
+    """Return the track's row, or the reason why it is left out."""
+    available = real_captions(info, options.presets)
+    if not available:
+        return TINY_MODEL_ONLY if has_tiny_captions(info, options.presets) else "no caption"
+    if options.only_complete and len(available) < len(options.presets):
         return "not complete"
-    if choice.only_approved and info.get(sidecar.APPROVED_KEY) is not True:
+    if options.only_approved and info.get(APPROVED_KEY) is not True:
         return "not approved"
-    fit = {preset: text for preset, text in there.items() if _fits(text, choice)}
+    raw = {preset: text for preset, text in available.items() if options.accepts_length(text)}
     path = PurePosixPath(track.audio.relative_to(root).as_posix())
-    preset = _drawn({name: choice.weights[name] for name in fit if name in choice.weights}, path, choice.seed)
+    preset = _draw({name: options.weights[name] for name in raw if name in options.weights}, path, options.seed)
     if not preset:
-        return "no caption of the right length" if set(there) & set(choice.weights) else "no caption"
-    dressed = {name: choice.dress(text) for name, text in fit.items()}
-    split = (VALIDATION if share(str(path)) < choice.validation else TRAIN) if choice.validation else ""
-    return Row(track, path, dressed[preset], preset, dressed, fit, split, info)
+        return "no caption of the right length" if set(available) & set(options.weights) else "no caption"
+    captions = {name: options.decorate(text) for name, text in raw.items()}
+    split = (VALIDATION if share(str(path)) < options.validation else TRAIN) if options.validation else ""
+    return Row(
+        track=track,
+        path=path,
+        text=captions[preset],
+        preset=preset,
+        captions=captions,
+        raw_captions=raw,
+        split=split,
+        info=info,
+    )
 
 
-def _fits(caption: str, choice: Choice) -> bool:
-    words = len(caption.split())
-    return choice.min_words <= words and (choice.max_words is None or words <= choice.max_words)
-
-
-def _drawn(weights: Mapping[str, float], path: PurePosixPath, seed: int) -> str:
-    """One of the presets, by their odds and the track's path; empty where there is none."""
+def _draw(weights: Mapping[str, float], path: PurePosixPath, seed: int) -> str:
+    """Return one of the presets, by their weights and the track's path; an empty string where there are none."""
     left = share(f"{seed}\0{path}") * sum(weights.values())
     for preset, weight in weights.items():
         left -= weight

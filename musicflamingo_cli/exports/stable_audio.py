@@ -9,25 +9,25 @@ from musicflamingo_cli.exports import stable_audio_module
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import Row
-from musicflamingo_cli.sidecars.file import SUFFIX
+from musicflamingo_cli.sidecars.leftovers import SIDECAR_SUFFIX
 
 CONFIG, MODULE, AUDIO = "dataset.json", "metadata.py", "audio"
-READS = (".wav", ".mp3", ".flac", ".ogg", ".aif", ".opus", ".aiff")  # get_audio_filenames
+READS = (".wav", ".mp3", ".flac", ".ogg", ".aif", ".opus", ".aiff")  # of its function get_audio_filenames
 _SETTINGS_BEGIN, _SETTINGS_END = "# settings begin\n", "# settings end\n"  # lines of the module
 
 
 def write_stable_audio(job: Job) -> None:
-    """`dataset.json`, `metadata.py` and `audio/`; or `train.json`, `validation.json` and a folder for each.
+    """Write `dataset.json`, `metadata.py` and `audio/`; or `train.json`, `validation.json` and a folder for each.
 
-    The trainer reads all audio below a folder, stems and uncaptioned tracks, too, and what a module rejects costs it
-    a decoded file each: so it gets a folder of links to what is exported. The captions stay in the sidecars: a track
-    whose captions change is trained with the new ones.
+    The trainer reads all audio below a folder, including stems and uncaptioned tracks, and decodes a file before the
+    module can reject it: so it gets a folder of links to the exported tracks only. The captions stay in the sidecars:
+    a track whose captions change is trained with the new ones.
     """
     splits: dict[str, None] = {}
 
     def write(row: Row) -> None:
         if row.path.suffix.lower() not in READS:
-            job.tally.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools passes over")
+            job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools skips")
         place_audio(row.track.audio, job.building / (row.split or AUDIO) / row.path, job.target.audio)
         splits[row.split] = None
 
@@ -40,25 +40,28 @@ def write_stable_audio(job: Job) -> None:
 
 
 def write_config(job: Job, split: str, kind: str, dataset: dict[str, str]) -> None:
-    """The dataset config that stable-audio-tools' `train.py` takes: `dataset.json`, or one named after the split."""
+    """Write the dataset config for stable-audio-tools' `train.py`: `dataset.json`, or one named after the split.
+
+    ``kind`` is its `dataset_type`; ``dataset`` holds the entries for that type.
+    """
     identity = f"{job.root.resolve().name}-{split}".rstrip("-")
     config = {"dataset_type": kind, "datasets": [{"id": identity, **dataset}], "random_crop": True}
     write_json(job.building / (f"{split}.json" if split else CONFIG), config)
 
 
 def module_text(job: Job) -> str:
-    """The source of the metadata module, with this export's choice in place of its defaults."""
-    choice = job.choice
+    """Return the source of the metadata module, with this export's options in place of its defaults."""
+    options = job.options
     settings = {
         "root": str(job.root.absolute()),
-        "suffix": SUFFIX,
-        "weights": dict(choice.weights),
-        "prefix": choice.prefix,
-        "postfix": choice.postfix,
-        "min_words": choice.min_words,
-        "max_words": choice.max_words,
-        "only_approved": choice.only_approved,
-        "seed": choice.seed,
+        "suffix": SIDECAR_SUFFIX,
+        "weights": dict(options.weights),
+        "prefix": options.prefix,
+        "postfix": options.postfix,
+        "min_words": options.min_words,
+        "max_words": options.max_words,
+        "only_approved": options.only_approved,
+        "seed": options.seed,
     }
     source = Path(stable_audio_module.__file__).read_text(encoding="utf-8")
     before, _, rest = source.partition(_SETTINGS_BEGIN)

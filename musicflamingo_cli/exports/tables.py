@@ -1,4 +1,4 @@
-"""One file with a row a track: CSV, JSON Lines, Parquet."""
+"""Tables, one file with a row per track: CSV, JSON Lines, Parquet."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from musicflamingo_cli.choices import PathStyle
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.exports.job import ABSOLUTE, Job, json_text
+from musicflamingo_cli.exports.job import Job, json_text
 from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
-_FIRST = ["path", "text", "preset"]  # columns, by which an export of ours is known
-_ROWS_IN_A_GROUP = 1000  # of Parquet; what is held in memory
+_FIRST = ["path", "text", "preset"]  # columns, by which an earlier export is recognised
+_ROWS_PER_GROUP = 1000  # of Parquet; so many rows are held in memory
 
 
 def write_csv(job: Job) -> None:
-    """CSV with a header; a caption that is missing is an empty cell."""
+    """Write CSV with a header; a missing caption is an empty cell."""
     with open_text(job.building) as file:
         writer = csv.DictWriter(file, _columns(job), lineterminator="\n")
         writer.writeheader()
@@ -25,18 +26,18 @@ def write_csv(job: Job) -> None:
 
 
 def write_jsonl(job: Job) -> None:
-    """JSON Lines; a caption that is missing is null."""
+    """Write JSON Lines; a missing caption is null."""
     with open_text(job.building) as file:
         job.for_each(lambda row: print(json_text(_cells(row, job)), file=file))
 
 
 def write_parquet(job: Job) -> None:
-    """Parquet of text columns; a caption that is missing is null. Raises ConfigError where pyarrow is missing."""
+    """Write Parquet with text columns; a missing caption is null. Raises ConfigError without pyarrow."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ConfigError("Parquet needs a package that is not installed", "pip install pyarrow") from error
+        raise ConfigError("Parquet export needs pyarrow, which is not installed", "pip install pyarrow") from error
     schema = pyarrow.schema([(name, pyarrow.string()) for name in _columns(job)])
     group: list[dict[str, Any]] = []
     with parquet.ParquetWriter(job.building, schema) as writer:
@@ -48,7 +49,7 @@ def write_parquet(job: Job) -> None:
 
         def write(row: Row) -> None:
             group.append(_cells(row, job))
-            if len(group) == _ROWS_IN_A_GROUP:
+            if len(group) == _ROWS_PER_GROUP:
                 flush()
 
         job.for_each(write)
@@ -56,12 +57,14 @@ def write_parquet(job: Job) -> None:
 
 
 def _columns(job: Job) -> list[str]:
-    split = ["split"] if job.choice.validation else []
+    """Return the names of all columns, in order."""
+    split = ["split"] if job.options.validation else []
     return [*_FIRST, *split, *job.columns.values()]
 
 
 def _cells(row: Row, job: Job) -> dict[str, str | None]:
-    path = (job.root.absolute() / row.path) if job.target.paths == ABSOLUTE else row.path
+    """Return a row's values by column; None for a missing caption."""
+    path = (job.root.absolute() / row.path) if job.target.paths == PathStyle.ABSOLUTE else row.path
     cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
     if row.split:
         cells["split"] = row.split
@@ -69,13 +72,16 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
 
 
 def is_csv(path: Path) -> bool:
-    """Whether it looks like a table of ours: only such a file is replaced."""
+    """Return whether a file begins as ``write_csv`` writes it: only such a file is replaced."""
     with path.open("rb") as file:
         return file.readline(1 << 20).startswith(",".join(_FIRST).encode())
 
 
 def is_jsonl(path: Path) -> bool:
-    """Other tools' lines begin with a path, too, so all of our columns must be there."""
+    """Return whether a file begins as ``write_jsonl`` writes it.
+
+    Manifests of other tools begin with a path, too, so the first three keys are compared.
+    """
     with path.open("rb") as file:
         try:
             first = json.loads(file.readline(1 << 20))
@@ -85,9 +91,10 @@ def is_jsonl(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
+    """Return whether a file has the first columns that ``write_parquet`` writes."""
     try:
         from pyarrow import parquet
 
         return bool(parquet.read_schema(path).names[:3] == _FIRST)
-    except Exception:  # pyarrow raises errors of its own for what is no Parquet
+    except Exception:  # pyarrow raises several error types for a file that is not Parquet
         return False

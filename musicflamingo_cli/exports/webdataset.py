@@ -1,4 +1,4 @@
-"""WebDataset: tar shards of audio and JSON pairs, for stable-audio-tools and whatever else reads tars."""
+"""WebDataset: tar shards of audio and JSON pairs, for stable-audio-tools and other readers of such tars."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ STABLE_AUDIO_READS = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".aiff",
 
 
 def write_webdataset(job: Job) -> None:
-    """`00000.tar`, `00001.tar`, … (in `train/` and `validation/`), and a dataset config for stable-audio-tools.
+    """Write `00000.tar`, `00001.tar`, … and a dataset config for stable-audio-tools.
 
-    A sample's key is its number: WebDataset ends a key at the first dot of a name, and names may have several. The
-    same dataset gives the same bytes: no times, no owners.
+    With a validation split the tars are in `train/` and `validation/`. A sample's key is its number: WebDataset ends a
+    key at the first dot of a name, and file names may have several. Tar members carry no times and no owners, so that
+    the same dataset always gives the same bytes.
     """
-    shards: dict[str, _Shards] = {}
+    shards: dict[str, _ShardWriter] = {}
 
     def write(row: Row) -> None:
         if row.split not in shards:
-            shards[row.split] = _Shards(job.building / row.split, job.target.shard_size)
+            shards[row.split] = _ShardWriter(job.building / row.split, job.target.shard_size)
         shards[row.split].add(row)
         if row.path.suffix.lower() not in STABLE_AUDIO_READS:
-            job.tally.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools does not decode")
+            job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools does not decode")
 
     try:
         job.for_each(write)
@@ -39,8 +40,8 @@ def write_webdataset(job: Job) -> None:
             write_config(job, split, "wds", {"path": str(job.target.out.absolute() / split)})
 
 
-class _Shards:
-    """Writes samples into one tar after another."""
+class _ShardWriter:
+    """Writes samples into one tar after another, ``size`` samples each."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._size = folder, size
@@ -49,6 +50,7 @@ class _Shards:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, row: Row) -> None:
+        """Write a row's audio and JSON. Raises OSError and AudioError; the tar is then as before."""
         facts = row.facts()
         about = {
             "text": row.text,
@@ -68,12 +70,13 @@ class _Shards:
                 audio.seek(0)
                 self._write(tar, row.path.suffix, size, audio)
             self._write(tar, ".json", len(text), io.BytesIO(text))
-        except OSError:  # half a member would spoil the samples after it
-            self._cut_back(tar, begin)
+        except OSError:  # half a member would damage the samples after it
+            self._truncate(tar, begin)
             raise
         self.samples += 1
 
     def close(self) -> None:
+        """Close the current tar; one without samples is removed."""
         if self._tar is not None and self._file is not None:
             is_empty = not self._tar.offset  # its first sample failed, and it is the last one
             self._tar.close()
@@ -82,6 +85,7 @@ class _Shards:
                 Path(self._file.name).unlink()
 
     def _current(self) -> tarfile.TarFile:
+        """Return the tar that the next sample goes to."""
         if self._tar is None or (self.samples % self._size == 0 and self._tar.offset):
             self.close()
             self._folder.mkdir(exist_ok=True)
@@ -89,14 +93,15 @@ class _Shards:
             self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         return self._tar
 
-    def _cut_back(self, tar: tarfile.TarFile, offset: int) -> None:
-        """Take off what was written to a tar since ``offset``."""
+    def _truncate(self, tar: tarfile.TarFile, offset: int) -> None:
+        """Remove what was written to a tar after ``offset`` (bytes)."""
         assert self._file is not None
         self._file.seek(offset)
         self._file.truncate()
         tar.offset = offset
 
     def _write(self, tar: tarfile.TarFile, suffix: str, size: int, content: Any) -> None:
+        """Write ``size`` bytes of the file object ``content`` as a member of the current sample."""
         member = tarfile.TarInfo(f"{self.samples:08d}{suffix.lower()}")
         member.size, member.mode = size, 0o644
         tar.addfile(member, content)

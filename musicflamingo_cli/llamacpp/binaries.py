@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from musicflamingo_cli.config import llama_cache_dir
 from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
+from musicflamingo_cli.paths import llama_cache_dir
+from musicflamingo_cli.system.processes import ProbeError, probe
 
 MTMD_CLI = "llama-mtmd-cli"
 SERVER = "llama-server"
+_BUILD = "build it with: musicflamingo build"
 
 
 def find(name: str, llama_dir: Path | None = None) -> Path:
-    """The path of a llama.cpp binary. Raises ToolMissingError, which says how to get one.
+    """Return the path of a llama.cpp binary. Raises ToolMissingError, which says how to get one.
 
     Looked for in ``llama_dir`` (itself, its `bin`, its `build/bin`) and nowhere else when that is given; else in
-    the newest build of the bootstrap script, then on PATH.
+    the newest build of the build script, then on PATH.
     """
     if llama_dir is not None:
         for folder in (llama_dir, llama_dir / "bin", llama_dir / "build" / "bin"):
@@ -35,47 +36,40 @@ def find(name: str, llama_dir: Path | None = None) -> Path:
         return built
     if on_path := shutil.which(name):
         return Path(on_path)
-    raise ToolMissingError(f"{name} is not installed", "build it with: musicflamingo build")
+    raise ToolMissingError(f"{name} is not installed", _BUILD)
 
 
 @lru_cache
 def version(binary: Path) -> str:
-    """What the bootstrap script noted (`b11434-cpu`), else what the binary says of itself, on one line.
+    """Return what the build script noted (`b11434-cpu`), else what the binary prints, on one line.
 
     Raises ToolMissingError when the binary does not run here.
     """
     try:
-        done = subprocess.run(
-            [binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ToolMissingError(f"{binary} does not run: {error}", "build it with: musicflamingo build") from error
-    said = (done.stdout + done.stderr).decode("utf-8", errors="replace")
+        done = probe([binary, "--version"])
+    except ProbeError as error:
+        raise ToolMissingError(f"{binary} does not run: {error}", _BUILD) from error
     if done.returncode != 0:
-        last = (said.strip().splitlines() or ["no word"])[-1]
-        raise ToolMissingError(f"{binary} does not run: {last}", "build it with: musicflamingo build -- --force")
+        raise ToolMissingError(f"{binary} does not run: {done.last_line}", f"{_BUILD} -- --force")
     note = binary.resolve().parent.parent / "VERSION"
     if note.is_file():
         return note.read_text(encoding="utf-8").strip()
-    match = re.search(r"version:\s*(.+)", said)
+    match = re.search(r"version:\s*(.+)", done.output)
     return match[1].strip() if match else "unknown"
 
 
-def hears(binary: Path) -> bool:
-    """Whether a binary takes a projector at all: one of an old or a cut-down build does not."""
+def takes_projector(binary: Path) -> bool:
+    """Return whether a binary can process audio at all: one of an old or a cut-down build cannot."""
     try:
-        done = subprocess.run(
-            [binary, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return "--mmproj" in probe([binary, "--help"]).output
+    except ProbeError:
         return False
-    return b"--mmproj" in done.stdout + done.stderr
 
 
 def child_environment() -> dict[str, str]:
-    """Our environment without LLAMA_ARG_*, which would set what we set (context, seed, …) behind our back.
+    """Return our environment without LLAMA_ARG_*, which would override what we set (context, seed, …).
 
-    Without a backtrace, too: ggml would start a debugger on itself, whose pages bury the one line that says why.
+    Without a backtrace, too: ggml would start a debugger on itself, whose pages bury the one line that matters.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_ARG_", "LLAMA_LOG_"))}
     return ours | {"GGML_NO_BACKTRACE": "1"}
@@ -83,19 +77,19 @@ def child_environment() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """``model_is_bad``: no track can be captioned with it."""
+    """What a log means. ``model_is_bad``: no track can be captioned with this model."""
 
     reason: str
     hint: str
     model_is_bad: bool = False
 
     def error(self, how: str) -> EngineError | ModelError:
-        """The error for a binary that ended as ``how`` says."""
+        """Return the error for a binary that ended as ``how`` says."""
         return (ModelError if self.model_is_bad else EngineError)(f"{self.reason} ({how})", self.hint)
 
 
 _NO_MEMORY = "there is not enough memory"
-# What a line of llama.cpp's log means; the first that matches is told.
+# What a line of llama.cpp's log means; the first that matches counts.
 _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"CLIP cannot be used as main model",
@@ -107,13 +101,11 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",
-        Diagnosis(_NO_MEMORY, "use --slots 1, a smaller quant (--model IQ3_M), or hear less: --max-seconds 300"),
+        Diagnosis(_NO_MEMORY, "use --slots 1, a smaller quant (--model IQ3_M), or less audio: --max-seconds 300"),
     ),
     (
         r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot",
-        Diagnosis(
-            "the clip does not fit into the context", "give more with --ctx-size, or hear less: --max-seconds 300"
-        ),
+        Diagnosis("the clip does not fit into the context", "raise --ctx-size, or use less audio: --max-seconds 300"),
     ),
     (
         r"failed to load model|error loading model|Failed to load vision model|tensor .* data is not within the file",
@@ -127,7 +119,7 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"invalid argument|unknown argument",
-        Diagnosis("this llama.cpp does not know a flag that we use", "build the tested one with: musicflamingo build"),
+        Diagnosis("this llama.cpp does not know a flag that is needed", "build the tested one: musicflamingo build"),
     ),
 )
 _COSMETIC = re.compile(
@@ -137,16 +129,17 @@ _COSMETIC = re.compile(
 
 
 def diagnose(log: str) -> Diagnosis | None:
-    """What a failed run's log says in plain words, where it says something known."""
+    """Return what a failed run's log means, where it holds a known fault."""
     return next((fault for pattern, fault in _KNOWN_FAULTS if re.search(pattern, log)), None)
 
 
 def lacks_memory(log: str) -> bool:
+    """Return whether a failed run's log says that memory ran out."""
     known = diagnose(log)
     return known is not None and known.reason == _NO_MEMORY
 
 
 def tail(log: str, lines: int = 5) -> str:
-    """The last lines of a log that mean something."""
+    """Return the last lines of a log that mean something."""
     shown = [line.rstrip() for line in log.splitlines() if not _COSMETIC.search(line)]
     return "\n".join(shown[-lines:])

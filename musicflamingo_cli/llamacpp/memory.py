@@ -1,20 +1,20 @@
-"""How much memory there is for a model: of the GPUs that llama.cpp itself sees, else the machine's own."""
+"""How much memory is available for a model: that of the GPUs that llama.cpp uses, else the machine's own."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musicflamingo_cli.errors import ToolMissingError
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.system.processes import ProbeError, probe
 
-RESERVE = 1 << 30  # bytes for compute buffers, and for whoever else uses the device
+RESERVE = 1 << 30  # bytes for compute buffers, and for other users of the device
 _MIB = 1 << 20
 # `  CUDA0: NVIDIA H200 (143156 MiB, 142597 MiB free)`, the same for every backend (common/arg.cpp, --list-devices).
 _DEVICE = re.compile(r"^\s+(\S+): (.*) \((\d+) MiB, (\d+) MiB free\)$", re.MULTILINE)
@@ -29,7 +29,7 @@ _CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes, and whose: a GPU's name, several, or RAM."""
+    """Free and total bytes; ``where`` is the name of one GPU or of several, or `RAM`."""
 
     free: int
     total: int
@@ -37,13 +37,14 @@ class Memory:
 
     @property
     def is_gpu(self) -> bool:
+        """Whether it is the memory of GPUs."""
         return self.where != "RAM"
 
 
 def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None) -> Memory:
-    """Where a llama.cpp program would put a model: ``command`` is asked for its devices, all GPUs count together.
+    """Return the memory in which a llama.cpp program would put a model; all GPUs count together.
 
-    RAM where it sees none, or where ``gpu_layers`` is 0.
+    ``command`` is the program, which lists its devices. RAM where it sees none, or where ``gpu_layers`` is 0.
     """
     if gpu_layers == 0:
         return ram()
@@ -51,22 +52,22 @@ def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None) -> Memo
 
 
 def parse_devices(listed: str) -> Memory | None:
-    """The GPUs in the output of `--list-devices`; None where there are none.
+    """Return the GPUs in the output of `--list-devices`; None where there are none.
 
     >>> parse_devices("Available devices:\\n  ROCm0: AMD Radeon (16304 MiB, 16100 MiB free)\\n").where
     'AMD Radeon'
     """
     devices = [(name, int(total) * _MIB, int(free) * _MIB) for _, name, total, free in _DEVICE.findall(listed)]
     cards = [device for device in devices if device[1]]  # BLAS lists itself, with no memory
-    # llama.cpp leaves integrated GPUs alone where there is another; the listing does not say which they are.
+    # llama.cpp does not use integrated GPUs where there is another; the listing does not mark them.
     return _together([card for card in cards if not _INTEGRATED.search(card[0])] or cards)
 
 
-def here(llama_dir: Path | None = None, gpu_layers: int | None = None) -> Memory:
-    """Where models would go on this machine: as the llama.cpp that is installed sees it, else by the drivers' word."""
-    for name in (llama_cpp.SERVER, llama_cpp.MTMD_CLI):
+def available(llama_dir: Path | None = None, gpu_layers: int | None = None) -> Memory:
+    """Return the memory for models on this machine: as the installed llama.cpp reports it, else the drivers."""
+    for name in (binaries.SERVER, binaries.MTMD_CLI):
         with contextlib.suppress(ToolMissingError):
-            return for_llama_cpp([str(llama_cpp.find(name, llama_dir))], gpu_layers)
+            return for_llama_cpp([str(binaries.find(name, llama_dir))], gpu_layers)
     return ram() if gpu_layers == 0 else _nvidia() or _amd() or _apple() or ram()
 
 
@@ -77,19 +78,19 @@ def _nvidia() -> Memory | None:
 
 
 def _amd() -> Memory | None:
-    """From the kernel (amdgpu), which needs no ROCm."""
+    """Return what the kernel's driver (amdgpu) reports, which needs no ROCm."""
     cards = []
     for device in sorted(_DRM.glob("card[0-9]*/device")):
         with contextlib.suppress(OSError, ValueError):
             total = int((device / "mem_info_vram_total").read_text())
             used = int((device / "mem_info_vram_used").read_text())
             cards.append(("AMD GPU", total, total - used))
-    # An APU's carved-out 512 MB are no place for a model; its graphics share the RAM.
+    # An APU's reserved 512 MB cannot hold a model; its graphics share the RAM.
     return _together([card for card in cards if card[1] > 2 << 30])
 
 
 def _apple() -> Memory | None:
-    """Metal may use about three quarters of the memory that processor and GPU share (recommendedMaxWorkingSetSize)."""
+    """Return the three quarters of the shared memory that Metal may use (recommendedMaxWorkingSetSize)."""
     if sys.platform != "darwin" or platform.machine() != "arm64":
         return None
     shared = ram()
@@ -97,7 +98,7 @@ def _apple() -> Memory | None:
 
 
 def _together(cards: Sequence[tuple[str, int, int]]) -> Memory | None:
-    """All GPUs as one, since llama.cpp spreads a model over them; None without any."""
+    """Return all GPUs as one, since llama.cpp spreads a model over them; None where there are none."""
     if not cards:
         return None
     names, totals, free = zip(*cards, strict=True)
@@ -105,23 +106,16 @@ def _together(cards: Sequence[tuple[str, int, int]]) -> Memory | None:
 
 
 def _output_of(command: Sequence[str]) -> str:
-    """What a program prints; nothing where it is not there or fails."""
+    """Return what a program prints; empty where it is missing or fails."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-            env=llama_cpp.child_environment(),
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = probe(command, env=binaries.child_environment())
+    except ProbeError:
         return ""
-    return (done.stdout + done.stderr).decode("utf-8", errors="replace") if done.returncode == 0 else ""
+    return done.output if done.returncode == 0 else ""
 
 
 def ram() -> Memory:
-    """The machine's memory, or the container's where that is less."""
+    """Return the machine's memory, or the container's where that is less."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -135,7 +129,7 @@ def ram() -> Memory:
 
 
 def _control_groups() -> list[Path]:
-    """The control groups (version 2) that we run in, from our own to the root; each may have a limit."""
+    """Return the control groups (version 2) of this process, from its own to the root; each may have a limit."""
     own = ""
     with contextlib.suppress(OSError):
         lines = _OWN_CGROUP.read_text().splitlines()
@@ -145,7 +139,7 @@ def _control_groups() -> list[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes that count as used, but are only a cache of files: a model that was just downloaded, for one."""
+    """Return the bytes that count as used but only cache files, such as a model that was just downloaded."""
     with contextlib.suppress(OSError):
         for line in (group / "memory.stat").read_text().splitlines():
             if line.startswith("inactive_file "):

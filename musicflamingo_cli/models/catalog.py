@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePath
 
-from musicflamingo_cli.config import data_file
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.llamacpp.memory import RESERVE, Memory
 from musicflamingo_cli.models.hub import HubFile
+from musicflamingo_cli.paths import data_file
 
 GB = 10**9
-_TOKENS = 8192  # five minutes of audio and an answer: what a slot is counted with
+_TOKENS = 8192  # in each slot, for estimates: five minutes of audio and an answer
 _SLOTS = 4
 
-FAMILY_MARK = "--"  # in the name of a folder that is another family's
+FAMILY_MARK = "--"  # in the names of folders that hold another repository's files
 _QUANT = re.compile(r"(?:^|[.\-_])((?:I?Q\d[A-Z0-9_]*)|BF16|F16|F32)(?=\.gguf$|[.\-])", re.IGNORECASE)
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -26,16 +26,15 @@ _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """A published quant. ``size``: bytes of its file; ``memory``: bytes seen in use at short contexts, if known."""
+    """A published quant and the size of its file in bytes."""
 
     name: str
     size: int
-    memory: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """``quants``: the best first. ``repositories``: where to look, in this order."""
+    """The published quants, the best first, and the repositories to look in, in this order. Sizes are in bytes."""
 
     recommended: str
     quants: tuple[Quant, ...]
@@ -44,50 +43,50 @@ class Catalog:
     repositories: tuple[str, ...]
 
     def needed(self, quant: Quant, slots: int = _SLOTS) -> int:
-        """Bytes of memory for a quant with its projector and ``slots`` slots of 8192 tokens."""
+        """Return the bytes of memory for a quant with its projector and ``slots`` slots of 8192 tokens."""
         return quant.size + self.projector_size + slots * _TOKENS * self.kv_bytes_per_token + RESERVE
 
     def best_for(self, memory: Memory, among: Sequence[str] = ()) -> tuple[Quant, str]:
-        """The best quant (of those named, if any) that fits with four slots, else with one, else the smallest.
+        """Return the best quant that fits with four slots, else with one, else the smallest; and the reason.
 
-        And why, in words.
+        ``among``: the names of the quants to choose from; empty for all.
         """
         quants = [quant for quant in self.quants if not among or quant.name in among]
         for slots in (_SLOTS, 1):
             fitting = [quant for quant in quants if self.needed(quant, slots) <= memory.free]
             if fitting:
                 return fitting[0], self._reason(fitting[0], slots, memory)
-        return quants[-1], f"{self._reason(quants[-1], 1, memory)}, so part of it will run on the CPU, or swap"
+        return quants[-1], f"{self._reason(quants[-1], 1, memory)}, so part of it will run on the CPU or swap"
 
     def _reason(self, quant: Quant, slots: int, memory: Memory) -> str:
         tracks = f"{slots} tracks" if slots > 1 else "one track"
-        told = (
+        reason = (
             f"{quant.name} needs {self.needed(quant, slots) / GB:.1f} GB with {tracks} of five minutes at once;"
             f" {memory.free / GB:.1f} GB are free ({memory.where})"
         )
         better = self.quants.index(quant) - 1
         if better >= 0:
-            told += f"; {self.quants[better].name} would need {self.needed(self.quants[better], slots) / GB:.1f} GB"
-        return told
+            reason += f"; {self.quants[better].name} would need {self.needed(self.quants[better], slots) / GB:.1f} GB"
+        return reason
 
 
 @lru_cache
 def load_catalog() -> Catalog:
-    """The catalog that is packed with the product."""
+    """Return the catalog that comes with the product."""
     import yaml
 
     data = yaml.safe_load(data_file("configs", "models.yaml").read_text(encoding="utf-8"))
-    quants = tuple(
-        Quant(each["name"], int(each["size"] * GB), int(each["memory"] * GB) if "memory" in each else None)
-        for each in data["quants"]
+    return Catalog(
+        recommended=data["recommended"],
+        quants=tuple(Quant(each["name"], int(each["size"] * GB)) for each in data["quants"]),
+        projector_size=int(data["projector"]["size"] * GB),
+        kv_bytes_per_token=data["kv_bytes_per_token"],
+        repositories=tuple(data["repositories"]),
     )
-    projector_size = int(data["projector"]["size"] * GB)
-    repositories = tuple(data["repositories"])
-    return Catalog(data["recommended"], quants, projector_size, data["kv_bytes_per_token"], repositories)
 
 
 def quant_of(path: PurePath) -> str:
-    """The quant in a GGUF file's name, upper case, or an empty string.
+    """Return the quant in a GGUF file's name, upper case, or an empty string.
 
     >>> quant_of(PurePath("music-flamingo-hf.i1-IQ3_M.gguf"))
     'IQ3_M'
@@ -97,7 +96,7 @@ def quant_of(path: PurePath) -> str:
 
 
 def parse_name(name: str) -> tuple[str | None, str]:
-    """`OWNER/NAME:QUANT` as a repository and a quant; a plain name has no repository. Raises ConfigError."""
+    """Return the repository (None for a plain name) and the quant of `OWNER/NAME:QUANT`. Raises ConfigError."""
     match = _REPOSITORY.fullmatch(name)
     if "/" not in name:
         return None, name
@@ -107,15 +106,15 @@ def parse_name(name: str) -> tuple[str | None, str]:
 
 
 def folder_of(repository: str) -> str:
-    """Where below the models folder a repository's files go: those of the catalog's lie there together.
+    """Return the subfolder of the models folder for a repository's files; empty for the catalog's repositories.
 
-    Another family's projector must not lie beside ours: which one belongs to a model is told by the folder.
+    Projectors of other repositories get a folder of their own, since a model takes the projector in its folder.
     """
     return "" if repository in load_catalog().repositories else repository.replace("/", FAMILY_MARK)
 
 
 def find_language_model(files: Sequence[HubFile], quant: str) -> HubFile | None:
-    """The file of a quant (`Q6_K`, `i1-Q6_K`); where a repository has both kinds, a plain name is the plain one."""
+    """Return the file of a quant (`Q6_K`, `i1-Q6_K`); a plain name prefers a file without `i1-`."""
     wanted = quant.upper()
     found = [
         file for file in language_models(files) if wanted in (name_of(file).upper(), quant_of(PurePath(file.name)))
@@ -124,17 +123,18 @@ def find_language_model(files: Sequence[HubFile], quant: str) -> HubFile | None:
 
 
 def find_projector(files: Sequence[HubFile]) -> HubFile | None:
-    """The projector of a repository: the f16 one where there are several."""
+    """Return the projector of a repository: the f16 one where there are several."""
     found = [file for file in files if file.name.endswith(".gguf") and "mmproj" in file.name.lower()]
     return min(found, key=lambda file: (quant_of(PurePath(file.name)) != "F16", file.name), default=None)
 
 
 def find_imatrix(files: Sequence[HubFile]) -> HubFile | None:
+    """Return the imatrix of a repository."""
     return next((file for file in files if "imatrix" in PurePath(file.name).name.lower()), None)
 
 
 def language_models(files: Sequence[HubFile]) -> list[HubFile]:
-    """The GGUF files that are whole language models: no projector, no imatrix, no piece of a split file."""
+    """Return the GGUF files that are whole language models: no projector, no imatrix, no part of a split file."""
     names = [(file, PurePath(file.name).name.lower()) for file in files]
     return [
         file
@@ -144,13 +144,13 @@ def language_models(files: Sequence[HubFile]) -> list[HubFile]:
 
 
 def name_of(file: HubFile) -> str:
-    """A quant as its file spells it, `i1-` included."""
+    """Return a file's quant, with `i1-` where its name has it."""
     quant = quant_of(PurePath(file.name))
     return f"i1-{quant}" if f"i1-{quant}".lower() in file.name.lower() else quant
 
 
 def no_such_quant(quant: str, repository: str, files: Sequence[HubFile]) -> ModelError:
-    """The error that offers what there is."""
+    """Return the error for a quant that a repository lacks; it lists those that it has."""
     names = sorted({name_of(file) for file in language_models(files)})
     if not names:
         return ModelError(f"{repository} holds no GGUF model", "see: musicflamingo models list")

@@ -1,7 +1,7 @@
-"""The few facts of a GGUF file's header that we need, read in milliseconds.
+"""Metadata from a GGUF file's header, read in milliseconds.
 
 The gguf package's reader maps the whole file and builds an array for each of a vocabulary's 300 000 strings,
-seconds of work before every caption. This one reads numbers and texts and steps over arrays.
+seconds of work before every caption. This one reads numbers and strings, and skips arrays.
 Format: docs/gguf.md of the ggml project (version 3; 2 differs in nothing read here).
 """
 
@@ -16,7 +16,7 @@ from musicflamingo_cli.errors import ModelError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MAX_LENGTH = 1 << 24  # a text or an array longer than this means that these are not lengths
+_MAX_LENGTH = 1 << 24  # a longer string or array means that the file is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +28,33 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
+        """llama.cpp's name for the kind of model; `clip` for a projector."""
         return str(self.values.get("general.architecture", ""))
 
     @property
     def is_projector(self) -> bool:
+        """Whether it is a projector (mmproj), not a language model."""
         return self.architecture == "clip"
 
     @property
     def context_length(self) -> int:
+        """The model's context in tokens."""
         return self._count("context_length")
 
     @property
     def embedding_length(self) -> int:
-        """The width that a language model takes in, or that a projector gives out."""
+        """The width of a language model's input vectors, or of a projector's output vectors."""
         key = "clip.audio.projection_dim" if self.is_projector else f"{self.architecture}.embedding_length"
         return int(self.values.get(key, 0))
 
     @property
     def projector_type(self) -> str:
-        """What llama.cpp calls a projector's kind: `musicflamingo`; a projector of several has one for audio."""
+        """llama.cpp's name for the kind of projector: `musicflamingo`; with several encoders, that of the audio one."""
         return str(self.values.get("clip.audio.projector_type") or self.values.get("clip.projector_type", ""))
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """What a token of context takes at f16, in bytes: a key and a value in each layer for each KV head.
+        """The memory of a token of context at f16, in bytes: a key and a value in each layer for each KV head.
 
         Qwen2.5-7B: 28 layers x 4 heads x 128 x 2 x 2 bytes = 56 KiB.
         """
@@ -64,20 +67,20 @@ class GgufHeader:
         return int(self.values.get(f"{self.architecture}.{name}", 0))
 
     @property
-    def is_toy(self) -> bool:
-        """A model for first looks and tests, which knows no real music."""
-        return bool(self.values.get("musicflamingo.toy", False))
+    def is_tiny(self) -> bool:
+        """Whether it is the tiny model, made for first looks and tests, which knows no real music."""
+        return bool(self.values.get("musicflamingo.toy", False))  # the name in files that exist
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read a GGUF header. Raises ModelError with a sentence for a missing, foreign or truncated file."""
+    """Return the header of a GGUF file. Raises ModelError for a missing, foreign or truncated file."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelError(f"{path.name} is not a GGUF file", "download it again: musicflamingo models list")
             version, tensors, count = _unpack(file, "<IQQ")
             if version not in (2, 3) or count > _MAX_LENGTH:
-                raise ModelError(f"{path.name} is GGUF version {version}; 2 and 3 are known", "convert it again")
+                raise ModelError(f"{path.name} is GGUF version {version}; 2 and 3 are supported", "convert it again")
             values: dict[str, Any] = {}
             for _ in range(count):
                 key = _read_string(file)
@@ -93,7 +96,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def _require_tensors(file: BinaryIO, count: int, alignment: int) -> None:
-    """That the file reaches at least to where its last tensor begins. Raises ValueError when it does not."""
+    """Raise ValueError unless the file reaches at least to where its last tensor begins."""
     last = 0
     for _ in range(_checked(count)):
         _read_string(file)
@@ -118,7 +121,7 @@ def _read_string(file: BinaryIO) -> str:
 
 
 def _read_value(file: BinaryIO, kind: int) -> Any:
-    """The value, or None for an array, which is stepped over."""
+    """Return the value; None for an array, which is skipped."""
     if kind == _STRING:
         return _read_string(file)
     if kind != _ARRAY:

@@ -1,4 +1,4 @@
-"""Which GGUF pair to use: by name, by path, or the best one that lies in the models folder."""
+"""Which GGUF pair to use: by name, by path, or the best one in the models folder."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from musicflamingo_cli.config import data_file
+from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.llamacpp import memory as system_memory
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
 from musicflamingo_cli.models.gguf import GgufHeader, read_header
+from musicflamingo_cli.paths import data_file
 
 TINY = "tiny"  # the pair that comes with the program
-_FAMILY = "musicflamingo"  # letters of the models' names, and llama.cpp's kind of projector
-_SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as GGUF's list of tokens has it
-_VOCABULARY_WITHIN = 1 << 24  # bytes of a file: the lists of 150 000 tokens and their merges take some five million
+_FAMILY = "musicflamingo"  # the letters in the models' names; also llama.cpp's name for the kind of projector
+_SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as in GGUF's list of tokens
+_VOCABULARY_BYTES = 1 << 24  # at a file's start: the lists of 150 000 tokens and their merges take five million
 _QUANT_NAME = re.compile(r"I?Q\d[A-Z0-9_]*|BF16|F16|F32", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPair:
-    """A language model and the projector that gives it ears, both checked to belong together."""
+    """A language model and its projector (audio encoder), checked to belong together."""
 
     language_model: Path
     projector: Path
     context_length: int  # tokens
-    is_toy: bool  # it knows no real music: its captions are for looking at only
-    kv_bytes_per_token: int = 0  # of memory that a token of context takes, at f16
-    size: int = 0  # bytes of both files
+    is_tiny: bool  # it knows no real music: its captions mean nothing
+    kv_bytes_per_token: int = 0  # the memory of a token of context, at f16
+    size: int = 0  # bytes, of both files
     architecture: str = ""  # of the language model
     projector_type: str = ""
-    why: str = ""  # this one, where `auto` chose it
+    reason: str = ""  # why `auto` chose it
 
     @property
     def label(self) -> str:
-        """What sidecars call it: `gguf_Q6_K` and the like."""
-        if self.is_toy:
+        """Its name in sidecars: `gguf_Q6_K` and the like."""
+        if self.is_tiny:
             return f"gguf_{TINY}"
         return f"gguf_{quant_of(self.language_model) or self.language_model.stem}"
 
 
 def installed(folder: Path) -> list[Path]:
-    """The language models in the models folder, sorted by name; not the tiny one, which a checkout has there."""
+    """Return the language models in a models folder, sorted; without the tiny one, which a checkout has there."""
     if not folder.is_dir():
         return []
     shipped = data_file("models", TINY).resolve()
@@ -56,53 +58,65 @@ def installed(folder: Path) -> list[Path]:
 def resolve(
     name: str, folder: Path, mmproj: Path | None = None, memory: Callable[[], Memory] | None = None
 ) -> ModelPair:
-    """The pair that ``name`` means: `auto`, `tiny`, a quant, `OWNER/NAME:QUANT`, or the path of a GGUF file.
+    """Return the pair that ``name`` means: `auto`, `tiny`, a quant, `OWNER/NAME:QUANT`, or a path to a GGUF file.
 
-    ``memory`` is asked only where `auto` has a choice. Raises ModelError when a half is missing, damaged or of
-    another model, with what to type.
+    ``folder`` is the models folder, ``mmproj`` the projector where it is not the one beside the model. ``memory`` is
+    called only where `auto` has a choice. Raises ConfigError for a name that means nothing, ModelError where a file is
+    missing, damaged or of another model.
     """
-    language_model, why = _find_auto(folder, memory) if name == "auto" else (_find_named(name, folder), "")
-    return replace(check_pair(language_model, mmproj or _find_projector(language_model)), why=why)
+    language_model, reason = _find_auto(folder, memory) if name == "auto" else (_find_named(name, folder), "")
+    return replace(check_pair(language_model, mmproj or _find_projector(language_model)), reason=reason)
+
+
+def resolve_model(settings: Settings) -> ModelPair:
+    """Return the pair that the settings name; `auto` looks at the available memory. Raises as ``resolve`` does."""
+    return resolve(
+        settings.model,
+        settings.models_folder,
+        settings.mmproj,
+        lambda: system_memory.available(settings.llama_dir, settings.gpu_layers),
+    )
 
 
 def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path, str]:
-    """The best of the published quants that are here and fit; else whatever Music Flamingo is here."""
-    real = published(folder)
-    if not real:
+    """Return the best published quant that is installed and fits, else any installed Music Flamingo; and the reason."""
+    candidates = published(folder)
+    if not candidates:
         raise ModelError(
             f"no Music Flamingo in {folder}", "get the best one for this machine: musicflamingo models pull auto"
         )
     catalog = load_catalog()
-    here = {quant_of(path): path for path in reversed(real)}
-    known = [quant.name for quant in catalog.quants if quant.name in here]
+    by_quant = {quant_of(path): path for path in reversed(candidates)}
+    known = [quant.name for quant in catalog.quants if quant.name in by_quant]
     if not known:
-        return real[0], "it is what is here"
+        return candidates[0], "no quant of the catalog is installed"
     if len(known) == 1 or memory is None:
-        return here[known[0]], "it is what is here" if len(real) == 1 else "it is the best that is here"
-    quant, why = catalog.best_for(memory(), known)
-    return here[quant.name], why
+        reason = "no other is installed" if len(candidates) == 1 else "it is the best that is installed"
+        return by_quant[known[0]], reason
+    quant, reason = catalog.best_for(memory(), known)
+    return by_quant[quant.name], reason
 
 
 def published(folder: Path) -> list[Path]:
-    """The models that `auto` and a plain quant's name can mean: Music Flamingo's own.
+    """Return the models that `auto` and a plain quant's name can mean: Music Flamingo's own.
 
-    Models folders hold other people's models, too, and a Qwen of the same width, deaf as it is, would take Music
-    Flamingo's projector and answer. What has a folder of another repository is asked for by that repository's name.
+    A models folder may also hold unrelated models, and a Qwen of the same width, which cannot process audio, would
+    accept Music Flamingo's projector and answer. Models of other repositories are named with their repository.
     """
-    here = (path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name)
-    return [path for path in here if is_music_flamingo(path)]
+    own = (path for path in installed(folder) if path.parent == folder or FAMILY_MARK not in path.parent.name)
+    return [path for path in own if is_music_flamingo(path)]
 
 
 def is_music_flamingo(language_model: Path) -> bool:
-    """Whether a file is Music Flamingo's: so it says, or it knows the token for audio and says nothing else."""
+    """Return whether a file is Music Flamingo, by its name, its title, or a token for audio and no other name."""
     if _FAMILY in _letters(language_model.name):
         return True
     try:
         title = _letters(str(read_header(language_model).values.get("general.name", "")))
-        if _FAMILY in title or "flamingo" in title + _letters(language_model.name):  # audio-flamingo-3 is another
+        if _FAMILY in title or "flamingo" in title + _letters(language_model.name):  # audio-flamingo-3 is another model
             return _FAMILY in title
         with language_model.open("rb") as file:
-            return _SOUND in file.read(_VOCABULARY_WITHIN)
+            return _SOUND in file.read(_VOCABULARY_BYTES)
     except (ModelError, OSError):
         return False
 
@@ -112,12 +126,13 @@ def _letters(name: str) -> str:
 
 
 def _find_named(name: str, folder: Path) -> Path:
+    """Return the language model that a name other than `auto` means. Raises ConfigError and ModelError."""
     if name == TINY:
         return tiny_language_model()
     if name.endswith(".gguf") or name.startswith((".", "/", "~")):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ModelError(f"no model file at {path}", "see what is here with: musicflamingo models list")
+            raise ModelError(f"no model file at {path}", "list the installed models with: musicflamingo models list")
         return path
     repository, quant = parse_name(name)
     quant = quant.upper().removeprefix("I1-")
@@ -130,7 +145,7 @@ def _find_named(name: str, folder: Path) -> Path:
 
 
 def tiny_language_model() -> Path:
-    """The language model of the pair that comes with the program. Raises ModelError where an installation lacks it."""
+    """Return the language model of the pair that comes with the program. Raises ModelError where it is missing."""
     found = sorted(path for path in data_file("models", TINY).glob("*.gguf") if "mmproj" not in path.name)
     if not found:
         raise ModelError("the tiny model is missing", "install again: pip install --force-reinstall musicflamingo")
@@ -138,10 +153,11 @@ def tiny_language_model() -> Path:
 
 
 def _find_projector(language_model: Path) -> Path:
+    """Return the projector beside a model: of the same kind, with the most similar name. Raises ModelError."""
     beside = sorted(language_model.parent.glob("*mmproj*.gguf"))
     if not beside:
         raise ModelError(
-            f"no projector (mmproj) beside {language_model.name}; without it the model is deaf",
+            f"no projector (mmproj) beside {language_model.name}; the model cannot process audio without it",
             f"get both with: musicflamingo models pull {quant_of(language_model) or 'auto'}; or name it with --mmproj",
         )
     own = [path for path in beside if _kind_of(path) == _FAMILY] if is_music_flamingo(language_model) else []
@@ -151,7 +167,7 @@ def _find_projector(language_model: Path) -> Path:
 def _kind_of(projector: Path) -> str:
     try:
         return read_header(projector).projector_type
-    except ModelError:  # told of by check_pair, if it is the one that is taken
+    except ModelError:  # check_pair reports it, if it is the one that is chosen
         return ""
 
 
@@ -162,17 +178,17 @@ def _common_prefix(first: str, second: str) -> int:
 
 
 def files_of(name: str, folder: Path) -> list[Path]:
-    """What goes when a model is removed: its file, and the projectors beside it when it is the last one there.
+    """Return the files to remove with a model: its own, and the projectors beside it when it is the last one there.
 
-    Raises ConfigError for a file outside the models folder: it is not ours to delete.
+    Raises ConfigError for the tiny model and for a file outside the models folder, which we must not delete.
     """
     if name == TINY:
         raise ConfigError("the tiny model is part of this program", "name another: musicflamingo models list")
     language_model = _find_auto(folder, None)[0] if name == "auto" else _find_named(name, folder)
-    here = [path for path in installed(folder) if path.resolve() == language_model.resolve()]
-    if not here:
-        raise ConfigError(f"{language_model} is no model in {folder}", f"delete it yourself: rm '{language_model}'")
-    file = here[0]
+    found = [path for path in installed(folder) if path.resolve() == language_model.resolve()]
+    if not found:
+        raise ConfigError(f"{language_model} is not in {folder}", f"delete it yourself: rm '{language_model}'")
+    file = found[0]
     beside = [path for path in file.parent.glob("*.gguf") if path in installed(file.parent)]
     if [path for path in beside if path.name != file.name]:
         return [file]
@@ -180,31 +196,31 @@ def files_of(name: str, folder: Path) -> list[Path]:
 
 
 def check_pair(language_model: Path, projector: Path) -> ModelPair:
-    """Fail early what llama.cpp would fail late. Raises ModelError."""
-    model, ears = read_header(language_model), read_header(projector)
+    """Return the pair, after checks that llama.cpp makes only later. Raises ModelError."""
+    model, encoder = read_header(language_model), read_header(projector)
     if model.is_projector:
         raise ModelError(f"{language_model.name} is a projector, not a language model", "swap --model and --mmproj")
-    if not ears.is_projector:
+    if not encoder.is_projector:
         raise ModelError(f"{projector.name} is not a projector", "name the mmproj file with --mmproj")
-    if not ears.values.get("clip.has_audio_encoder"):
+    if not encoder.values.get("clip.has_audio_encoder"):
         raise ModelError(f"{projector.name} has no audio encoder", "name the projector of an audio model with --mmproj")
-    if model.embedding_length != ears.embedding_length:
+    if model.embedding_length != encoder.embedding_length:
         raise ModelError(
-            f"{projector.name} gives vectors {ears.embedding_length} wide, {language_model.name} takes"
+            f"{projector.name} outputs vectors {encoder.embedding_length} wide, {language_model.name} takes"
             f" {model.embedding_length}: they do not belong together",
             "name the projector made for this model with --mmproj",
         )
     _require_template(model)
     size = language_model.stat().st_size + projector.stat().st_size
     return ModelPair(
-        language_model,
-        projector,
-        model.context_length,
-        model.is_toy,
-        model.kv_bytes_per_token,
-        size,
-        model.architecture,
-        ears.projector_type,
+        language_model=language_model,
+        projector=projector,
+        context_length=model.context_length,
+        is_tiny=model.is_tiny,
+        kv_bytes_per_token=model.kv_bytes_per_token,
+        size=size,
+        architecture=model.architecture,
+        projector_type=encoder.projector_type,
     )
 
 

@@ -1,6 +1,6 @@
-"""`report`: one page about a captioned dataset, which needs no network and no server.
+"""The report on a captioned dataset: one HTML page that needs no network and no server.
 
-``contents`` reads, ``page`` writes; page.html, page.css and page.js beside them are what a browser gets.
+``contents`` reads the dataset, ``page`` writes the page from page.html, page.css and page.js.
 """
 
 from musicflamingo_cli.report.contents import Report, gather

@@ -1,4 +1,4 @@
-"""What a report says: read from sidecars, audio headers and the last run's log, and nothing else."""
+"""The contents of a report, read from sidecars, audio files and the last run's log."""
 
 from __future__ import annotations
 
@@ -14,39 +14,51 @@ from typing import Any
 
 from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.audio.thumbnail import thumbnail
-from musicflamingo_cli.captioning import run_log as runlog
+from musicflamingo_cli.captioning import run_log
 from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
-from musicflamingo_cli.exports.rows import TOYS, captions_of, holds_toys
+from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY, has_tiny_captions, real_captions
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.text.facts import Words, words_of
+from musicflamingo_cli.text.facts import Facts, facts_in
 from musicflamingo_cli.text.t5_tokens import TokenCounter
 from musicflamingo_cli.types import Skipped, Track
 
-_THREADS = 4  # decoders leave the interpreter to each other
-_AT_A_TIME = 64  # tracks in work, so that memory does not grow with those that wait
-_FAR = 3.5  # robust deviations from the middle that make an outlier (Iglewicz and Hoaglin)
-_FEWEST_FOR_OUTLIERS = 10
+TINY_MODEL_KIND = "tiny model"  # the kind of problem of a track with captions of the tiny model
+SHARED_CAPTION, UNUSUAL_LENGTH = "shared caption", "unusual length"  # flags of an entry; page.js filters by them
+
+_THREADS = 4  # decoders release the interpreter lock
+_BATCH = 64  # tracks read at a time, so that memory does not grow with those in the queue
+_OUTLIER_SCORE = 3.5  # of the modified z-score (Iglewicz and Hoaglin)
+_FEWEST_FOR_OUTLIERS = 10  # captions of a preset
 
 
 @dataclass(slots=True)
 class Entry:
-    """A track in the report. ``problem``: why there is nothing to hear or read, or what failed in the last run."""
+    """A track in the report.
+
+    ``tokens``: preset to T5 tokens of its caption. ``facts``: what its captions name. ``problem``: why audio or
+    captions are missing, or what failed in the last run; ``kinds``: how problems are counted. ``thumbnail``: see
+    ``audio.thumbnail``.
+    """
 
     track: Track
     captions: dict[str, str]
     tokens: dict[str, int]
-    words: Words
+    facts: Facts
     seconds: float = 0.0
     problem: str = ""
-    kinds: tuple[str, ...] = ()  # of the problem, as failures are counted
+    kinds: tuple[str, ...] = ()
     thumbnail: bytes | None = None
     flags: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Report:
-    """Everything that the page shows. ``failures``: kind to number of tracks; ``shared``: captions on many tracks."""
+    """Everything that the page shows.
+
+    ``skipped``: files that are not tracks of their own. ``failures``: kind to number of tracks. ``shared``: captions
+    that several tracks have, as (preset, caption, number of tracks), the most frequent first.
+    """
 
     root: Path
     presets: Sequence[str]
@@ -54,22 +66,24 @@ class Report:
     entries: list[Entry] = field(default_factory=list)
     skipped: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    shared: list[tuple[str, str, int]] = field(default_factory=list)  # preset, caption, on how many tracks
+    shared: list[tuple[str, str, int]] = field(default_factory=list)
 
     @property
     def hours(self) -> float:
+        """The length of all tracks in hours."""
         return sum(entry.seconds for entry in self.entries) / 3600
 
     @property
     def complete(self) -> int:
+        """How many tracks have a caption for each preset."""
         return sum(len(entry.captions) == len(self.presets) for entry in self.entries)
 
     def coverage(self) -> dict[str, int]:
-        """For each preset, how many tracks have its caption."""
+        """Return for each preset the number of tracks that have its caption."""
         return {preset: sum(preset in entry.captions for entry in self.entries) for preset in self.presets}
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, for --json."""
+        """Return the figures for --json."""
         return {
             "dataset": str(self.root),
             "tracks": len(self.entries),
@@ -79,7 +93,7 @@ class Report:
             "presets": self.coverage(),
             "failures": dict(self.failures),
             "shared_captions": len(self.shared),
-            "outliers": sum("unusual length" in entry.flags for entry in self.entries),
+            "outliers": sum(UNUSUAL_LENGTH in entry.flags for entry in self.entries),
         }
 
 
@@ -90,18 +104,21 @@ def gather(
     pictures: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Read the dataset at ``root``. ``pictures``: make spectrograms, too. ``progress`` gets the tracks done so far."""
-    report = Report(root, presets, counter)
-    log = runlog.latest([root])
-    failed = runlog.failed(log) if log else {}
+    """Read the dataset at ``root`` and return its report.
 
-    def look(track: Track) -> Entry:
+    ``pictures``: make thumbnails, too. ``progress`` is called with the number of tracks read so far.
+    """
+    report = Report(root=root, presets=presets, counter=counter)
+    log = run_log.latest([root])
+    failed = run_log.failed(log) if log else {}
+
+    def read(track: Track) -> Entry:
         return _entry(track, presets, counter, pictures, failed)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         tracks = _tracks(report)
-        while batch := list(islice(tracks, _AT_A_TIME)):
-            report.entries += pool.map(look, batch)
+        while batch := list(islice(tracks, _BATCH)):
+            report.entries += pool.map(read, batch)
             progress(len(report.entries))
     report.failures.update(kind for entry in report.entries for kind in entry.kinds)
     _flag_shared(report)
@@ -110,6 +127,7 @@ def gather(
 
 
 def _tracks(report: Report) -> Iterator[Track]:
+    """Yield the dataset's tracks; count other files in the report."""
     for item in find_tracks(report.root):
         if isinstance(item, Track):
             yield item
@@ -122,28 +140,30 @@ def _tracks(report: Report) -> Iterator[Track]:
 def _entry(
     track: Track, presets: Sequence[str], counter: TokenCounter, pictures: bool, failed: dict[Path, list[str]]
 ) -> Entry:
+    """Read one track. ``failed``: absolute path to kinds of failure in the last run; else see ``gather``."""
     captions: dict[str, str] = {}
     problem: TrackError | None = None
-    is_toy = False
+    is_tiny = False
     try:
         info = read_sidecar(track.sidecar)
-        captions, is_toy = captions_of(info, presets), holds_toys(info, presets)
+        captions, is_tiny = real_captions(info, presets), has_tiny_captions(info, presets)
     except SidecarError as error:
         problem = error
     entry = Entry(
-        track,
-        captions,
-        {preset: counter.count(text) for preset, text in captions.items()},
-        words_of(" ".join(captions.values())),
+        track=track,
+        captions=captions,
+        tokens={preset: counter.count(text) for preset, text in captions.items()},
+        facts=facts_in(" ".join(captions.values())),
     )
     try:
         entry.seconds = measure(track.audio).seconds
     except AudioError as error:
         problem = problem or error
     if problem is not None:
-        entry.kinds, entry.problem = (problem.kind,), f"{problem.kind}: {problem}"
-    elif is_toy:
-        entry.kinds, entry.problem = ("toy",), TOYS if not captions else "the tiny model's words among its captions"
+        entry.kinds, entry.problem = (str(problem.kind),), f"{problem.kind}: {problem}"
+    elif is_tiny:
+        entry.kinds = (TINY_MODEL_KIND,)
+        entry.problem = "some captions are of the tiny model" if captions else TINY_MODEL_ONLY
     elif len(captions) < len(presets):
         entry.kinds = tuple(dict.fromkeys(failed.get(track.audio.absolute(), [])))
         entry.problem = ", ".join(entry.kinds)
@@ -153,28 +173,35 @@ def _entry(
 
 
 def _flag_shared(report: Report) -> None:
-    """The same words on several tracks: a sign of a model that does not hear."""
+    """Find captions that several tracks share: a sign that the model does not get the audio."""
     seen: Counter[tuple[str, bytes]] = Counter()
     for entry in report.entries:
         seen.update((preset, _digest(text)) for preset, text in entry.captions.items())
-    told = set()
+    listed = set()
     for entry in report.entries:
         for preset, text in entry.captions.items():
             key = (preset, _digest(text))
             if seen[key] > 1:
-                entry.flags += ["shared caption"] * ("shared caption" not in entry.flags)
-                if key not in told:
-                    told.add(key)
+                _flag(entry, SHARED_CAPTION)
+                if key not in listed:
+                    listed.add(key)
                     report.shared.append((preset, text, seen[key]))
     report.shared.sort(key=lambda item: -item[2])
 
 
+def _flag(entry: Entry, flag: str) -> None:
+    """Add a flag to an entry, once."""
+    if flag not in entry.flags:
+        entry.flags.append(flag)
+
+
 def _digest(text: str) -> bytes:
+    """Return a hash of a caption that ignores case and white space."""
     return hashlib.sha256(" ".join(text.lower().split()).encode()).digest()[:12]
 
 
 def _flag_lengths(report: Report) -> None:
-    """Captions much longer or shorter than the preset's others, by the median deviation, which outliers do not move."""
+    """Flag captions much longer or shorter than others of their preset, by the median absolute deviation in words."""
     for preset in report.presets:
         lengths = [len(entry.captions[preset].split()) for entry in report.entries if preset in entry.captions]
         if len(lengths) < _FEWEST_FOR_OUTLIERS:
@@ -182,5 +209,5 @@ def _flag_lengths(report: Report) -> None:
         middle = statistics.median(lengths)
         spread = max(1.0, statistics.median(abs(length - middle) for length in lengths) / 0.6745)
         for entry in report.entries:
-            if preset in entry.captions and abs(len(entry.captions[preset].split()) - middle) > _FAR * spread:
-                entry.flags += ["unusual length"] * ("unusual length" not in entry.flags)
+            if preset in entry.captions and abs(len(entry.captions[preset].split()) - middle) > _OUTLIER_SCORE * spread:
+                _flag(entry, UNUSUAL_LENGTH)

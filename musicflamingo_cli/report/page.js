@@ -1,7 +1,7 @@
 "use strict";
-// Everything is built with textContent: captions and names are other people's words, never markup.
+// Captions and names are untrusted: they are set as textContent, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const CHUNK = 100; // rows added at a time, as they are scrolled to
+const CHUNK = 100; // rows added at a time while scrolling
 
 const element = (name, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(name), properties);
@@ -19,7 +19,7 @@ for (const [index, track] of data.tracks.entries()) {
   track.index = index;
   track.longest = Math.max(0, ...Object.values(track.tokens));
   track.number = Object.keys(track.captions).length;
-  track.haystack = [track.name, track.problem, ...Object.values(track.captions)].join("\n").toLowerCase();
+  track.text = [track.name, track.problem, ...Object.values(track.captions)].join("\n").toLowerCase();
 }
 
 // -- totals and charts --------------------------------------------------------------------------------
@@ -67,13 +67,13 @@ function histogram(title, values, { low, high, bins, beyond = Infinity, note = "
   });
   const axis = element("div", { className: "axis" }, element("span", { textContent: Math.round(low) }),
     element("span", { textContent: Math.round(high) }));
-  const words = element("p", { className: "soft", textContent: note });
-  return card(title, element("div", { className: "histogram" }, ...columns), axis, words);
+  const remark = element("p", { className: "soft", textContent: note });
+  return card(title, element("div", { className: "histogram" }, ...columns), axis, remark);
 }
 
 function counted(lists, most = 12) {
   const counts = new Map();
-  for (const list of lists) for (const word of list) counts.set(word, (counts.get(word) || 0) + 1);
+  for (const list of lists) for (const term of list) counts.set(term, (counts.get(term) || 0) + 1);
   return [...counts].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1)).slice(0, most);
 }
 
@@ -81,16 +81,16 @@ function showCharts() {
   const { tracks } = data;
   const tokens = tracks.flatMap((track) => Object.values(track.tokens));
   const limits = Object.entries(data.limits);
-  const cuts = limits.map(([name, limit]) => `${tokens.filter((n) => n > limit).length} beyond ${limit} (${name})`);
-  // Not Math.max(...tokens): a call has no room for a hundred thousand arguments.
+  const truncated = limits.map(([name, limit]) => `${tokens.filter((n) => n > limit).length} over ${limit} (${name})`);
+  // Not Math.max(...tokens): a call cannot take a hundred thousand arguments.
   const longest = tokens.reduce((most, n) => Math.max(most, n), 0);
   const high = Math.max(limits[0][1] * 2, Math.ceil(longest / 50) * 50);
   const tempi = tracks.map((track) => track.tempo).filter(Boolean);
   byId("charts").append(
-    bars("Captions of each preset", Object.entries(data.coverage), tracks.length),
-    histogram(`T5 tokens of a caption${data.tokensAreEstimated ? " (estimated)" : ""}`, tokens,
-      { low: 0, high, bins: 32, beyond: limits[0][1], note: cuts.join(", ") }),
-    histogram("Tempo that captions name", tempi, { low: 50, high: 210, bins: 32, note: `${tempi.length} name one` }),
+    bars("Captions per preset", Object.entries(data.coverage), tracks.length),
+    histogram(`T5 tokens per caption${data.tokensAreEstimated ? " (estimated)" : ""}`, tokens,
+      { low: 0, high, bins: 32, beyond: limits[0][1], note: truncated.join(", ") }),
+    histogram("Tempo in captions", tempi, { low: 50, high: 210, bins: 32, note: `${tempi.length} tracks with a tempo` }),
     bars("Key", counted(tracks.map((track) => (track.key ? [track.key] : [])))),
     bars("Genres", counted(tracks.map((track) => track.genres))),
     bars("Instruments", counted(tracks.map((track) => track.instruments))),
@@ -103,7 +103,7 @@ function showShared() {
   if (!data.shared.length) return;
   const rest = data.sharedCount - data.shared.length;
   byId("shared").hidden = false;
-  byId("shared").append(card("The same caption on several tracks: does the model hear?",
+  byId("shared").append(card("Captions on several tracks: does the model get the audio?",
     ...data.shared.map(([preset, text, number]) =>
       element("p", {}, element("b", { textContent: `${number} tracks, ${preset}: ` }), text)),
     ...(rest > 0 ? [element("p", { className: "soft", textContent: `and ${rest} more` })] : [])));
@@ -113,13 +113,13 @@ function showShared() {
 
 const FILTERS = {
   all: ["all tracks", () => true],
-  incomplete: ["not complete", (track) => track.number < data.presets.length],
+  incomplete: ["incomplete", (track) => track.number < data.presets.length],
   problem: ["with problems", (track) => track.problem],
   shared: ["shared captions", (track) => track.flags.includes("shared caption")],
   unusual: ["unusual length", (track) => track.flags.includes("unusual length")],
 };
 for (const [name, limit] of Object.entries(data.limits)) {
-  FILTERS[`beyond${limit}`] = [`beyond ${limit} tokens (${name})`, (track) => track.longest > limit];
+  FILTERS[`beyond${limit}`] = [`over ${limit} tokens (${name})`, (track) => track.longest > limit];
 }
 const SORTS = {
   name: (track) => track.index,
@@ -134,9 +134,9 @@ let drawn = 0;
 let sort = { by: "name", down: false };
 
 function select() {
-  const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const terms = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const passes = FILTERS[byId("filter").value][1];
-  shown = data.tracks.filter((track) => passes(track) && words.every((word) => track.haystack.includes(word)));
+  shown = data.tracks.filter((track) => passes(track) && terms.every((term) => track.text.includes(term)));
   const value = SORTS[sort.by];
   const sign = sort.down ? -1 : 1;
   shown.sort((one, other) => {
@@ -153,7 +153,7 @@ function drawMore() {
   byId("tracks").append(...shown.slice(drawn, drawn + CHUNK).map(row));
   drawn = Math.min(shown.length, drawn + CHUNK);
   const left = shown.length - drawn;
-  byId("more").textContent = left ? `${left} more as you scroll` : shown.length ? "" : "No tracks.";
+  byId("more").textContent = left ? `${left} more: scroll down` : shown.length ? "" : "No tracks.";
 }
 
 function row(track) {
@@ -170,7 +170,7 @@ function row(track) {
     element("td", { className: "number", textContent: track.key }),
     element("td", { className: "number", textContent: track.longest || "" }),
     element("td", { className: "number", textContent: `${track.number}/${data.presets.length}` }));
-  made.addEventListener("click", () => toggle(made, track)); // a key on the button clicks, too
+  made.addEventListener("click", () => toggle(made, track)); // also for the Enter key on the button
   return made;
 }
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its style, its program and its data inside; only the audio lies outside."""
+"""Write the report's page: one HTML file that contains style, script and data; only the audio is separate."""
 
 from __future__ import annotations
 
@@ -18,45 +18,49 @@ from musicflamingo_cli.exports.output import new_file
 from musicflamingo_cli.report.contents import Entry, Report
 from musicflamingo_cli.text.t5_tokens import LIMITS
 
-MARKER = "<!-- a report of musicflamingo -->"  # so that a later report replaces it, and nothing else
+MARKER = "<!-- a report of musicflamingo -->"  # identifies reports: only these are replaced by a later one
 _SHARED_SHOWN = 20
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_page(report: Report, out: Path) -> None:
-    """Write the page, whole or not at all. Raises ConfigError where ``out`` is something else than a report."""
+    """Write the page completely, or not at all. Raises ConfigError where ``out`` exists and is not a report."""
     with new_file(out, overwrite=True, is_ours=is_report) as building:
         building.write_text(render(report, out.parent), encoding="utf-8", newline="")
 
 
 def is_report(file: Path) -> bool:
-    """Whether a file is a page of ours, which a later one replaces."""
+    """Return whether a file is a report, which a later one may replace."""
     with file.open("rb") as page:
         return MARKER.encode() in page.read(200)
 
 
 def render(report: Report, folder: Path) -> str:
-    """The page as HTML; ``folder`` is where it will lie, from which the audio is found."""
+    """Return the page as HTML. ``folder`` is where it will be, since audio is referenced relative to it."""
     name = report.root.resolve().name or "dataset"
-    # In a script element only "<" could end it or begin something else (HTML standard, 4.12.1.3).
+    # Inside a script element only "<" can start markup (HTML standard, 4.12.1.3).
     data = json.dumps(_data(report, folder), ensure_ascii=False).replace("<", "\\u003c")
     parts = {
         "marker": MARKER,
         "title": html.escape(name),
         "version": __version__,
         "style": _file("page.css"),
-        "program": _file("page.js"),
+        "script": _file("page.js"),
         "data": data,
     }
-    page = _PLACE.sub(lambda place: parts[place[1]], _file("page.html"))  # in one pass: parts may hold such words
+    page = _PLACEHOLDER.sub(
+        lambda match: parts[match[1]], _file("page.html")
+    )  # in one pass, since parts may contain such placeholders
     return page.encode("utf-8", "replace").decode()
 
 
 def _file(name: str) -> str:
+    """Return the text of a file beside this module."""
     return resources.files(__package__ or __name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(report: Report, folder: Path) -> dict[str, Any]:
+    """Return the data that page.js shows."""
     return {
         "dataset": str(report.root),
         "presets": list(report.presets),
@@ -75,18 +79,19 @@ def _data(report: Report, folder: Path) -> dict[str, Any]:
 
 
 def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
-    words = entry.words
+    """Return one track of the data."""
+    facts = entry.facts
     return {
         "name": entry.track.audio.relative_to(root).as_posix(),
         "audio": _url(entry.track.audio, folder),
         "seconds": round(entry.seconds, 2),
         "captions": entry.captions,
         "tokens": entry.tokens,
-        "tempo": words.tempo,
-        "key": words.key,
-        "genres": words.genres,
-        "instruments": words.instruments,
-        "moods": words.moods,
+        "tempo": facts.tempo,
+        "key": facts.key,
+        "genres": facts.genres,
+        "instruments": facts.instruments,
+        "moods": facts.moods,
         "problem": entry.problem,
         "flags": entry.flags,
         "picture": base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else "",
@@ -94,9 +99,9 @@ def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
 
 
 def _url(audio: Path, folder: Path) -> str:
-    """Where a page in ``folder`` finds the audio: relative, so that both can be moved or served together."""
+    """Return the URL of the audio for a page in ``folder``: relative, so that both can be moved or served together."""
     try:
         path = Path(os.path.relpath(audio.absolute(), folder.absolute())).as_posix()
-    except ValueError:  # another drive
+    except ValueError:  # it is on another drive (Windows)
         return audio.absolute().as_uri()
     return urllib.parse.quote(path.encode("utf-8", "surrogateescape"), safe="/")

@@ -1,4 +1,4 @@
-"""The `.INFO` sidecar: other tools' data, into which we merge keys of our own without touching a byte of theirs.
+"""Merging captions into the `.INFO` sidecar without touching a byte of other tools' data.
 
 Values of other tools are never decoded and written again: the file's text is kept and only the spans of our
 own keys are replaced. So NaN, 1e400, 0.10, duplicate keys and lone surrogates survive as they were.
@@ -13,39 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.sidecars.file import read_text, refused, rewrite
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MODEL_KEY, PROVENANCE_KEY
+from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
 from musicflamingo_cli.types import KEY_PREFIX
-
-MODEL_KEY = f"{KEY_PREFIX}model"
-PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
-APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has looked at a track's captions; we only take it back
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decoder = json.JSONDecoder()
 
 
-def caption_key(preset: str) -> str:
-    return f"{KEY_PREFIX}{preset}"
-
-
 def read_sidecar(path: Path | str) -> dict[str, Any]:
-    """All keys of a sidecar; an empty dict where there is none. Raises SidecarError for anything else."""
+    """Return all keys of a sidecar; an empty dict where there is no file. Raises SidecarError for anything else."""
     path = Path(path)
     text = read_text(path)
     return _parse(text, path) if text is not None else {}
 
 
 def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
-    """Set our keys in a sidecar, under its lock, durably; return whether anything changed.
+    """Set our keys in a sidecar, under its lock and durably; return whether anything changed.
 
-    ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values; the provenance object is merged
-    preset by preset, and captions that change are no longer approved. Raises SidecarError, and then the file is as it
-    was.
+    ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values. The provenance object is merged preset by
+    preset, and captions that change are no longer approved. Raises SidecarError, and then the file is unchanged.
     """
     path = Path(path)
     foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
     if foreign:
-        raise ValueError(f"not our keys: {foreign}")
+        raise ValueError(f"keys must begin with {KEY_PREFIX}: {foreign}")
 
     def change(text: str | None) -> str:
         values = dict(ours)
@@ -53,7 +45,7 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
         if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
             values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
         if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
-            values.setdefault(APPROVED_KEY, False)  # what was approved is not all that stands there now
+            values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
             values[PROVENANCE_KEY] = _with_approvals(before, values)
         return splice(text, values, path)
 
@@ -61,7 +53,7 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
 
 
 def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance, where captions that a person has approved, and that stay, are marked one by one."""
+    """The provenance, with a mark on each approved caption that stays."""
     made = values.get(PROVENANCE_KEY) or before.get(PROVENANCE_KEY)
     made = dict(made) if isinstance(made, dict) else {}
     for key, caption in before.items():
@@ -73,12 +65,12 @@ def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dic
 
 
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
-    """The JSON text with ``values`` set at its top level; every other byte stays as and where it is."""
+    """Return the JSON text with ``values`` set at its top level; every other byte stays as it is."""
     if text is None or not text.strip():
         return _json(dict(values), 2) + "\n"
     _parse(text, path)
     members = list(_members(text))
-    if not members:  # `{}`: lines of its own for the first keys, and what stood around the braces
+    if not members:  # `{}`: the first keys get lines of their own, inside what surrounds the braces
         return (
             text[: text.index("{")]
             + json.dumps(dict(values), indent=2, ensure_ascii=False)
@@ -101,7 +93,7 @@ def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidec
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A top-level key, and the span of its value in the text."""
+    """A top-level key and the span of its value in the text."""
 
     key: str
     start: int
@@ -109,7 +101,7 @@ class _Member:
 
 
 def _members(text: str) -> Iterator[_Member]:
-    """The members of a text that is known to be one JSON object (RFC 8259, and Python's NaN)."""
+    """The members of a text that is one valid JSON object (RFC 8259, and Python's NaN)."""
     position = _skip_space(text, text.index("{") + 1)
     while text[position] == '"':
         key, position = _decoder.raw_decode(text, position)
@@ -128,7 +120,7 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def _indent(text: str) -> str:
-    """The white space before a new member: what stands before the first one, so that the style is kept."""
+    """The white space before a new member: that before the first one, so that the style is kept."""
     start = text.index("{") + 1
     return text[start : _skip_space(text, start)] or " "
 
@@ -142,7 +134,7 @@ def _dump(value: Any, text: str) -> str:
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    """JSON with letters as they are, but escaped where they could not be written (lone surrogates)."""
+    """JSON with letters as they are, escaped only where they could not be written (lone surrogates)."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
         text.encode()
@@ -157,7 +149,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         data = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise refused(path, f"it is not valid JSON ({error})") from error
+        raise left_untouched(path, f"it is not valid JSON ({error})") from error
     if not isinstance(data, dict):
-        raise refused(path, "it holds no JSON object")
+        raise left_untouched(path, "it holds no JSON object")
     return data

@@ -1,4 +1,4 @@
-"""Where a folder that need not exist yet would lie, and how much room there is."""
+"""Free disk space, also for folders that do not exist yet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def nearest_existing(folder: Path) -> Path:
-    """The folder, or the first of its parents that is there."""
+    """Return the folder, or the first of its parents that exists."""
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def free_bytes(folder: Path) -> int:
-    """The room on the disk that the folder is on, or would be."""
+    """Return the free bytes on the disk that the folder is on, or would be."""
     return shutil.disk_usage(nearest_existing(folder)).free

@@ -1,4 +1,8 @@
-"""One way to run a child: own process group, closed stdin, a time limit, its log in a file, nothing left behind."""
+"""The only place that starts programs: short probes, long children with a time limit, and children that stay.
+
+Every child gets a process group of its own and no stdin, and does not outlive us. The exceptions are programs that
+a person uses in the terminal (an editor, the build), which get the terminal.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,59 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-_GRACE_SECONDS = 2.0  # between asking a child to end and making it
+_GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
+_PROBE_SECONDS = 60.0  # `--version` of a binary on a slow network disk
+
+
+class ProbeError(Exception):
+    """A program could not be started, or did not end in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A program that was asked a short question and ended. ``output`` is stdout and then stderr."""
+
+    returncode: int
+    output: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line that the program wrote, or its exit code where it wrote none."""
+        lines = self.output.strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.returncode}"
+
+
+def probe(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = _PROBE_SECONDS
+) -> Probe:
+    """Run a short command to its end and return what it wrote, decoded tolerantly. Raises ProbeError."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, env=env
+        )
+    except OSError as error:
+        raise ProbeError(error.strerror or str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise ProbeError(f"it did not end within {timeout:g} s") from error
+    return Probe(done.returncode, (done.stdout + done.stderr).decode("utf-8", errors="replace"))
+
+
+def run_in_terminal(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run a program that a person watches or uses, with our stdin, stdout and stderr; return its exit code.
+
+    Raises OSError where it cannot be started.
+    """
+    return subprocess.run(command, env=env, check=False).returncode
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A child that ended. ``returncode`` is negative for a signal, as in subprocess."""
+    """A child that ended. ``returncode`` is negative for a signal, as in subprocess; ``seconds`` is wall time."""
 
     returncode: int
     stdout: bytes
@@ -27,7 +74,7 @@ class Finished:
 
     @property
     def signal_name(self) -> str:
-        """SIGILL and the like where a signal ended it, also as a shell tells it (128 + number), else empty."""
+        """SIGILL and the like where a signal ended it, also as a shell reports it (128 + number), else empty."""
         number = -self.returncode if self.returncode < 0 else self.returncode - 128
         try:
             return signal.Signals(number).name
@@ -59,7 +106,7 @@ class Children:
         """Run ``command`` to its end; stderr goes to ``log_file``, stdout is returned.
 
         The child gets a process group of its own and no stdin (llama.cpp's tools read the terminal), so Ctrl-C
-        reaches us alone; whatever ends this call early (time-out, interrupt) kills the whole group first.
+        reaches only us; whatever ends this call early (time-out, interrupt) kills the whole group first.
 
         Raises OSError when the command cannot be started, ChildTimeout at the limit, Stopped after ``stop``.
         """
@@ -83,7 +130,7 @@ class Children:
         return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
 
     def stop(self) -> None:
-        """End all that run, now; what is asked for afterwards does not start."""
+        """Kill all that run; whatever is requested afterwards does not start."""
         with self._lock:
             self._stopped = True
             for child in self._running:
@@ -111,7 +158,7 @@ class Guarded:
         env: dict[str, str] | None = None,
         pass_fds: tuple[int, ...] = (),
     ) -> None:
-        """``pass_fds`` are files that the child inherits. Raises OSError when the command cannot be started."""
+        """Start it. The child inherits ``pass_fds``. Raises OSError when the command cannot be started."""
         self._killing = threading.Lock()
         self._is_killed = False
         with log_file.open("wb") as log:
@@ -119,12 +166,13 @@ class Guarded:
 
     @property
     def is_running(self) -> bool:
+        """Whether the child has not ended yet."""
         return self.process.poll() is None
 
     def kill(self) -> None:
         """End the child and its watcher.
 
-        From any thread, any number of times: only the first does it, the others wait for it.
+        From any thread, any number of times: only the first call does it, the others wait for it.
         """
         with self._killing:
             if self._is_killed:
@@ -135,10 +183,10 @@ class Guarded:
             self._is_killed = True  # last: a Ctrl-C in the grace period must not make the next call a no-op
 
 
-# `sh` first starts a watcher in its own group, then becomes the program: whatever moment we are killed at, the program
-# has its watcher, or is not there yet. The watcher reads from a pipe that only we hold open; when we are gone (SIGKILL
-# included) the read ends and it kills the group. That works on every POSIX system and from any thread, which Linux's
-# parent-death signal does not.
+# `sh` first starts a watcher in its own group, then becomes the program. So at whatever moment we are killed, the
+# program either has its watcher or has not started. The watcher reads from a pipe that only we hold open; when we are
+# gone (SIGKILL included) the read ends and it kills the group. That works on every POSIX system and from any thread,
+# which Linux's parent-death signal does not.
 _GUARDED = """exec 3<&0
 (cat <&3; kill -KILL -$$) >/dev/null 2>&1 &
 exec 3<&- </dev/null "$@\""""
@@ -151,11 +199,11 @@ def _start_guarded(
     env: dict[str, str] | None,
     pass_fds: tuple[int, ...] = (),
 ) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    """A child in a group of its own, without stdin, and the pipe whose closing ends what is left of its group.
+    """Start a child in a group of its own, without stdin; return it and the pipe whose closing kills its group.
 
     Raises OSError when the command cannot be started.
     """
-    if not os.access(command[0], os.X_OK):  # what Popen would have said of the program, had it started that
+    if not os.access(command[0], os.X_OK):  # the error that Popen would raise, had it started the program itself
         missing = errno.EACCES if Path(command[0]).exists() else errno.ENOENT
         raise OSError(missing, os.strerror(missing), command[0])
     child = subprocess.Popen(
@@ -173,7 +221,7 @@ def _start_guarded(
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and all that it started: politely first, then not; wait until it is gone."""
+    """End the child and all that it started, with SIGTERM and then SIGKILL, and wait until it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
@@ -181,13 +229,13 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
             child.wait(_GRACE_SECONDS)
             break
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived a polite child
+        os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived a child which ended at SIGTERM
     if child.stdout:
         child.stdout.close()
 
 
 def read_log(path: Path, limit: int = 1_000_000) -> str:
-    """The last ``limit`` bytes of a log, decoded tolerantly; empty where there is none."""
+    """Return the last ``limit`` bytes of a log, decoded tolerantly; empty where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

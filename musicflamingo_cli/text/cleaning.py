@@ -1,4 +1,4 @@
-"""Answers made safe for a T5 text encoder, and the judgement whether an answer is one."""
+"""Clean answers for a T5 text encoder, and decide whether an answer is acceptable as a caption."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _REPLACED = str.maketrans(
         "\\": "/",
     }
 )
-# Words that models of this family leak from their chat templates.
+# Tokens of chat templates that models of this family leak into answers.
 TEMPLATE_TOKEN = re.compile(r"<\|[^|<>]*\|>|<sound>|</?s>|<unk>|<pad>|<__media__>|\[/?INST\]|<</?SYS>>")
 _END_OF_ANSWER = re.compile(r"<\|(?:im_end|endoftext|eot_id)\|>|</s>")
 _ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*(?::|\n)", re.IGNORECASE)
@@ -62,19 +62,20 @@ _KEPT_SYMBOLS = frozenset("+=|>$£€¥¢¦§©®±÷")
 
 
 def normalize_text(text: str) -> str:
-    """Return ``text`` as one line that T5 reads without unknown punctuation; letters keep their accents.
+    """Return ``text`` as one line without characters that T5 does not know; letters keep their accents.
 
     Idempotent: ``normalize_text(normalize_text(x)) == normalize_text(x)``.
 
     >>> normalize_text("**Tempo**: ~120 BPM — F♯ minor\\n- “warm” synths")
     'Tempo: about 120 BPM - F# minor "warm" synths'
     """
-    while (cleaned := _normalize_once(text)) != text:  # taking off one layer can lay bare the next
+    while (cleaned := _normalize_once(text)) != text:  # removing one layer of markup can uncover another
         text = cleaned
     return text
 
 
 def _normalize_once(text: str) -> str:
+    """Apply each rule once."""
     text = TEMPLATE_TOKEN.sub(" ", text)
     text = _HTML_TAG.sub(" ", html.unescape(text))
     text = re.sub(r"(?<=\d)(?=[¼½¾⅐-⅞])", " ", text)  # 2½ is not 21/2
@@ -90,13 +91,13 @@ def _normalize_once(text: str) -> str:
     text = re.sub(r"~(?=\s?\d)", "about ", text).replace("~", " ")
     text = re.sub(r"<\s*(?=\d)", "less than ", text).replace("<", " ")
     text = re.sub(r"(?<=\w)\s*[—―]\s*(?=\w)", " - ", text)
-    text = "".join(_shown(character) for character in text)
+    text = "".join(_replacement(character) for character in text)
     text = re.sub(r"\s+([,.;!?])(?=\s|$)", r"\1", " ".join(text.split()))
     return text.strip()
 
 
 def _strip_lines(lines: list[str]) -> Iterator[str]:
-    """The lines without Markdown; a number is a list's only where it counts on, not the bar 16 that begins a line."""
+    """Yield the lines without Markdown. A number is removed only where it continues a list, as `2.` after `1.`."""
     last = 0
     for line in lines:
         if _RULE_LINE.match(line):
@@ -108,8 +109,8 @@ def _strip_lines(lines: list[str]) -> Iterator[str]:
         yield line
 
 
-def _shown(character: str) -> str:
-    """The character, or what stands for it: dashes one kind, spaces one kind, invisible and symbol ones gone."""
+def _replacement(character: str) -> str:
+    """Return what replaces a character: one kind of dash and of space, nothing for invisible ones and symbols."""
     if character.isascii():
         return character if character.isprintable() else " "
     category = unicodedata.category(character)
@@ -122,12 +123,12 @@ def _shown(character: str) -> str:
     return character
 
 
-# -- the judgement of an answer ------------------------------------------------------------------------
+# -- accepting an answer -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``text`` is the cleaned caption, empty where ``refusal`` says why there is none."""
+    """The result of ``judge``: ``text`` is the cleaned caption, empty where ``refusal`` holds the reason for none."""
 
     text: str
     refusal: str = ""
@@ -136,17 +137,17 @@ class Verdict:
 def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) -> Verdict:
     """Clean a raw answer and decide whether it may be saved.
 
-    Refused: an empty one, one of fewer than ``min_words`` words, one that loops, one with a chat template's remains or
-    bytes that are no text in its middle, one that says it cannot hear, one that the token limit (``hit_limit``) cut
-    before its first sentence was whole. A later cut is trimmed to the last whole sentence, or with ``lines`` (lyrics)
-    to the last whole line.
+    Refused are answers that are empty or shorter than ``min_words`` words, loop, contain chat template tokens or
+    invalid UTF-8, say that they cannot hear audio, or were cut by the token limit (``hit_limit``) before the end of the
+    first sentence. An answer cut later is trimmed to its last whole sentence, or with ``lines`` (lyrics) to its last
+    whole line.
     """
     raw = _END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0]
     if TEMPLATE_TOKEN.search(raw) or _ROLE_LINE.search(raw):
-        return Verdict("", "the answer holds remains of the chat template")
+        return Verdict("", "the answer contains tokens of the chat template")
     if hit_limit and lines:
         raw = raw.rpartition("\n")[0]
-    whole = raw.rstrip("\ufffd") if hit_limit else raw  # the limit may have cut a letter in half
+    whole = raw.rstrip("\ufffd") if hit_limit else raw  # the limit may have cut a character in half
     text = normalize_text(whole)
     if not any(character.isalnum() for character in text):
         return Verdict("", "the answer is empty")
@@ -161,17 +162,18 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
 
 
 def _flaw(raw: str, text: str, lines: bool) -> str:
+    """Return why an answer is refused for its content; empty where it is not."""
     if "\ufffd" in raw:
-        return "the answer holds bytes that are no text"
+        return "the answer contains invalid UTF-8"
     if _CANNOT_HEAR.search(text):
-        return "the answer says that it cannot hear"
+        return "the answer says that it cannot hear audio"
     if loops(text, _LOOP_WORDS_IN_LYRICS if lines else _LOOP_WORDS):
         return "the answer repeats itself"
     return ""
 
 
 def _word_count(text: str) -> int:
-    """Words; in scripts that are written without spaces, letters."""
+    """Return the number of words; in scripts written without spaces, of characters."""
     return len(text.split()) + sum("\u3040" <= character <= "\u9fff" for character in text)
 
 
@@ -180,7 +182,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|[。！？]")
 
 
 def whole_sentences(text: str) -> str:
-    """The text up to the end of its last whole sentence, or an empty string.
+    """Return the text up to the end of its last whole sentence, or an empty string.
 
     >>> whole_sentences("Warm pads, e.g. strings. Then the dru")
     'Warm pads, e.g. strings.'
@@ -194,32 +196,33 @@ def whole_sentences(text: str) -> str:
 
 
 def _is_list_number(word: str, before: str) -> bool:
-    """Whether `2.` numbers a list item rather than ending a sentence: it is 1., follows another, or stands alone."""
+    """Return whether `2.` numbers a list item: it is 1., `1.` came before it, or it comes right after a sentence."""
     if not re.fullmatch(r"\d{1,2}\.", word):
         return False
     number = int(word[:-1])
-    if re.search(r"[.!?:]\s*$", before):  # nothing stands between it and the sentence before
+    if re.search(r"[.!?:]\s*$", before):  # right after a sentence
         return True
     return number == 1 or f" {number - 1}. " in f" {before}"
 
 
-# How many words a repeated block must fill to be a loop: more than a chord progression named six times (24 words), and
-# in lyrics more than a chorus sung again and again.
+# How many words a repeated block must cover to count as a loop: more than a chord progression named six times (24
+# words), and in lyrics more than a repeated chorus.
 _LOOP_WORDS = 32
 _LOOP_WORDS_IN_LYRICS = 120
 
 
 def loops(text: str, minimum: int = _LOOP_WORDS) -> bool:
-    """Whether the text says the same again and again.
+    """Return whether the text repeats itself.
 
-    A block of up to 40 words that follows itself at least four times over at least ``minimum`` words, or (of ordinary
-    text) a long one in which hardly any three words in a row are new.
+    It does where a block of up to 40 words occurs at least four times in a row and covers at least ``minimum`` words,
+    or (with the default ``minimum``, for text other than lyrics) where few sequences of three words are new.
     """
     words = re.findall(r"\w+", text.lower())
-    return _repeats_a_block(words, minimum) or (minimum == _LOOP_WORDS and _has_little_new(words))
+    return _repeats_block(words, minimum) or (minimum == _LOOP_WORDS and _has_little_new(words))
 
 
-def _repeats_a_block(words: list[str], minimum: int) -> bool:
+def _repeats_block(words: list[str], minimum: int) -> bool:
+    """Return whether a block of up to 40 words repeats over at least ``minimum`` words."""
     for size in range(1, min(40, len(words) // 4) + 1):
         run = 0  # how many words in a row equal the word one block before
         for index in range(size, len(words)):
@@ -230,5 +233,6 @@ def _repeats_a_block(words: list[str], minimum: int) -> bool:
 
 
 def _has_little_new(words: list[str]) -> bool:
+    """Return whether under 40 % of at least 60 sequences of three words are distinct."""
     triples = list(zip(words, words[1:], words[2:], strict=False))
     return len(triples) >= 60 and len(set(triples)) / len(triples) < 0.4

@@ -1,4 +1,4 @@
-"""What engine `native` and its worker say to each other, and what they must agree on."""
+"""The messages between engine `native` and its worker process, and the constants that both depend on."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 BINDINGS = "0.3.36"  # of llama-cpp-python, whose C declarations are those of
 RELEASE = "b11434"  # of llama.cpp: include/llama.h and tools/mtmd/mtmd.h do not differ where we use them
-SEQUENCES = 16  # of a lane: as many prompts of a track decode together
-READY = "ready"  # the worker's first word
+SEQUENCES = 16  # in each slot: as many prompts of a clip are decoded together
+READY = "ready"  # the first message of a worker
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``before`` and ``after`` the audio: a prompt in the model's template. ``limit``: tokens of the answer."""
+    """A prompt about a clip; its answer has at most ``max_tokens`` tokens."""
 
     preset: str
     system: str
     text: str
-    limit: int
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """A clip (a 16 kHz mono WAV file) and what is asked about it in a lane."""
+class ClipRequest:
+    """A clip (``path``: a 16 kHz mono WAV file), the questions about it, the slot for it, and the sampling."""
 
-    lane: int
+    slot: int
     path: str
     questions: Sequence[Question]
     temperature: float
@@ -35,14 +35,14 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An answer, or with ``fault`` why there is none. ``audio_tokens`` were decoded; the rest is seconds."""
+class Reply:
+    """The answer to one question, or in ``error`` why there is none. ``audio_tokens``: how many were decoded."""
 
-    lane: int
+    slot: int
     preset: str
     text: str = ""
     hit_limit: bool = False
     audio_tokens: int = 0
-    fault: str = ""
-    hearing: float = 0.0  # encode and prefill, shared by all prompts of the track
-    answering: float = 0.0
+    error: str = ""
+    prefill_seconds: float = 0.0  # encoding and prefilling the audio, shared by all questions of the clip
+    answer_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""One worker of engine `native` (native_worker.py): its libraries, its connection, requests to it."""
+"""A worker process of engine `native` (worker.py), seen from our side: its start, and requests to it."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from pathlib import Path
 import psutil
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.native.messages import READY, Question, Said, Track
+from musicflamingo_cli.engines.native.messages import READY, ClipRequest, Question, Reply
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.native.worker")
-_LOOKS_EVERY = 0.2  # seconds: whether it is still there
+_POLL_SECONDS = 0.2  # how often to check that the worker still runs
 
 
 def environment(libraries: Path) -> dict[str, str]:
-    """For a process of ours that loads these libraries."""
-    where = {"LLAMA_CPP_LIB_PATH": str(libraries), "MTMD_CPP_LIB": str(libraries)}
-    return llama_cpp.child_environment() | where
+    """Return the environment for a worker that loads the libraries in this folder."""
+    variables = {"LLAMA_CPP_LIB_PATH": str(libraries), "MTMD_CPP_LIB": str(libraries)}
+    return binaries.child_environment() | variables
 
 
 class NativeProcess(ResidentProcess):
-    """A running worker; its slots are its lanes. Raises ToolMissingError when it cannot be started."""
+    """A running worker and the connection to it."""
 
     def __init__(self, libraries: Path, settings: Settings, model: ModelPair, context: int, slots: int) -> None:
+        """Start a worker without waiting for it. Raises ToolMissingError where it cannot be started."""
         super().__init__(context, slots)
         self._timeout = settings.timeout
-        self._heard: list[queue.Queue[Said | None]] = [queue.Queue() for _ in range(slots)]
+        self._replies: list[queue.Queue[Reply | None]] = [queue.Queue() for _ in range(slots)]
         self._ready = threading.Event()
-        self._is_gone = False
-        self._spoke = 0  # how often the worker said anything
+        self._has_ended = False
+        self._received = 0  # messages from the worker so far
         self._sending = threading.Lock()
         ours, theirs = multiprocessing.Pipe()
         inherited = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)  # the shell that starts it uses 0 to 9
-        command = [*WORKER, "--connection", str(inherited), "--context", str(context), "--lanes", str(slots)]
+        command = [*WORKER, "--connection", str(inherited), "--context", str(context), "--slots", str(slots)]
         command += ["--model", str(model.language_model), "--mmproj", str(model.projector)]
         if settings.gpu_layers is not None:
             command += ["--gpu-layers", str(settings.gpu_layers)]
@@ -60,64 +61,75 @@ class NativeProcess(ResidentProcess):
         threading.Thread(target=self._listen, args=(ours,), daemon=True, name="native").start()
 
     def wait_until_ready(self) -> None:
+        """Wait until the model is loaded. Raises Died when the worker ends first or takes too long."""
         if not self._ready.wait(LOADING_SECONDS):
             raise Died(f"not ready after {LOADING_SECONDS:g} s")
-        if self._is_gone:
+        if self._has_ended:
             raise Died("it ended while loading")
 
-    def ask(self, lane: int, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Said]:
-        """What is said to each prompt, as soon as it is. Raises Died, or TimeoutError where the next takes too long."""
-        questions = [Question(prompt.preset, prompt.system, prompt.text, prompt.max_tokens) for prompt in prompts]
-        track = Track(
-            lane,
-            str(clip.path),
-            questions,
-            sampling.temperature,
-            sampling.top_p,
-            sampling.repeat_penalty,
-            sampling.seed,
+    def ask(self, slot: int, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Reply]:
+        """Yield the reply to each prompt, as soon as it arrives.
+
+        Raises Died where the worker ends first, TimeoutError where the next reply takes too long.
+        """
+        questions = [
+            Question(preset=prompt.preset, system=prompt.system, text=prompt.text, max_tokens=prompt.max_tokens)
+            for prompt in prompts
+        ]
+        request = ClipRequest(
+            slot=slot,
+            path=str(clip.path),
+            questions=questions,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repeat_penalty=sampling.repeat_penalty,
+            seed=sampling.seed,
         )
         try:
             with self._sending:
-                self._connection.send(track)
+                self._connection.send(request)
         except OSError as error:
-            raise Died("it ended before it was asked") from error
+            raise Died("it ended before the request reached it") from error
         for _ in questions:
-            said = self._next(lane)
-            if said is None:
+            reply = self._next_reply(slot)
+            if reply is None:
                 raise Died(f"exit code {self.child.process.wait()}")
-            yield said
+            yield reply
 
-    def _next(self, lane: int) -> Said | None:
-        """What is said next in a lane, None when nothing will be. Its clock begins anew whenever the worker speaks."""
+    def _next_reply(self, slot: int) -> Reply | None:
+        """Return the next reply in a slot, None where the worker has ended.
+
+        Raises TimeoutError after the time limit without any message from the worker, for whatever slot.
+        """
         while True:
-            spoke = self._spoke
+            received = self._received
             with contextlib.suppress(queue.Empty):
-                return self._heard[lane].get(timeout=self._timeout)
-            if self._spoke == spoke:
+                return self._replies[slot].get(timeout=self._timeout)
+            if self._received == received:
                 raise TimeoutError
 
     def _listen(self, connection: Connection) -> None:
-        """Give what the worker says to the lane that it is for, until it is gone.
+        """Pass each reply to the slot that it is for, until the worker has ended.
 
-        Its watcher holds the other end, too, so that the end of the worker is not the end of the connection.
+        The watcher of the worker's process group holds the other end open too, so the end of the worker does not
+        close the connection.
         """
         with contextlib.suppress(EOFError, OSError):
             while True:
-                if connection.poll(_LOOKS_EVERY):
-                    said = connection.recv()
-                    self._spoke += 1
-                    if said == READY:
+                if connection.poll(_POLL_SECONDS):
+                    message = connection.recv()
+                    self._received += 1
+                    if message == READY:
                         self._ready.set()
                     else:
-                        self._heard[said.lane].put(said)
+                        self._replies[message.slot].put(message)
                 elif not self.child.is_running:
                     break
-        self._is_gone = True
+        self._has_ended = True
         self._ready.set()
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)  # a long request that it did not live to read waits on this
+            line.shutdown(socket.SHUT_RDWR)  # unblocks a thread that is sending a long request which nobody reads
         with self._sending:
             connection.close()
-        for heard in self._heard:
-            heard.put(None)
+        for replies in self._replies:
+            replies.put(None)

@@ -1,10 +1,11 @@
-"""The process behind engine `native`: hears a track once, and answers all its prompts in one batch.
+"""The worker process of engine `native`: processes a clip's audio once, and answers all its questions in one batch.
 
-The audio is encoded and prefilled into one sequence of a unified KV cache, which the other prompts' sequences share by
-reference (llama_memory_seq_cp); their tails go in together, then one token of each a step. Tracks in other lanes join
-the same batches. It has a process of its own because llama.cpp ends its process where an assertion fails.
+The audio is encoded and prefilled into one sequence of a unified KV cache, which the other questions' sequences share
+by reference (llama_memory_seq_cp). The text after the audio is decoded together, then one token of each answer at a
+time. Clips in other slots join the same batches. It is a process of its own because llama.cpp ends its process where
+an assertion fails.
 
-Talks with native.py through a connection: gets a ``Track``, sends a ``Said`` for each of its prompts.
+It reads each ``ClipRequest`` from a connection (see process.py), and sends a ``Reply`` for each of its questions.
 """
 
 from __future__ import annotations
@@ -22,25 +23,29 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from musicflamingo_cli.engines.native.messages import READY, SEQUENCES, Question, Said, Track
-from musicflamingo_cli.engines.native.model import Answering, Libraries, Model
+from musicflamingo_cli.engines.native.messages import READY, SEQUENCES, ClipRequest, Question, Reply
+from musicflamingo_cli.engines.native.model import ActiveAnswer, Libraries, Model
+
+# Questions that are decoded together, with the chunks (template text and audio) that they share.
+Group = tuple[list[Question], Any]
 
 
 class Worker:
-    """Takes tracks from the connection, prepares them in a thread of its own, and answers."""
+    """Receives requests, prepares their audio in a separate thread, and answers them."""
 
     def __init__(self, model: Model, connection: Connection) -> None:
+        """Take a loaded model and the connection to the engine."""
         self._model = model
         self._connection = connection
-        self._prepared: queue.Queue[tuple[Track, list[tuple[list[Question], Any]] | str] | None] = queue.Queue()
-        self._answering: list[Answering] = []
+        self._prepared: queue.Queue[tuple[ClipRequest, list[Group] | str] | None] = queue.Queue()
+        self._active: list[ActiveAnswer] = []
 
     def run(self) -> None:
-        """Until the other side is gone."""
+        """Work until the other side closes the connection."""
         threading.Thread(target=self._prepare_all, daemon=True).start()
         while True:
             try:
-                item = self._prepared.get(block=not self._answering)
+                item = self._prepared.get(block=not self._active)
             except queue.Empty:
                 self._step()
                 continue
@@ -49,96 +54,108 @@ class Worker:
             self._begin(*item)
 
     def _prepare_all(self) -> None:
+        """Prepare each request as it arrives; queue it with its groups, or with the reason why it failed."""
         while True:
             try:
-                track: Track = self._connection.recv()
+                request: ClipRequest = self._connection.recv()
             except (EOFError, OSError):
                 return self._prepared.put(None)
             try:
-                samples, _ = soundfile.read(track.path, dtype="float32")
-                self._prepared.put((track, list(self._prepare(track, np.ascontiguousarray(samples)))))
+                samples, _ = soundfile.read(request.path, dtype="float32")
+                self._prepared.put((request, list(self._groups(request, np.ascontiguousarray(samples)))))
             except Exception as error:
-                self._prepared.put((track, f"{type(error).__name__}: {error}"))
+                self._prepared.put((request, f"{type(error).__name__}: {error}"))
 
-    def _prepare(self, track: Track, samples: NDArray[np.float32]) -> Iterator[tuple[list[Question], Any]]:
-        """Questions with the same words before the audio, together with what is to be heard for them."""
-        alike: dict[str, list[Question]] = {}
-        for question in track.questions:
-            alike.setdefault(self._model.split(question)[0], []).append(question)
-        for before, questions in alike.items():
+    def _groups(self, request: ClipRequest, samples: NDArray[np.float32]) -> Iterator[Group]:
+        """Yield the questions with the same text before the audio together, at most SEQUENCES in a group."""
+        by_prefix: dict[str, list[Question]] = {}
+        for question in request.questions:
+            by_prefix.setdefault(self._model.split(question)[0], []).append(question)
+        for prefix, questions in by_prefix.items():
             for start in range(0, len(questions), SEQUENCES):
-                yield questions[start : start + SEQUENCES], self._model.prepare(before, samples)
+                yield questions[start : start + SEQUENCES], self._model.prepare(prefix, samples)
 
-    def _begin(self, track: Track, prepared: list[tuple[list[Question], Any]] | str) -> None:
-        """Hear a track and set out to answer. Several sets of questions of one track are answered one after another."""
+    def _begin(self, request: ClipRequest, prepared: list[Group] | str) -> None:
+        """Process a clip's audio and start its answers. The groups of a clip are answered one after another."""
         if isinstance(prepared, str):
-            for question in track.questions:
-                self._connection.send(Said(track.lane, question.preset, fault=prepared))
+            self._send_errors(request.slot, request.questions, prepared)
             return
         for number, (questions, chunks) in enumerate(prepared):
-            while number and any(each.lane == track.lane for each in self._answering):
+            while number and any(each.slot == request.slot for each in self._active):
                 self._step()
             try:
-                self._hear(track, questions, chunks)
+                self._prefill(request, questions, chunks)
             except RuntimeError as error:
-                self._model.forget(track.lane * SEQUENCES)
-                for question in questions:
-                    self._connection.send(Said(track.lane, question.preset, fault=str(error)))
+                self._model.clear_sequence(request.slot * SEQUENCES)
+                self._send_errors(request.slot, questions, str(error))
             finally:
                 self._model.libraries.mtmd.mtmd_input_chunks_free(chunks)
 
-    def _hear(self, track: Track, questions: Sequence[Question], chunks: Any) -> None:
-        model, first = self._model, track.lane * SEQUENCES
+    def _send_errors(self, slot: int, questions: Sequence[Question], error: str) -> None:
+        for question in questions:
+            self._connection.send(Reply(slot=slot, preset=question.preset, error=error))
+
+    def _prefill(self, request: ClipRequest, questions: Sequence[Question], chunks: Any) -> None:
+        """Encode and prefill the audio once; start an answer to each question in a sequence of its own."""
+        model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
-        position, audio_tokens = model.hear(chunks, first)
-        hearing = time.monotonic() - started
+        position, audio_tokens = model.prefill(chunks, first)
+        prefill_seconds = time.monotonic() - started
         for number, question in enumerate(questions):
             if number:
-                model.share(first, first + number)
-            tail, sampler = model.tokens(model.split(question)[1]), model.sampler(track)
-            self._answering.append(
-                Answering(question, track.lane, first + number, sampler, position, audio_tokens, hearing, tail)
+                model.copy_sequence(first, first + number)
+            self._active.append(
+                ActiveAnswer(
+                    question=question,
+                    slot=request.slot,
+                    sequence=first + number,
+                    sampler=model.sampler(request),
+                    position=position,
+                    audio_tokens=audio_tokens,
+                    prefill_seconds=prefill_seconds,
+                    unread=model.tokens(model.split(question)[1]),
+                )
             )
 
     def _step(self) -> None:
-        """One more token of every answer; those that are done leave."""
-        self._model.step(self._answering)
-        going_on = []
-        for each in self._answering:
+        """Decode one more token of every answer; send those that are complete."""
+        self._model.step(self._active)
+        unfinished = []
+        for each in self._active:
             each.count += 1
             is_end = self._model.is_end(each.token)
             if not is_end:
-                each.said += self._model.piece(each.token)
-            if not is_end and each.count < each.question.limit:
-                going_on.append(each)
+                each.text += self._model.piece(each.token)
+            if not is_end and each.count < each.question.max_tokens:
+                unfinished.append(each)
                 continue
-            self._end(each, hit_limit=not is_end)
-        self._answering = going_on
+            self._finish(each, hit_limit=not is_end)
+        self._active = unfinished
 
-    def _end(self, each: Answering, hit_limit: bool) -> None:
-        self._model.forget(each.sequence)
-        self._model.free(each.sampler)
+    def _finish(self, answer: ActiveAnswer, hit_limit: bool) -> None:
+        self._model.clear_sequence(answer.sequence)
+        self._model.free_sampler(answer.sampler)
         self._connection.send(
-            Said(
-                each.lane,
-                each.question.preset,
-                each.said.decode("utf-8", errors="replace"),
-                hit_limit,
-                each.audio_tokens,
-                hearing=each.hearing,
-                answering=time.monotonic() - each.started,
+            Reply(
+                slot=answer.slot,
+                preset=answer.question.preset,
+                text=answer.text.decode("utf-8", errors="replace"),
+                hit_limit=hit_limit,
+                audio_tokens=answer.audio_tokens,
+                prefill_seconds=answer.prefill_seconds,
+                answer_seconds=time.monotonic() - answer.started,
             )
         )
 
 
 def main() -> None:
-    """``--connection`` is the number of a file that is inherited."""
+    """Run the worker; ``--connection`` is the number of an inherited file descriptor."""
     parser = argparse.ArgumentParser(prog="musicflamingo-native", allow_abbrev=False)
     parser.add_argument("--connection", type=int)
     parser.add_argument("--model")
     parser.add_argument("--mmproj")
     parser.add_argument("--context", type=int)
-    parser.add_argument("--lanes", type=int)
+    parser.add_argument("--slots", type=int)
     parser.add_argument("--gpu-layers", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--probe", action="store_true", help="only load the libraries")
@@ -149,7 +166,7 @@ def main() -> None:
             return
         connection = Connection(options.connection)
         model = Model(options)
-    except Exception as error:  # a template's, too: whatever it is, one line
+    except Exception as error:  # also a broken chat template: whatever it is, one line on stderr
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     connection.send(READY)

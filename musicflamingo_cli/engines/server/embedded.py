@@ -1,8 +1,8 @@
 """Engine `embedded`: the llama.cpp server inside the wheel xllamacpp, so that nothing has to be built.
 
-Run as a program, this module takes those of llama-server's flags that we use; so the engine is the server's, with
-another command. It has a process of its own because llama.cpp ends its process where an assertion fails (seen with
-a media folder without its final slash): that costs a track a second try, not the batch.
+Run as a program, this module takes those of llama-server's flags that we use; so the engine is ServerEngine with
+another command. It is a process of its own because llama.cpp ends its process where an assertion fails (seen with
+a media folder without its final slash): that costs one track a retry, not the whole batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOW_TO_INSTALL = f"pip install {WHEEL}"
 
 
 def embedded_server() -> Program:
-    """The wheel's server. Raises ToolMissingError where the wheel is not installed."""
+    """Return the wheel's server. Raises ToolMissingError where the wheel is not installed."""
     if importlib.util.find_spec(WHEEL) is None:
         raise ToolMissingError(f"the wheel {WHEEL} is not installed", f"install it with: {HOW_TO_INSTALL}")
     version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"
@@ -57,18 +57,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("-t", dest="threads", type=int)
     parser.add_argument("--threads-http", type=int)
     parser.add_argument("--cache-ram", type=int)
-    parser.add_argument("--log-colors")  # it has none when it writes to a file
+    parser.add_argument("--log-colors")  # ignored: the wheel uses no colors when it writes to a file
     for switch in ("--jinja", "--no-webui", "--no-slots", "--offline", "--no-warmup"):
         parser.add_argument(switch, action="store_true")
     return parser.parse_args()
 
 
 def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
-    """The same settings under the names that the wheel has for them (llama.cpp's common_params)."""
+    """Return the options as the wheel's parameters, which are named as in llama.cpp's common_params."""
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = options.model, options.mmproj
     params.hostnames, params.port = [options.host], options.port
-    params.media_path = f"{options.media_path}/"  # the final slash is asserted
+    params.media_path = f"{options.media_path}/"  # llama.cpp asserts the final slash
     params.n_parallel, params.n_ctx = options.slots, options.context
     params.n_threads_http, params.cache_ram_mib = options.threads_http, options.cache_ram
     params.use_jinja, params.offline = options.jinja, options.offline
@@ -83,7 +83,7 @@ def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
 
 
 def _device_list(devices: list[dict[str, Any]]) -> str:
-    """As `llama-server --list-devices` prints it: GPUs only."""
+    """Return the GPUs in the format of `llama-server --list-devices`."""
     lines = ["Available devices:"]
     for device in devices:
         if device["name"] != "CPU":

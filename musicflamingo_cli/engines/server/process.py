@@ -1,7 +1,7 @@
-"""One llama-server process (or what speaks like one): its private folder, its address, requests to it.
+"""One llama-server process (or one with the same interface): its private folder, its address, requests to it.
 
 It listens on a Unix socket in a folder that only its owner may enter: no port, and no key that a process list shows.
-Where there are no such sockets it listens on a free loopback port and asks for a random key.
+On systems without such sockets it listens on a free loopback port and requires a random key.
 """
 
 from __future__ import annotations
@@ -24,45 +24,51 @@ from typing import Any
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
 from musicflamingo_cli.errors import EngineError, TimedOutError
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
-KEY_VARIABLE = "LLAMA_API_KEY"  # on a command line every user of the machine would see the key
-_HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until it is answered: a track's prompts, and some
+KEY_VARIABLE = "LLAMA_API_KEY"  # not a flag: every user of the machine can see command lines
+_HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until its answer: a clip's prompts, and spare ones
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is started: ``command`` takes llama-server's flags, ``version`` is llama.cpp's, for provenance."""
+    """What to start: ``command`` takes llama-server's flags, ``version`` is llama.cpp's, for provenance."""
 
     name: str
     version: str
     command: tuple[str, ...]
 
 
-class Patience:
-    """How long is waited for a slot. It answers one prompt after another: each answer gives the next all the time."""
+class IdleTimeout:
+    """A limit on the time without an answer in a slot, which answers its prompts one after another.
+
+    All requests of a slot share one: each answer restarts the clock for the others.
+    """
 
     def __init__(self, seconds: float) -> None:
+        """Start the clock."""
         self.seconds = seconds
         self._since = time.monotonic()
 
     def renew(self) -> None:
+        """Restart the clock."""
         self._since = time.monotonic()
 
     def wait_for(self, reply: socket.socket) -> None:
-        """Raises TimeoutError."""
+        """Wait until a reply can be read. Raises TimeoutError."""
         while not wait([reply], max(0.0, left := self._since + self.seconds - time.monotonic())):
             if left <= 0:
                 raise TimeoutError
 
 
 class ServerProcess(ResidentProcess):
-    """A running server. Raises ToolMissingError when it cannot be started."""
+    """A running server."""
 
     def __init__(self, program: Program, settings: Settings, model: ModelPair, context: int, slots: int) -> None:
+        """Start a server without waiting for it. Raises ToolMissingError where it cannot be started."""
         # Not below a long TMPDIR: a socket's path holds at most 107 bytes (sun_path of 108).
         super().__init__(context, slots, tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp")
         self._media = self._folder / "media"
@@ -74,36 +80,40 @@ class ServerProcess(ResidentProcess):
         command += ["--host", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
         command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
         command += ["--threads-http", str(_HTTP_THREADS_PER_SLOT * slots + 2)]
-        # No page for a person, no view of what runs, and no copies of finished tracks' memory: a batch never
-        # comes back to one (upstream's default would keep up to 8 GiB).
+        # No web page, no list of slots, and no copies of finished clips' memory: a batch never returns to one
+        # (upstream's default would keep up to 8 GiB).
         command += ["--no-webui", "--no-slots", "--cache-ram", "0", "--offline", "--no-warmup", "--log-colors", "off"]
         if settings.gpu_layers is not None:
             command += ["-ngl", str(settings.gpu_layers)]
         if settings.threads is not None:
             command += ["-t", str(settings.threads)]
-        environment = llama_cpp.child_environment() | ({KEY_VARIABLE: self._key} if self._key else {})
+        environment = binaries.child_environment() | ({KEY_VARIABLE: self._key} if self._key else {})
         self._launch(command, environment, "build it with: musicflamingo build")
 
     def wait_until_ready(self) -> None:
+        """Wait until the model is loaded. Raises Died when the server ends first or takes too long."""
         deadline = time.monotonic() + LOADING_SECONDS
         while time.monotonic() < deadline:
             if not self.child.is_running:
                 raise Died(f"exit code {self.child.process.returncode} while loading")
             if self._is_listening():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    if self._request("GET", "/health", None, Patience(5.0))[0] == 200:
+                    if self._request("GET", "/health", None, IdleTimeout(5.0))[0] == 200:
                         return
             time.sleep(0.02)
         raise Died(f"not ready after {LOADING_SECONDS:g} s")
 
     def _is_listening(self) -> bool:
-        """Whether its address is known. Its own log names the port that the system gave it: nobody else has that."""
-        if self.socket is None and not self.port and (told := _LISTENING.search(self.log())):
-            self.port = int(told[1])
+        """Return whether its address is known: its log names the port that the system chose."""
+        if self.socket is None and not self.port and (match := _LISTENING.search(self.log())):
+            self.port = int(match[1])
         return bool(self.socket or self.port)
 
     def put(self, clip: Clip, slot: int) -> None:
-        """Show the server a slot's clip: a link in its media folder, so that no audio travels by HTTP."""
+        """Give the server a slot's clip as a link in its media folder, so that no audio is sent over HTTP.
+
+        Raises Died where the server has ended, OSError where the clip cannot be linked or copied.
+        """
         target = self._media / _media_name(slot)
         try:
             target.unlink(missing_ok=True)
@@ -114,40 +124,41 @@ class ServerProcess(ResidentProcess):
         except OSError as error:
             if self._media.is_dir():
                 raise
-            raise Died("it ended before it was asked") from error  # its folder went with it
+            raise Died("it ended before the request reached it") from error  # and its folder was removed
 
-    def ask(self, prompt: Prompt, sampling: Sampling, slot: int, patience: Patience) -> tuple[dict[str, Any], float]:
-        """One chat completion and its seconds. Raises Died, TimedOutError, or EngineError for a refusal.
+    def ask(self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout) -> tuple[dict[str, Any], float]:
+        """Return one chat completion and how many seconds it took. ``timeout`` is shared by all requests of the slot.
 
-        ``patience`` is shared by all who wait for the slot.
+        Raises Died, TimedOutError, or EngineError where the server rejects the request.
         """
         started = time.monotonic()
         chat = chat_request(prompt, sampling, slot)
         try:
-            status, body = self._request("POST", "/v1/chat/completions", chat, patience)
+            status, body = self._request("POST", "/v1/chat/completions", chat, timeout)
         except TimeoutError as error:
             raise TimedOutError(
-                f"no answer within {patience.seconds:g} s", "allow more with --timeout, or hear less: --max-seconds 300"
+                f"no answer within {timeout.seconds:g} s",
+                "allow more with --timeout, or use less audio: --max-seconds 300",
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Died(str(error) or type(error).__name__) from error
-        patience.renew()
+        timeout.renew()
         if status != 200:
-            raise EngineError(_refusal(status, body), "see the same with: --engine mtmd-cli")
+            raise EngineError(_rejection(status, body), "see the same with: --engine mtmd-cli")
         reply: dict[str, Any] = json.loads(body)
         return reply, time.monotonic() - started
 
-    def _request(self, method: str, path: str, body: Any, patience: Patience) -> tuple[int, bytes]:
-        timeout = patience.seconds
+    def _request(self, method: str, path: str, body: Any, timeout: IdleTimeout) -> tuple[int, bytes]:
+        """Return the status and the body of the reply. Raises OSError, TimeoutError or HTTPException."""
         if self.socket:
-            connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout)
+            connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout.seconds)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout.seconds)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, headers)
-            patience.wait_for(connection.sock)
+            timeout.wait_for(connection.sock)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -162,20 +173,21 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Connect; wait while the server's queue of connections is full. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         deadline = time.monotonic() + (self.timeout or 0)
         while True:
             try:
                 return self.sock.connect(str(self._path))
-            except BlockingIOError:  # its queue of callers (5) is full for a moment: more prompts than that at once
+            except BlockingIOError:  # its queue of connections (5) is full for a moment
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
 
 def chat_request(prompt: Prompt, sampling: Sampling, slot: int) -> dict[str, Any]:
-    """Audio first, text last: so all prompts of a clip begin alike, and share what was heard."""
+    """Return the body of a request. Audio first, text last: so all prompts of a clip share the processed audio."""
     audio = {"type": "input_audio", "input_audio": {"url": f"file://{_media_name(slot)}"}}
     messages: list[dict[str, Any]] = [{"role": "user", "content": [audio, {"type": "text", "text": prompt.text}]}]
     if prompt.system:
@@ -196,9 +208,9 @@ def _media_name(slot: int) -> str:
     return f"slot{slot}.wav"
 
 
-def _refusal(status: int, body: bytes) -> str:
+def _rejection(status: int, body: bytes) -> str:
     try:
-        said = json.loads(body)["error"]["message"]
+        message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        said = body[:200].decode("utf-8", errors="replace")
-    return f"llama-server refused the request ({status}): {said}"
+        message = body[:200].decode("utf-8", errors="replace")
+    return f"llama-server rejected the request ({status}): {message}"

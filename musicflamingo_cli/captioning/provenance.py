@@ -1,0 +1,45 @@
+"""How a caption was made, as the sidecar records it: enough to know that it is outdated, or to make it again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from musicflamingo_cli._version import __version__
+from musicflamingo_cli.engines import Engine
+from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.types import Caption, Clip, Excerpt
+
+
+def provenance(caption: Caption, clip: Clip, engine: Engine, model: ModelPair, excerpt: Excerpt) -> dict[str, Any]:
+    """Return the provenance of one caption; the keys are part of the sidecar format (docs/sidecars.md)."""
+    prompt, sampling = caption.answer.prompt, caption.answer.sampling
+    made: dict[str, Any] = {
+        "prompt": prompt.text,
+        "template": prompt.template_hash,
+        "max_tokens": prompt.max_tokens,
+        "model": model.language_model.name,
+        "mmproj": model.projector.name,
+        "engine": engine.name,
+        "llama_cpp": engine.version,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "repeat_penalty": sampling.repeat_penalty,
+        "seed": sampling.seed,
+        "audio_seconds": round(clip.seconds, 3),
+        "version": __version__,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # finer than a track takes: see --overwrite
+    }
+    if prompt.system:
+        made["system"] = prompt.system
+    if clip.was_cut and clip.source_seconds:
+        made["source_seconds"] = round(clip.source_seconds, 3)
+    elif clip.was_cut:
+        made["cut"] = True  # by how much is not known without decoding all of it
+    if excerpt.start:
+        made["start"] = excerpt.start
+    if excerpt.fraction < 1:
+        made["fraction"] = excerpt.fraction
+    if model.is_tiny:
+        made["toy"] = True  # the key's name is older than the model's
+    return made

@@ -1,0 +1,51 @@
+"""The fixed sets of values that a user chooses from. Light, since the command line imports it at start-up."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EngineName(StrEnum):
+    """What runs the model; `auto` chooses (see ``engines.open_engine``)."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    SERVER = "server"
+    MTMD_CLI = "mtmd-cli"
+    EMBEDDED = "embedded"
+
+
+class ExportFormat(StrEnum):
+    """The formats of `musicflamingo export`; ``exports.FORMATS`` says how each is written."""
+
+    AUDIOCRAFT = "audiocraft"
+    STABLE_AUDIO = "stable-audio"
+    WEBDATASET = "webdataset"
+    AUDIOFOLDER = "audiofolder"
+    ACE_STEP = "ace-step"
+    TXT = "txt"
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class AudioPlacement(StrEnum):
+    """How audio gets into an export."""
+
+    LINK = "link"
+    COPY = "copy"
+
+
+class PathStyle(StrEnum):
+    """How tables name the audio: below the dataset, or absolute."""
+
+    RELATIVE = "relative"
+    ABSOLUTE = "absolute"
+
+
+class Wanted(StrEnum):
+    """Which captions of a track a run makes."""
+
+    MISSING = "missing"
+    OUTDATED = "outdated"  # and the missing ones
+    ALL = "all"

@@ -1,0 +1,47 @@
+"""Which presets a command asks or reads, from its options and the prompts files in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from musicflamingo_cli.captioning.batch import Dataset
+from musicflamingo_cli.cli.options import ModelOptions
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.prompts import Preset, choose, free_question, load_presets, prompts_files, require_caption_name
+
+_FREE_QUESTION = "ask"  # the name of an unsaved --ask in the output
+
+
+def presets_to_ask(options: ModelOptions, settings: Settings, dataset: Path | None) -> list[Preset]:
+    """Return the presets to ask about a dataset. Raises ConfigError for unknown names and contradictions."""
+    if options.ask is None:
+        if options.save_as is not None:
+            raise ConfigError("--save-as names an --ask question", "add --ask 'your question'")
+        return choose(load_presets(prompts_files(dataset, settings.prompts)), options.preset or [])
+    if options.preset:
+        raise ConfigError("--ask and --preset exclude each other", "leave one of them out")
+    return [free_question(options.ask, options.save_as or _FREE_QUESTION)]
+
+
+def presets_to_read(dataset: Path, names: list[str] | None) -> list[str]:
+    """Return whose captions are read: the named presets', or those that a batch would ask. Raises ConfigError.
+
+    A name need not be a preset any more, or may be one of --save-as.
+    """
+    for name in names or []:
+        require_caption_name(name)
+    return names or [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
+
+
+def datasets_to_ask(options: ModelOptions, settings: Settings, folders: Sequence[Path]) -> list[Dataset]:
+    """Return the folders with their presets; a folder may have presets of its own. Raises ConfigError."""
+    return [Dataset(folder, presets_to_ask(options, settings, folder)) for folder in folders]
+
+
+def require_existing(paths: Sequence[Path], kind: str) -> None:
+    """Raise ConfigError for the first path that does not exist; ``kind`` is `file` or `folder`."""
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"no such {kind}: {path}", "check the path")

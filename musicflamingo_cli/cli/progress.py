@@ -1,0 +1,115 @@
+"""The progress of a batch: a live bar on a terminal, one line a track elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musicflamingo_cli.cli.console import Console, duration, printable, rich_stderr, write_message
+from musicflamingo_cli.types import Outcome
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_TRACKS_TO_ESTIMATE_FROM = 10
+
+
+@contextlib.contextmanager
+def batch_bar(console: Console, total: int, slots: int) -> Iterator[BatchBar]:
+    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q."""
+    live = sys.stderr.isatty() and not console.quiet
+    with BatchBar(total, live=live, quiet=console.quiet, colour=console.colour, slots=slots) as bar, console.above(bar):
+        yield bar
+
+
+class BatchBar:
+    """Progress over the tracks to caption: rate, time left, the tracks in progress, failures so far."""
+
+    def __init__(self, total: int, *, live: bool, quiet: bool, colour: bool, slots: int = 1) -> None:
+        self._slots = slots
+        self._in_progress: list[Path] = []  # one a slot, and the one that is being prepared
+        self._audio_seconds = 0.0
+        self._total = total
+        self._live = live
+        self._quiet = quiet
+        self._colour = colour
+        self._done = 0
+        self._failed = 0
+        self._started = time.monotonic()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> BatchBar:
+        if self._live:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            rate, failed = TextColumn("{task.fields[rate]}"), TextColumn("[red]{task.fields[failed]}")
+            track = TextColumn("{task.fields[track]}", markup=False)
+            self._progress = Progress(
+                BarColumn(20),
+                MofNCompleteColumn(),
+                rate,
+                TextColumn("{task.fields[left]}"),
+                failed,
+                track,
+                console=rich_stderr(self._colour),
+            )
+            self._task = self._progress.add_task("", total=self._total, rate="", left="", failed="", track="")
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def print(self, text: str, style: str) -> None:
+        """Print a message above the bar."""
+        if self._progress is not None:
+            console = self._progress.console
+            console.print(printable(text), style=style or None, markup=False, highlight=False, soft_wrap=True)
+        else:
+            write_message(text)
+
+    def starting(self, audio: Path) -> None:
+        """Show a track as in progress. From any thread."""
+        self._in_progress.append(audio)
+        self._show_tracks()
+
+    def ended(self, audio: Path) -> None:
+        """Show a track as no longer in progress, finished or not."""
+        with contextlib.suppress(ValueError):
+            self._in_progress.remove(audio)
+        self._show_tracks()
+
+    def _show_tracks(self) -> None:
+        if self._progress is not None and self._task is not None:
+            width = max(12, 40 // self._slots)
+            names = [printable(audio.name)[:width] for audio in self._in_progress[: self._slots]]
+            self._progress.update(self._task, track=" | ".join(names))
+
+    def finished(self, outcome: Outcome) -> None:
+        """Count an outcome that needed the engine, and print a line where there is no live bar."""
+        if outcome.was_interrupted:
+            return
+        self._done += 1
+        self._failed += bool(outcome.failures)
+        self._audio_seconds += outcome.audio_seconds
+        hours = max(time.monotonic() - self._started, 1e-9) / 3600
+        rate = f"{self._done / hours:.0f} tracks/h, {self._audio_seconds / 3600 / hours:.1f} h of audio/h"
+        if self._progress is not None and self._task is not None:
+            failed = f"{self._failed} failed" if self._failed else ""
+            self._progress.update(self._task, advance=1, rate=rate, failed=failed, left=self._time_left(hours))
+        elif not self._quiet:
+            result = "failed" if outcome.failures else "done"
+            line = f"[{self._done}/{self._total}] {result} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
+            write_message(f"{line}{self._time_left(hours)}, {self._failed} failed)")
+
+    def _time_left(self, hours: float) -> str:
+        """The estimated time left, once enough tracks are done to estimate it from."""
+        if self._done < min(_TRACKS_TO_ESTIMATE_FROM, self._total):
+            return "time left not known yet"
+        return f"{duration(max(0, self._total - self._done) / self._done * hours * 3600)} left"

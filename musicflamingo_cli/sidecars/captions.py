@@ -1,0 +1,65 @@
+"""What a sidecar's data says about its captions, and how each was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from musicflamingo_cli.types import KEY_PREFIX
+
+MODEL_KEY = f"{KEY_PREFIX}model"
+PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
+APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a track's captions; we only set it to false
+TINY_MODEL_ONLY = "captions of the tiny model only"  # which are not real: it knows no real music
+
+
+def caption_key(preset: str) -> str:
+    """Return the sidecar key of a preset's caption."""
+    return f"{KEY_PREFIX}{preset}"
+
+
+def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
+    """Return how a preset's caption was made; empty where that is not recorded."""
+    all_made = info.get(PROVENANCE_KEY)
+    made = all_made.get(preset) if isinstance(all_made, dict) else None
+    return made if isinstance(made, dict) else {}
+
+
+def is_of_tiny_model(provenance: Mapping[str, Any]) -> bool:
+    """Return whether a caption is of the tiny model (`noise` marked one with random weights)."""
+    return bool(provenance.get("toy") or provenance.get("noise"))
+
+
+def has_caption(info: Mapping[str, Any], preset: str) -> bool:
+    """Return whether a preset has a caption, whoever made it."""
+    caption = info.get(caption_key(preset))
+    return isinstance(caption, str) and bool(caption.strip())
+
+
+def has_real_caption(info: Mapping[str, Any], preset: str) -> bool:
+    """Return whether a preset has a caption that is not the tiny model's."""
+    return has_caption(info, preset) and not is_of_tiny_model(provenance_of(info, preset))
+
+
+def real_captions(info: Mapping[str, Any], presets: Sequence[str]) -> dict[str, str]:
+    """Return the captions that may be used, by preset: not the tiny model's, and only what is valid text."""
+    found = {}
+    for preset in presets:
+        caption = info.get(caption_key(preset))
+        if has_real_caption(info, preset) and isinstance(caption, str) and is_text(caption):
+            found[preset] = caption
+    return found
+
+
+def has_tiny_captions(info: Mapping[str, Any], presets: Sequence[str]) -> bool:
+    """Return whether the tiny model made the caption of one of these presets."""
+    return any(is_of_tiny_model(provenance_of(info, preset)) for preset in presets)
+
+
+def is_text(text: str) -> bool:
+    """Return whether it can be written as UTF-8: no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
