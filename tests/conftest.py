@@ -15,7 +15,7 @@ import soundfile
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ToolMissingError
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
 from tiny_flamingo.random_pair import write_random_pair
 
 RATE = 16_000
@@ -25,7 +25,7 @@ MakeWav = Callable[..., Path]
 def _find_real_binary() -> Path | str:
     given = os.environ.get("MUSICFLAMINGO_LLAMA_DIR")
     try:
-        return llama_cpp.find(llama_cpp.MTMD_CLI, Path(given) if given else None)
+        return binaries.find(binaries.MTMD_CLI, Path(given) if given else None)
     except ToolMissingError as error:
         return f"{error}; {error.hint}"
 

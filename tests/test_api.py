@@ -19,7 +19,7 @@ import musicflamingo_cli
 from musicflamingo_cli import AnalysisError, MusicFlamingoGGUF, api, find_tracks, merge_sidecar, normalize_text
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.errors import ConfigError, FailureKind, ModelError
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling
 from tests.conftest import MakeWav
@@ -51,7 +51,7 @@ def real(random_settings: Settings, tmp_path: Path) -> Iterator[MusicFlamingoGGU
 @pytest.mark.real
 def test_a_track_is_analyzed(real: MusicFlamingoGGUF, make_wav: MakeWav) -> None:
     captions = real.analyze(make_wav(seconds=2))
-    assert list(captions) == FIVE or set(captions) == set(FIVE)
+    assert list(captions) == FIVE
     assert all(len(text.split()) >= 3 for text in captions.values())
     assert real.analyze(make_wav(seconds=2), prompt_type="full") == captions["full"]
     assert real.analyze(make_wav(seconds=2), ["full", "structure"]) == {k: captions[k] for k in ("full", "structure")}
@@ -82,9 +82,9 @@ def test_many_tracks_are_analyzed_and_saved(
 
 
 class SlowEngine(ScriptedEngine):
-    """Two lanes; counts how many clips are in work at once, and can be closed in the middle."""
+    """Two slots; counts how many clips are in work at once, and can be closed in the middle."""
 
-    lanes = 2
+    slots = 2
 
     def __init__(self) -> None:
         super().__init__(lambda prompt, sampling: GOOD)
@@ -103,14 +103,12 @@ class SlowEngine(ScriptedEngine):
 
 def over(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> MusicFlamingoGGUF:
     flamingo = MusicFlamingoGGUF()
-    monkeypatch.setattr(flamingo, "_captioner", Captioner(engine, REAL_PAIR, Policy(save=False)))
+    monkeypatch.setattr(flamingo, "_captioner", Captioner(engine, REAL_PAIR, Policy()))
     flamingo._stack.callback(engine.close)
     return flamingo
 
 
-def test_no_more_tracks_are_asked_about_than_there_are_lanes(
-    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_tracks_at_once_than_slots(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SlowEngine()
     paths = [make_wav(f"{n}.wav") for n in range(9)]
     for save in (False, True):
@@ -138,7 +136,7 @@ def test_paths_may_be_endless_and_leaving_early_ends_the_engine(
 
 def test_what_fails_is_an_error_that_holds_the_rest(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
     def reply(prompt: Prompt, sampling: Sampling) -> str | Failure:
-        return Failure("structure", "timeout", "no answer", "wait") if prompt.preset == "structure" else GOOD
+        return Failure("structure", FailureKind.TIMEOUT, "no answer", "wait") if prompt.preset == "structure" else GOOD
 
     flamingo = over(ScriptedEngine(reply), monkeypatch)
     with pytest.raises(AnalysisError, match=r"\[structure\]: no answer") as raised:
@@ -173,7 +171,7 @@ def test_a_broken_sidecar_fails_only_what_would_be_saved_into_it(
     ("arguments", "says"),
     [
         ({"temprature": 1}, "no setting 'temprature'"),
-        ({"temperature": 9}, "--temperature must be between"),
+        ({"temperature": 9}, "^temperature must be between"),
         ({"temperature": "hot"}, "temperature cannot be 'hot'"),
         ({"threads": 2.5}, "threads cannot be 2.5"),
         ({"seed": True}, "seed cannot be True"),
@@ -196,7 +194,7 @@ def test_wrong_questions_are_refused(make_wav: MakeWav) -> None:
         flamingo.analyze(make_wav(), prompt="What?", save=True)
 
 
-def test_a_missing_model_is_told_as_on_the_command_line(make_wav: MakeWav, tmp_path: Path) -> None:
+def test_a_missing_model_is_the_same_error_as_on_the_command_line(make_wav: MakeWav, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
         MusicFlamingoGGUF("Q6_K", models_dir=tmp_path).analyze(make_wav())
     assert "musicflamingo models pull Q6_K" in raised.value.hint
@@ -218,7 +216,7 @@ def test_an_engine_is_opened_once_whoever_asks_first(make_wav: MakeWav, monkeypa
     def slowly(*_: Any) -> Iterator[Captioner]:
         opened.append(1)
         time.sleep(0.1)
-        yield Captioner(SlowEngine(), REAL_PAIR, Policy(save=False))
+        yield Captioner(SlowEngine(), REAL_PAIR, Policy())
 
     monkeypatch.setattr(api, "open_captioner", slowly)
     flamingo, wav = MusicFlamingoGGUF(), make_wav()
@@ -237,7 +235,7 @@ def test_nothing_a_path_may_be_ends_the_others(make_wav: MakeWav, monkeypatch: p
     paths = [Path(), Path("nowhere.wav"), make_wav("odd/a.wav"), make_wav("b.wav"), twin]
     found = {str(a.path): a for a in flamingo.analyze_many(paths, save=True, progress=False)}
     assert [found[str(path)].ok for path in paths] == [False, False, False, True, False]
-    assert "is saved by a file before it" in found[str(twin)].failures[0].reason
+    assert "has the same sidecar" in found[str(twin)].failures[0].reason
     with pytest.raises(ConfigError, match="takes many paths"):
         list(flamingo.analyze_many("song.wav"))
 
@@ -249,7 +247,7 @@ def test_an_error_survives_the_way_from_another_process(make_wav: MakeWav, monke
     assert (str(back), back.hint, back.analysis) == (str(raised.value), raised.value.hint, raised.value.analysis)
 
 
-def test_the_presets_in_force_are_told() -> None:
+def test_presets_lists_those_in_force() -> None:
     assert set(FIVE) <= set(MusicFlamingoGGUF().presets)
 
 

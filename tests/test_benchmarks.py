@@ -21,9 +21,9 @@ def run(script: str, *words: object) -> str:
 
 
 @pytest.mark.real
-def test_throughput_on_random_weights_in_the_real_models_kinds_of_tensors(real_llama_dir: Path, tmp_path: Path) -> None:
+def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> None:
     model, projector = map(Path, run("random_model.py", tmp_path, "--shape", "small").split())
-    assert read_header(model).is_toy
+    assert read_header(model).is_tiny
     rows = "shell loop,mtmd-cli,server 1,native 1,embedded 2"
     words = ("--files", 2, "--seconds", 2, "--tokens", 8, "--threads", 1, "--rows", rows, "--llama-dir", real_llama_dir)
     printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
@@ -40,7 +40,7 @@ def test_overhead_prints_its_three_figures(real_llama_dir: Path) -> None:
 
 
 def test_seven_billion_weights_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """5.9 GB for Q6_K, by arithmetic: nobody writes that in a test."""
+    """6.2e9 bytes (5.8 GiB) for Q6_K, by arithmetic: 210 bytes for each 256 weights."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import random_model
 

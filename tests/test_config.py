@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.config import Settings, load_settings, user_config_dir
+from musicflamingo_cli.config import Settings, load_settings
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.paths import user_config_dir
 
 
 def write(text: str, file: Path | None = None) -> Path:
@@ -39,8 +40,8 @@ def test_flag_over_environment_over_file_over_default(monkeypatch: pytest.Monkey
         ("model: 3", "model cannot be 3"),
         ("- seed", "name: value"),
         ("seed: [", "cannot be read as YAML"),
-        ("top_p: 3", "--top-p must be between"),
-        ("retries: -1", "--retries must be between"),
+        ("top_p: 3", "top_p must be between"),
+        ("retries: -1", "retries must be between"),
     ],
 )
 def test_a_mistake_is_named(text: str, said: str) -> None:

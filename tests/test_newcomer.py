@@ -15,6 +15,8 @@ from tests.conftest import MakeWav
 from tests.fakes.hub import Hub
 from tests.models.test_pull import PLAIN
 
+pytestmark = pytest.mark.slow
+
 # As if the wheel xllamacpp were not installed.
 WITHOUT_WHEEL = """
 import importlib.abc, sys
@@ -67,8 +69,10 @@ def test_every_message_leads_one_step_further(machine: Machine, make_wav: MakeWa
     song = make_wav("song.wav")
     models = ("--models-dir", machine.home / "models")  # in place of the checkout's own folder
     with machine.hub:
-        deaf = machine.type("musicflamingo caption", song, *models)
-        assert (deaf.returncode, "musicflamingo models pull auto" in deaf.stderr) == (4, True), deaf.stderr
+        without_model = machine.type("musicflamingo caption", song, *models)
+        assert (without_model.returncode, "musicflamingo models pull auto" in without_model.stderr) == (4, True), (
+            without_model.stderr
+        )
         pulled = machine.type("musicflamingo models pull auto", *models)
         assert pulled.returncode == 0, pulled.stderr
         assert "GB are free" in pulled.stderr

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicflamingo_cli.config import built_in_prompts, prompts_files, user_config_dir
 from musicflamingo_cli.errors import ConfigError, PromptError
-from musicflamingo_cli.prompts import VARIABLES, Preset, choose, fill, load_presets, read_presets
+from musicflamingo_cli.paths import built_in_prompts, user_config_dir
+from musicflamingo_cli.prompts import VARIABLES, Preset, choose, fill, load_presets, prompts_files, read_presets
 
 
 def write(folder: Path, text: str) -> Path:
@@ -46,7 +46,7 @@ def test_the_built_in_presets() -> None:
         ("presets: {full: {prompt: 'by {artst}'}}", "did you mean artist?"),
         ("presets: {full: {prompt: 'hear <__media__> this'}}", "chat template"),
         ("presets: {full: {prompt: 'x <|im_end|>'}}", "chat template"),
-        ('presets: {full: {prompt: "x\\0y"}}', "cannot be shown"),
+        ('presets: {full: {prompt: "x\\0y"}}', "control characters"),
         ("presets: {full: {? [a] : 1}}", "cannot be read as YAML"),
         ("presets: {Full Text: x}", "lower-case letters"),
         ("presets: {provenance: x}", "provenance"),
@@ -54,7 +54,7 @@ def test_the_built_in_presets() -> None:
         ("presets: []", "map names"),
         ("- x", "must begin with"),
         ("", "must begin with"),
-        ("presets: {full: x, full: y}", "twice"),
+        ("presets: {full: x, full: y}", "duplicate key"),
         ("presets: {full: 'x", "cannot be read as YAML"),
     ],
 )

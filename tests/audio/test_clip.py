@@ -1,3 +1,5 @@
+"""The clip that the model gets: rate, channels, length, excerpts, and what is refused."""
+
 from __future__ import annotations
 
 import shutil
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from musicflamingo_cli.audio.clip import Part, prepared, write_clip
-from musicflamingo_cli.errors import AudioError, NoRoomError, SilentError, TooShortError
+from musicflamingo_cli.audio.clip import prepared, write_clip
+from musicflamingo_cli.errors import AudioError, FailureKind, NoRoomError, SilentError, TooShortError
+from musicflamingo_cli.types import Excerpt
 from tests.audio.test_decoding import encode
 from tests.conftest import MakeWav, tone
 
@@ -26,25 +29,27 @@ FFMPEG = [("a.m4a", "aac"), ("alac.m4a", "alac"), ("a.wma", "wmav2"), ("a.mka", 
 
 
 def loudest_hertz(samples: np.ndarray, rate: int = 16_000) -> float:
+    """The frequency of the strongest component."""
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()])
 
 
 @pytest.mark.parametrize(("name", "options"), SNDFILE)
-def test_what_libsndfile_reads_becomes_a_clip(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+def test_formats_of_libsndfile_become_a_clip(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     source = tmp_path / name
     soundfile.write(source, tone(2, 1000, 48_000, 2), 48_000, **options)
     check_clip(source)
 
 
 @pytest.mark.parametrize(("name", "codec"), FFMPEG)
-def test_what_ffmpeg_reads_becomes_a_clip(tmp_path: Path, name: str, codec: str) -> None:
+def test_formats_of_ffmpeg_become_a_clip(tmp_path: Path, name: str, codec: str) -> None:
     source = tmp_path / name
     encode(source, codec, tone(2, 1000, 48_000, 2), 48_000)
     check_clip(source)
 
 
 def check_clip(source: Path) -> None:
+    """Check the clip of 2 s of a 1 kHz tone at half of full scale."""
     with prepared(source) as clip:
         samples, rate = soundfile.read(clip.path)
         assert rate == 16_000
@@ -65,8 +70,8 @@ def test_pitch_and_length_survive_every_rate(make_wav: MakeWav, tmp_path: Path, 
     assert loudest_hertz(soundfile.read(clip.path)[0]) == pytest.approx(1500, abs=2)
 
 
-def test_what_the_model_cannot_hear_does_not_fold_back(make_wav: MakeWav, tmp_path: Path) -> None:
-    """A 10 kHz tone lies above the clip's 8 kHz: it must vanish, not turn up at 6 kHz."""
+def test_frequencies_above_8_khz_do_not_alias(make_wav: MakeWav, tmp_path: Path) -> None:
+    """A 10 kHz tone is above half the clip's sample rate: it must vanish, not appear at 6 kHz."""
     soundfile.write(tmp_path / "high.wav", tone(2, 10_000, 44_100) + 0.01 * tone(2, 500, 44_100), 44_100)
     samples, _ = soundfile.read(write_clip(tmp_path / "high.wav", tmp_path / "clip.wav").path)
     middle = samples[8000:-8000]
@@ -100,22 +105,22 @@ def test_no_silent_window_for_a_multiple_of_30_seconds(
     assert soundfile.info(clip.path).frames == samples
 
 
-def test_what_is_beyond_the_limit_is_cut_and_told(make_wav: MakeWav, tmp_path: Path) -> None:
-    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", part=Part(max_seconds=2))
+def test_a_clip_is_cut_at_the_limit_and_marked(make_wav: MakeWav, tmp_path: Path) -> None:
+    clip = write_clip(make_wav(seconds=5), tmp_path / "clip.wav", excerpt=Excerpt(max_seconds=2))
     assert clip.was_cut
     assert clip.seconds == 2
     assert clip.source_seconds == 5
-    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", part=Part(max_seconds=2)).was_cut
+    assert not write_clip(make_wav(seconds=2), tmp_path / "clip.wav", excerpt=Excerpt(max_seconds=2)).was_cut
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -7.0])
-def test_samples_that_are_no_sound_do_not_crash_it(tmp_path: Path, bad: float) -> None:
+def test_invalid_samples_become_valid(tmp_path: Path, bad: float) -> None:
     samples = tone(1)
     samples[1000:1200] = bad
     soundfile.write(tmp_path / "bad.wav", samples, 16_000, subtype="DOUBLE")
-    heard, _ = soundfile.read(write_clip(tmp_path / "bad.wav", tmp_path / "clip.wav").path)
-    assert np.isfinite(heard).all()
-    assert np.abs(heard).max() < 1.5
+    samples, _ = soundfile.read(write_clip(tmp_path / "bad.wav", tmp_path / "clip.wav").path)
+    assert np.isfinite(samples).all()
+    assert np.abs(samples).max() < 1.5
 
 
 @pytest.mark.parametrize("level", [0.0, 0.7, -1.0])
@@ -125,7 +130,7 @@ def test_silence_and_a_constant_are_refused(tmp_path: Path, level: float) -> Non
         write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav")
 
 
-def test_a_quiet_track_is_heard_at_full_resolution(tmp_path: Path) -> None:
+def test_a_quiet_track_keeps_its_resolution(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "quiet.wav", 0.001 * tone(2, 1000), 16_000, subtype="PCM_24")
     samples, _ = soundfile.read(write_clip(tmp_path / "quiet.wav", tmp_path / "clip.wav").path)
     np.testing.assert_allclose(samples, 0.001 * tone(2, 1000)[:, 0], atol=2e-7)
@@ -136,7 +141,7 @@ def test_under_half_a_second_is_refused(make_wav: MakeWav, tmp_path: Path) -> No
         write_clip(make_wav(seconds=0.4), tmp_path / "clip.wav")
 
 
-def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> None:
+def test_the_temporary_folder_is_removed_after_an_error(make_wav: MakeWav) -> None:
     folder = None
     with pytest.raises(KeyboardInterrupt), prepared(make_wav()) as clip:  # noqa: PT012
         folder = clip.path.parent
@@ -146,32 +151,34 @@ def test_the_temporary_folder_goes_even_after_an_error(make_wav: MakeWav) -> Non
 
 
 @pytest.mark.parametrize(
-    ("part", "start", "seconds"),
+    ("excerpt", "start", "seconds"),
     [
-        (Part(), 0, 10),
-        (Part(start=4), 4, 6),
-        (Part(fraction=0.6), 0, 6),
-        (Part(start=4, fraction=0.5), 4, 3),
-        (Part(start=4, max_seconds=2), 4, 2),
-        (Part(fraction=0.6, max_seconds=2), 0, 2),
+        (Excerpt(), 0, 10),
+        (Excerpt(start=4), 4, 6),
+        (Excerpt(fraction=0.6), 0, 6),
+        (Excerpt(start=4, fraction=0.5), 4, 3),
+        (Excerpt(start=4, max_seconds=2), 4, 2),
+        (Excerpt(fraction=0.6, max_seconds=2), 0, 2),
     ],
 )
-def test_a_part_of_a_track(make_wav: MakeWav, tmp_path: Path, part: Part, start: float, seconds: float) -> None:
+def test_an_excerpt_of_a_track(
+    make_wav: MakeWav, tmp_path: Path, excerpt: Excerpt, start: float, seconds: float
+) -> None:
     whole = write_clip(make_wav("whole.wav", 10), tmp_path / "whole-clip.wav")
-    clip = write_clip(tmp_path / "whole.wav", tmp_path / "clip.wav", part)
+    clip = write_clip(tmp_path / "whole.wav", tmp_path / "clip.wav", excerpt)
     assert clip.seconds == pytest.approx(seconds, abs=0.01)
-    assert (clip.start, clip.was_cut) == (start, part != Part())
+    assert (clip.start, clip.was_cut) == (start, excerpt != Excerpt())
     assert clip.source_seconds == pytest.approx(10, abs=0.01)
-    heard, expected = soundfile.read(clip.path)[0], soundfile.read(whole.path)[0]
-    np.testing.assert_array_equal(heard, expected[int(start * 16_000) :][: len(heard)])
+    samples, expected = soundfile.read(clip.path)[0], soundfile.read(whole.path)[0]
+    np.testing.assert_array_equal(samples, expected[int(start * 16_000) :][: len(samples)])
 
 
 def test_a_start_beyond_the_end_is_too_short(make_wav: MakeWav, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="too short"):
-        write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Part(start=5))
+        write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Excerpt(start=5))
 
 
-def test_a_clip_that_the_temporary_disk_cannot_hold_is_not_begun(
+def test_a_clip_too_large_for_the_temporary_disk_is_refused(
     make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audio = make_wav(seconds=60)
@@ -179,6 +186,6 @@ def test_a_clip_that_the_temporary_disk_cannot_hold_is_not_begun(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=18 << 20))
     with pytest.raises(NoRoomError) as caught:
         write_clip(audio, tmp_path / "clip.wav")
-    assert caught.value.kind == "no space"
+    assert caught.value.kind == FailureKind.NO_SPACE
     assert "TMPDIR" in caught.value.hint
-    assert write_clip(audio, tmp_path / "clip.wav", Part(max_seconds=20)).seconds == pytest.approx(20, abs=0.1)
+    assert write_clip(audio, tmp_path / "clip.wav", Excerpt(max_seconds=20)).seconds == pytest.approx(20, abs=0.1)

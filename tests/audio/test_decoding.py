@@ -1,3 +1,5 @@
+"""Decoding: damaged and truncated files, files written to a pipe, memory."""
+
 from __future__ import annotations
 
 import functools
@@ -13,9 +15,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musicflamingo_cli.audio import clip as audio
 from musicflamingo_cli.audio import decoding
-from musicflamingo_cli.audio.clip import write_clip
+from musicflamingo_cli.audio.clip import measure, write_clip
 from musicflamingo_cli.errors import AudioError
 from tests.conftest import MakeWav, tone
 
@@ -33,6 +34,7 @@ def encode(path: Path, codec: str, samples: np.ndarray, rate: int, bits: int = 1
 
 
 def damaged_flac(path: Path) -> None:
+    """Write a FLAC file and cut it."""
     soundfile.write(path, np.random.RandomState(0).uniform(-0.5, 0.5, 160_000), 16_000, format="FLAC")
     path.write_bytes(path.read_bytes()[:100_000])
 
@@ -52,70 +54,70 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_what_is_no_audio_is_one_sentence(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_file_is_an_error_of_one_line(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     BAD_FILES[name](tmp_path / name)
     with pytest.raises(AudioError) as caught:
         write_clip(tmp_path / name, tmp_path / "clip.wav")
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
-    assert capfd.readouterr() == ("", "")  # the decoders' own complaints stay off our terminal
+    assert capfd.readouterr() == ("", "")  # the decoders print nothing to the terminal
 
 
 def write_noise(path: Path) -> None:
-    """20 s that no codec makes small: half of the bytes are half of the music."""
+    """Write 20 s of noise, which no codec compresses well: half of the bytes are half of the audio."""
     noise = np.random.RandomState(0).uniform(-0.3, 0.3, (20 * 48_000, 2)).astype(np.float32)
     codec = {".m4a": "aac", ".mka": "libopus", ".webm": "libopus", ".mp3": "libmp3lame"}.get(path.suffix)
     if codec is None:
         soundfile.write(path, noise, 48_000)
-    elif codec == "aac":  # the index before the music, as files for the web have it
+    elif codec == "aac":  # the index before the audio, as in files for the web
         encode(path, codec, noise, 48_000, movflags="faststart")
     else:
         encode(path, codec, noise, 48_000)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.flac", "a.mp3", "a.m4a", "a.mka", "a.webm"])
-def test_a_file_that_was_copied_half_is_refused(tmp_path: Path, name: str) -> None:
-    """Its caption would be taken for the whole track's; that some decoders go on without a word is no excuse."""
+def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
+    """Its caption would pass for that of the whole track, and some decoders report no error."""
     write_noise(tmp_path / name)
     assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds == pytest.approx(20, abs=0.1)
     data = (tmp_path / name).read_bytes()
-    if name != "a.flac":  # a header that is a little wrong is no damage, but a FLAC frame that breaks off is
+    if name != "a.flac":  # an inexact header is tolerated, but not a truncated FLAC frame
         (tmp_path / name).write_bytes(data[: int(len(data) * 0.99)])
         assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.5
     (tmp_path / name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(AudioError, match="is damaged: it breaks off after"):
+    with pytest.raises(AudioError, match="is damaged: the audio ends after"):
         write_clip(tmp_path / name, tmp_path / "clip.wav")
 
 
-def test_an_mp3_that_does_not_say_how_long_it_is_is_heard(tmp_path: Path) -> None:
-    """FFmpeg reckons its length from the bit rate of its first frames, which proves nothing."""
+def test_an_mp3_without_a_length_is_decoded(tmp_path: Path) -> None:
+    """FFmpeg estimates its length from the bit rate of its first frames, which must not count as declared."""
     loud = np.random.RandomState(0).uniform(-0.3, 0.3, (10 * 48_000, 2))
     for name, samples, rate in (("low.mp3", tone(1, 440, 48_000, 2), 32_000), ("high.mp3", loud, 320_000)):
         encode(tmp_path / name, "libmp3lame", samples, 48_000, rate, write_xing="0", id3v2_version="0")
     both = tmp_path / "both.mp3"
     both.write_bytes((tmp_path / "low.mp3").read_bytes() + (tmp_path / "high.mp3").read_bytes())
-    assert audio.measure(both).seconds > 30
+    assert measure(both).seconds > 30
     assert write_clip(both, tmp_path / "clip.wav").seconds == pytest.approx(11, abs=0.2)
 
 
-def test_an_mp3_with_more_behind_it_than_it_counts_is_heard(tmp_path: Path) -> None:
-    """FFmpeg then drops the count and reckons from the bit rate: a cover at the end would make it damaged."""
+def test_an_mp3_with_data_behind_its_frames_is_decoded(tmp_path: Path) -> None:
+    """FFmpeg then estimates the length from the bit rate; a cover at the end must not count as truncation."""
     write_noise(tmp_path / "a.mp3")
     data = (tmp_path / "a.mp3").read_bytes()
     for name, more in (("cover.mp3", b"APETAGEX" + bytes(len(data) // 4)), ("twice.mp3", data)):
         (tmp_path / name).write_bytes(data + more)
-        assert audio.measure(tmp_path / name).seconds > 24
+        assert measure(tmp_path / name).seconds > 24
         assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.9
 
 
-def test_a_matroska_file_that_names_no_length_is_heard(tmp_path: Path) -> None:
-    """FFmpeg reckons one from the bit rate of its first frames, which are silence here."""
+def test_a_matroska_file_without_a_length_is_decoded(tmp_path: Path) -> None:
+    """FFmpeg estimates one from the bit rate of its first frames, which are silence here."""
     noise = np.random.RandomState(0).uniform(-0.3, 0.3, (2, 9 * 48_000)).astype(np.float32)
     with av.open(str(tmp_path / "piped.mka"), "w", options={"live": "1"}) as container:
         stream = container.add_stream("libmp3lame", rate=48_000, layout="stereo")
         assert isinstance(stream, av.AudioStream)
-        stream.codec_context.flags |= av.codec.context.Flags.qscale  # a bit rate that varies
+        stream.codec_context.flags |= av.codec.context.Flags.qscale  # a variable bit rate
         stream.codec_context.global_quality = 0
         resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=48_000)
         samples = np.concatenate([np.zeros((2, 48_000), np.float32), noise], axis=1)
@@ -123,12 +125,12 @@ def test_a_matroska_file_that_names_no_length_is_heard(tmp_path: Path) -> None:
         frame.sample_rate = 48_000
         for piece in [*resampler.resample(frame), None]:
             container.mux(stream.encode(piece))
-    assert audio.measure(tmp_path / "piped.mka").seconds > 50
+    assert measure(tmp_path / "piped.mka").seconds > 50
     assert write_clip(tmp_path / "piped.mka", tmp_path / "clip.wav").seconds == pytest.approx(10, abs=0.2)
 
 
 @pytest.mark.parametrize("size", [0, 0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_a_wav_written_to_a_pipe_is_heard_whole(make_wav: MakeWav, tmp_path: Path, size: int) -> None:
+def test_a_wav_written_to_a_pipe_is_decoded_completely(make_wav: MakeWav, tmp_path: Path, size: int) -> None:
     wav = make_wav("stream.wav", 3)
     data = bytearray(wav.read_bytes())
     data[4:8] = data[40:44] = size.to_bytes(4, "little")
@@ -136,7 +138,7 @@ def test_a_wav_written_to_a_pipe_is_heard_whole(make_wav: MakeWav, tmp_path: Pat
     assert write_clip(wav, tmp_path / "clip.wav").seconds == pytest.approx(3, abs=0.01)
 
 
-def test_a_flac_written_to_a_pipe_is_heard_whole(tmp_path: Path) -> None:
+def test_a_flac_written_to_a_pipe_is_decoded_completely(tmp_path: Path) -> None:
     flac = tmp_path / "stream.flac"
     soundfile.write(flac, tone(3), 16_000)
     data = bytearray(flac.read_bytes())
@@ -149,7 +151,7 @@ def test_a_flac_written_to_a_pipe_is_heard_whole(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_track(
     make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The decoder is asked for blocks, never for the file."""
+    """The decoder reads blocks, never the whole file."""
     largest = 0
     read = soundfile.SoundFile.read
 
@@ -166,7 +168,7 @@ def test_memory_does_not_grow_with_the_track(
 
 @functools.cache
 def specimen(extension: str) -> bytes:
-    """A second of sound in a container that libsndfile writes."""
+    """One second of sound in a container that libsndfile writes."""
     buffer = io.BytesIO()
     soundfile.write(buffer, tone(1, 440), 16_000, format=extension.upper())
     return buffer.getvalue()
@@ -178,7 +180,7 @@ def specimen(extension: str) -> bytes:
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=12),
     st.integers(0, 100),
 )
-def test_a_mutated_file_is_heard_or_refused_in_one_sentence(
+def test_a_mutated_file_is_decoded_or_refused_in_one_line(
     tmp_path: Path, extension: str, changes: list[tuple[int, int]], kept: int
 ) -> None:
     data = bytearray(specimen(extension))

@@ -1,3 +1,5 @@
+"""Metadata from tags and sidecars."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,6 +13,7 @@ from musicflamingo_cli.audio.tags import describe
 
 
 def tagged(path: Path, **tags: str) -> Path:
+    """Write a silent file with tags, by mutagen's easy names."""
     soundfile.write(path, np.zeros((8000, 1)), 8000)
     file = mutagen.File(path, easy=True)
     if file.tags is None:
@@ -22,7 +25,7 @@ def tagged(path: Path, **tags: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg"])
-def test_tags_of_the_usual_formats(tmp_path: Path, name: str) -> None:
+def test_tags_of_common_formats(tmp_path: Path, name: str) -> None:
     path = tagged(
         tmp_path / name, title="Blue", artist="Nina", album="Live", date="1964-03-21", genre="Jazz", bpm="118.7"
     )
@@ -53,7 +56,7 @@ def test_id3_in_wav(tmp_path: Path) -> None:
     assert (values["title"], values["artist"]) == ("Blue", "Nina, Miles")
 
 
-def test_the_sidecar_comes_before_the_tags(tmp_path: Path) -> None:
+def test_the_sidecar_takes_precedence_over_tags(tmp_path: Path) -> None:
     path = tagged(tmp_path / "a.flac", title="Tag", genre="Tag")
     values = describe(
         path, {"genres": ["House", "Techno"], "release_year": 1999, "label": "Warp", "bpm": float("nan")}, 1
@@ -73,14 +76,14 @@ def test_the_sidecar_comes_before_the_tags(tmp_path: Path) -> None:
         ({"release_year": "1999-05-01"}, "1999"),
     ],
 )
-def test_only_a_year_is_a_year(tmp_path: Path, sidecar: dict[str, object], year: str | None) -> None:
+def test_only_a_valid_year_is_used(tmp_path: Path, sidecar: dict[str, object], year: str | None) -> None:
     values = describe(tmp_path / "none.wav", sidecar, 1)
     assert values.get("year") == year
     assert ("metadata" in values) == (year is not None)
 
 
 @pytest.mark.parametrize("content", [b"", b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f", b"fLaC" + bytes(100), b"RIFF"])
-def test_broken_tags_are_no_tags(tmp_path: Path, content: bytes) -> None:
+def test_broken_tags_are_ignored(tmp_path: Path, content: bytes) -> None:
     for name in ("a.mp3", "a.flac", "a.wav", "a.m4a"):
         (tmp_path / name).write_bytes(content)
         assert describe(tmp_path / name, {}, 61) == {"duration": "1:01"}

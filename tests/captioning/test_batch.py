@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.captioning.batch import ELSEWHERE, Dataset, Task, claim_and, count, make_plan, run_batch, scan
-from musicflamingo_cli.captioning.retries import TRANSIENT
-from musicflamingo_cli.dataset.selection import ALL, Selection
+from musicflamingo_cli.captioning.batch import (
+    IN_PROGRESS_ELSEWHERE,
+    Dataset,
+    Task,
+    claim_and_caption,
+    count,
+    make_plan,
+    run_batch,
+    scan,
+)
+from musicflamingo_cli.choices import Wanted
+from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.errors import ModelError
+from musicflamingo_cli.errors import FailureKind, ModelError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.claims import claimed
 from musicflamingo_cli.sidecars.merge import merge_sidecar
@@ -42,7 +51,7 @@ def test_the_sidecars_say_what_there_is_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stem", ["x" * 245, "曲" * 81, "x" * 246, "x" * 251])
-def test_a_name_that_leaves_no_room_for_a_sidecar_is_told_before_it_is_heard(tmp_path: Path, stem: str) -> None:
+def test_a_name_too_long_for_a_sidecar_fails_before_captioning(tmp_path: Path, stem: str) -> None:
     """`.INFO` and its lock need ten bytes of the 255 that most file systems have."""
     (tmp_path / f"{stem}.wav").touch()
     (item,) = scan([Dataset(tmp_path, PRESETS)], Selection())
@@ -54,13 +63,17 @@ def test_a_name_that_leaves_no_room_for_a_sidecar_is_told_before_it_is_heard(tmp
         assert isinstance(item, Outcome)
         (failure,) = item.failures
         assert failure.kind == "name too long"
-        assert failure.kind not in TRANSIENT
+        assert not failure.kind.is_transient
         assert isinstance(next(scan([Dataset(tmp_path, PRESETS)], Selection(save=False))), Task)
 
 
 def test_overwrite_and_limit(tmp_path: Path) -> None:
     dataset = tree(tmp_path)
-    assert [name for name, _ in names(list(scan([dataset], Selection(wanted=ALL))))] == ["a.wav", "b.wav", "c.wav"]
+    assert [name for name, _ in names(list(scan([dataset], Selection(wanted=Wanted.ALL))))] == [
+        "a.wav",
+        "b.wav",
+        "c.wav",
+    ]
     assert names(list(scan([dataset], Selection(limit=1)))) == [("a.wav", ["full", "brief"])]
 
 
@@ -98,7 +111,7 @@ def test_running_counts_every_outcome(tmp_path: Path) -> None:
 
     def caption(task: Task) -> Outcome:
         if task.track.audio.name == "c.wav":
-            return Outcome(task.track, failures=(Failure("full", "engine", "died"),), audio_seconds=2)
+            return Outcome(task.track, failures=(Failure("full", FailureKind.ENGINE, "died"),), audio_seconds=2)
         return Outcome(task.track, (Caption("full", "x", None),), audio_seconds=3)  # type: ignore[arg-type]
 
     def done(outcome: Outcome) -> None:
@@ -116,7 +129,7 @@ def tasks(count: int) -> list[Task]:
     return [Task(Track(Path(f"/{index}.wav"), Path(f"/{index}.INFO")), PRESETS, {}) for index in range(count)]
 
 
-def test_one_more_than_the_lanes_are_in_work_and_never_more() -> None:
+def test_one_more_than_the_slots_are_in_progress() -> None:
     lock, now, most = threading.Lock(), 0, 0
     all_in = threading.Barrier(3)  # breaks (and fails the test) unless three come together
 
@@ -135,14 +148,14 @@ def test_one_more_than_the_lanes_are_in_work_and_never_more() -> None:
     assert (most, summary.captioned) == (3, 9)
 
 
-def test_an_interrupt_stops_what_is_in_work_and_tells_it() -> None:
+def test_an_interrupt_stops_and_reports_what_is_in_progress() -> None:
     stopped = threading.Event()
 
     def caption(task: Task) -> Outcome:
         if task.track.audio.name == "0.wav":
             return Outcome(task.track)
         assert stopped.wait(10)
-        return Outcome(task.track, failures=(Failure("full", "interrupted", "stopped"),))
+        return Outcome(task.track, failures=(Failure("full", FailureKind.INTERRUPTED, "stopped"),))
 
     def done(outcome: Outcome) -> None:
         count(summary, outcome)
@@ -175,14 +188,14 @@ def test_a_single_file_is_a_dataset(tmp_path: Path) -> None:
     assert task.track == track_for(tmp_path / "a.wav")
 
 
-def test_a_track_in_work_elsewhere_is_left_to_the_other(tmp_path: Path) -> None:
+def test_a_track_claimed_elsewhere_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     (task,) = (item for item in scan([Dataset(tmp_path, PRESETS)], Selection()) if isinstance(item, Task))
     with claimed(task.track.sidecar):
-        assert claim_and(lambda task: Outcome(task.track), task, Selection()).skipped == ELSEWHERE
+        assert claim_and_caption(lambda task: Outcome(task.track), task, Selection()).skipped == IN_PROGRESS_ELSEWHERE
 
 
-def test_what_another_process_did_since_the_scan_is_not_done_again(tmp_path: Path) -> None:
+def test_captions_made_since_the_scan_are_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     (task,) = (item for item in scan([Dataset(tmp_path, PRESETS)], Selection()) if isinstance(item, Task))
     asked: list[list[str]] = []
@@ -192,13 +205,13 @@ def test_what_another_process_did_since_the_scan_is_not_done_again(tmp_path: Pat
         return Outcome(task.track)
 
     merge_sidecar(task.track.sidecar, {"music_flamingo_full": "x"})
-    claim_and(caption, task, Selection())
+    claim_and_caption(caption, task, Selection())
     merge_sidecar(task.track.sidecar, {"music_flamingo_brief": "x"})
-    assert claim_and(caption, task, Selection()).skipped == COMPLETE
+    assert claim_and_caption(caption, task, Selection()).skipped == COMPLETE
     assert asked == [["brief"]]
 
 
-def test_a_scan_sweeps_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
+def test_a_scan_sweeps_only_what_a_killed_run_left(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     ours = [".mf-0123456789abcdef.tmp", ".a.INFO.mf-claim", ".gone.INFO.mf-claim"]
     theirs = [".hidden", "a.INFO.lock.bak", ".mf-notes", "x.INFO.lock"]

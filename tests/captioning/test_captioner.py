@@ -1,33 +1,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from musicflamingo_cli.audio.clip import Part
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.errors import EngineError, StoppedError
+from musicflamingo_cli.errors import EngineError, FailureKind, StoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import merge as sidecar
-from musicflamingo_cli.types import Failure, Outcome, Prompt, Sampling
+from musicflamingo_cli.types import Answer, Clip, Excerpt, Failure, Outcome, Prompt, Sampling
 from tests.conftest import MakeWav
-from tests.fakes.engines import GOOD, REAL_PAIR, TOY_PAIR, Reply, ScriptedEngine
+from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, Scripted, ScriptedEngine
 
 PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
-Respond = Callable[[Prompt, Sampling], Reply]
+Respond = Callable[[Prompt, Sampling], Scripted]
 
 
 def run(
     audio: Path, respond: Respond, presets: list[Preset] = PRESETS, retries: int = 2, save: bool = True, **more: Any
 ) -> tuple[Outcome, ScriptedEngine]:
     engine = ScriptedEngine(respond, **more)
-    captioner = Captioner(engine, REAL_PAIR, Policy(retries=retries, save=save))
+    captioner = Captioner(engine, REAL_PAIR, Policy(retries=retries))
     track = track_for(audio)
-    return captioner.caption(track, presets, sidecar.read_sidecar(track.sidecar)), engine
+    return captioner.caption(track, presets, sidecar.read_sidecar(track.sidecar), save=save), engine
 
 
 def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> None:
@@ -48,7 +47,7 @@ def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> 
     assert "toy" not in made
 
 
-def test_new_captions_are_not_approved_by_what_was_said_of_the_old(make_wav: MakeWav) -> None:
+def test_a_changed_caption_is_no_longer_approved(make_wav: MakeWav) -> None:
     """Also where the approval comes while the model is at work."""
     audio = make_wav()
     info = audio.with_suffix(".INFO")
@@ -59,6 +58,20 @@ def test_new_captions_are_not_approved_by_what_was_said_of_the_old(make_wav: Mak
 
     run(audio, reply)
     assert sidecar.read_sidecar(info)["music_flamingo_approved"] is False
+
+
+def test_keys_are_in_preset_order_whatever_order_answers_have(make_wav: MakeWav) -> None:
+    class Backwards(ScriptedEngine):
+        def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+            yield from super().describe(clip, prompts[::-1], sampling)
+
+    audio = make_wav()
+    captioner = Captioner(Backwards(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
+    outcome = captioner.caption(track_for(audio), PRESETS, {}, save=True)
+    assert [caption.preset for caption in outcome.captions] == ["full", "brief"]
+    saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
+    assert list(saved)[:2] == ["music_flamingo_full", "music_flamingo_brief"]
+    assert list(saved["music_flamingo_provenance"]) == ["full", "brief"]
 
 
 def test_a_refused_answer_is_asked_again_with_other_seeds(make_wav: MakeWav) -> None:
@@ -84,7 +97,7 @@ def test_what_stays_refused_is_a_failure_and_never_saved(make_wav: MakeWav, retr
 
 def test_a_caption_that_the_audio_was_not_heard_for_is_none(make_wav: MakeWav) -> None:
     audio = make_wav()
-    outcome, _ = run(audio, lambda p, s: GOOD, heard=0)
+    outcome, _ = run(audio, lambda p, s: GOOD, audio_tokens=0)
     assert {failure.kind for failure in outcome.failures} == {"not heard"}
     assert not audio.with_suffix(".INFO").exists()
 
@@ -93,7 +106,7 @@ def test_an_engine_that_dies_midway_keeps_what_it_said(make_wav: MakeWav) -> Non
     audio = make_wav()
     outcome, _ = run(audio, lambda p, s: GOOD if p.preset == "full" else EngineError("it died", "type this"))
     assert [caption.preset for caption in outcome.captions] == ["full"]
-    assert outcome.failures == (Failure("brief", "engine", "it died", "type this"),)
+    assert outcome.failures == (Failure("brief", FailureKind.ENGINE, "it died", "type this"),)
     assert sidecar.read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_full"] == GOOD
 
 
@@ -133,11 +146,11 @@ def test_a_sidecar_that_broke_meanwhile_is_left_alone(make_wav: MakeWav) -> None
     assert audio.with_suffix(".INFO").read_text() == "{broken"
 
 
-def test_what_was_cut_off_is_told_and_recorded(make_wav: MakeWav) -> None:
+def test_a_cut_is_noted_and_recorded(make_wav: MakeWav) -> None:
     audio = make_wav(seconds=4)
     engine = ScriptedEngine(lambda p, s: GOOD)
-    captioner = Captioner(engine, REAL_PAIR, Policy(part=Part(max_seconds=2)))
-    outcome = captioner.caption(track_for(audio), PRESETS, {})
+    captioner = Captioner(engine, REAL_PAIR, Policy(excerpt=Excerpt(max_seconds=2)))
+    outcome = captioner.caption(track_for(audio), PRESETS, {}, save=True)
     assert "first 2 s of 4 s" in outcome.notes[0]
     made = json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_provenance"]["full"]
     assert (made["audio_seconds"], made["source_seconds"]) == (2.0, 4.0)
@@ -166,22 +179,22 @@ def test_a_prompt_of_which_nothing_is_left_fails_alone(make_wav: MakeWav) -> Non
     assert [caption.preset for caption in outcome.captions] == ["brief"]
 
 
-def test_noise_is_marked_in_the_sidecar(make_wav: MakeWav) -> None:
+def test_tiny_model_captions_are_marked_in_the_sidecar(make_wav: MakeWav) -> None:
     audio = make_wav()
-    Captioner(ScriptedEngine(lambda p, s: GOOD), TOY_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    Captioner(ScriptedEngine(lambda p, s: GOOD), TINY_PAIR, Policy()).caption(track_for(audio), PRESETS, {}, save=True)
     saved = sidecar.read_sidecar(audio.with_suffix(".INFO"))
     assert saved["music_flamingo_model"] == "gguf_tiny"
     assert saved["music_flamingo_provenance"]["full"]["toy"] is True
 
 
 def test_what_was_answered_before_a_stop_is_saved(make_wav: MakeWav) -> None:
-    """As when Ctrl-C ends the engine while a batch's track is in work."""
+    """As when Ctrl-C ends the engine while a batch's track is in progress."""
 
     def reply(prompt: Prompt, sampling: Sampling) -> str | BaseException:
         return GOOD if prompt.preset == "full" else StoppedError("stopped before it was answered")
 
     audio = make_wav()
-    outcome = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy()).caption(track_for(audio), PRESETS, {})
+    outcome = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy()).caption(track_for(audio), PRESETS, {}, save=True)
     assert outcome.was_interrupted
     assert outcome.saved
     assert [caption.preset for caption in outcome.captions] == ["full"]

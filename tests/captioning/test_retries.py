@@ -1,4 +1,4 @@
-"""Rounds, with a captioner that fails as it is told."""
+"""RetryingBatch, with a captioner that fails as it is told."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any, cast
 
 import pytest
 
-from musicflamingo_cli.captioning import retries as rounds
+from musicflamingo_cli.captioning import retries
 from musicflamingo_cli.captioning.batch import Dataset
 from musicflamingo_cli.captioning.captioner import Captioner
-from musicflamingo_cli.captioning.retries import Rounds
-from musicflamingo_cli.dataset.selection import ALL, Selection
-from musicflamingo_cli.errors import BatchStoppedError
+from musicflamingo_cli.captioning.retries import RetryingBatch
+from musicflamingo_cli.choices import Wanted
+from musicflamingo_cli.dataset.selection import Selection
+from musicflamingo_cli.errors import BatchStoppedError, FailureKind
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.captions import caption_key
 from musicflamingo_cli.sidecars.claims import claimed
-from musicflamingo_cli.sidecars.merge import caption_key, merge_sidecar
+from musicflamingo_cli.sidecars.merge import merge_sidecar
 from musicflamingo_cli.types import Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
@@ -26,28 +28,27 @@ Fails = Callable[[str, int], Sequence[str]]  # audio's name, how often it was as
 
 
 class FailingCaptioner:
-    """Saves what does not fail, as the real one does. Its own engine, too: one lane, nothing to close."""
+    """Saves what does not fail, as the real one does. Its own engine, too: one slot, nothing to close."""
 
-    lanes = 1
+    slots = 1
 
-    def __init__(self, fails: Fails, save: bool = True) -> None:
+    def __init__(self, fails: Fails) -> None:
         self.engine = self
         self.fails = fails
-        self.save = save
         self.asked: Counter[str] = Counter()
 
     def close(self) -> None:
         """Nothing runs."""
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
+    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
         self.asked[track.audio.name] += 1
         kinds = self.fails(track.audio.name, self.asked[track.audio.name])
-        failed = [Failure(preset.name, kind, "why") for preset, kind in zip(presets, kinds, strict=False)]
+        failed = [Failure(preset.name, FailureKind(kind), "why") for preset, kind in zip(presets, kinds, strict=False)]
         good = presets[len(failed) :]
-        if good and self.save:
+        if good and save:
             merge_sidecar(track.sidecar, {caption_key(preset.name): "A caption." for preset in good})
         captions = tuple(Caption(preset.name, "A caption.", ANSWER) for preset in good)
-        return Outcome(track, captions, tuple(failed), audio_seconds=3, saved=bool(good) and self.save)
+        return Outcome(track, captions, tuple(failed), audio_seconds=3, saved=bool(good) and save)
 
 
 ANSWER = Answer(Prompt("full", "x", 9), "A caption.", False, 750, 0.1, Sampling())
@@ -55,32 +56,41 @@ ANSWER = Answer(Prompt("full", "x", 9), "A caption.", False, 750, 0.1, Sampling(
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0))
 
 
 def run(
     root: Path, count: int, captioner: FailingCaptioner, selection: Selection | None = None, **more: Any
 ) -> dict[str, Outcome]:
-    """What was settled, by the tracks' names; each once."""
+    """Run a batch over ``count`` files; return the final outcomes by file name, each reported once."""
     for index in range(count):
         (root / f"{index:02}.wav").touch()
-    settled: dict[str, Outcome] = {}
-
-    def settle(outcome: Outcome) -> None:
-        assert outcome.track.audio.name not in settled, "told twice"
-        settled[outcome.track.audio.name] = outcome
-
-    def ignore(what: object) -> None:
-        """Remarks and movements."""
-
-    given = more.pop("settled", settle)
-    Rounds([Dataset(root, PRESETS)], cast(Captioner, captioner), given, ignore, ignore, ignore, **more).run(
-        selection or Selection()
-    )
-    return settled
+    watcher = RecordingWatcher()
+    if "settled" in more:
+        watcher.settled = more.pop("settled")  # type: ignore[method-assign]
+    batch = RetryingBatch([Dataset(root, PRESETS)], cast(Captioner, captioner), watcher, **more)
+    batch.run(selection or Selection())
+    return watcher.outcomes
 
 
-def test_what_failed_for_now_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+class RecordingWatcher:
+    """Keeps the final outcomes."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+
+    def starting(self, audio: Path) -> None:
+        """Ignored."""
+
+    def ended(self, audio: Path) -> None:
+        """Ignored."""
+
+    def settled(self, outcome: Outcome) -> None:
+        assert outcome.track.audio.name not in self.outcomes, "reported twice"
+        self.outcomes[outcome.track.audio.name] = outcome
+
+
+def test_only_temporary_failures_are_retried(tmp_path: Path) -> None:
     captioner = FailingCaptioner(lambda name, times: ["engine"] if name == "03.wav" and times == 1 else [])
     settled = run(tmp_path, 6, captioner)
     assert captioner.asked == Counter({f"{n:02}.wav": 1 for n in range(6)}) + Counter({"03.wav": 1})
@@ -96,10 +106,9 @@ def test_two_rounds_of_a_track_are_one_outcome(tmp_path: Path) -> None:
 
 def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:
     class FullDisk(FailingCaptioner):
-        def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
-            self.save = self.asked[track.audio.name] > 0
-            done = super().caption(track, presets, info)
-            return done if done.saved else replace(done, failures=(Failure("", "system", "busy"),))
+        def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+            done = super().caption(track, presets, info, save=self.asked[track.audio.name] > 0)
+            return done if done.saved else replace(done, failures=(Failure("", FailureKind.SYSTEM, "busy"),))
 
     outcome = run(tmp_path, 1, FullDisk(lambda name, times: []))["00.wav"]
     assert [caption.preset for caption in outcome.captions] == ["full", "brief"]
@@ -122,11 +131,9 @@ def test_what_will_not_go_away_is_not_asked_again(kind: str, tmp_path: Path) -> 
     assert captioner.asked["00.wav"] == 1
 
 
-def test_an_unsaved_question_is_asked_once_of_those_that_answered(tmp_path: Path) -> None:
-    captioner = FailingCaptioner(
-        lambda name, times: ["engine", "engine"] if name == "03.wav" and times == 1 else [], False
-    )
-    settled = run(tmp_path, 20, captioner, Selection(wanted=ALL, save=False))
+def test_an_unsaved_question_is_not_repeated_after_an_answer(tmp_path: Path) -> None:
+    captioner = FailingCaptioner(lambda name, times: ["engine", "engine"] if name == "03.wav" and times == 1 else [])
+    settled = run(tmp_path, 20, captioner, Selection(wanted=Wanted.ALL, save=False))
     assert sum(captioner.asked.values()) == 21
     assert len(settled) == 20
 
@@ -153,14 +160,14 @@ def test_bad_files_neither_stop_a_run_nor_hide_a_dead_engine(tmp_path: Path) -> 
         run(tmp_path, 40, mixed)
 
 
-def test_poisonous_tracks_among_good_ones_do_not_stop_it_in_the_second_round(tmp_path: Path) -> None:
+def test_bad_tracks_among_good_ones_do_not_stop_the_retries(tmp_path: Path) -> None:
     captioner = FailingCaptioner(lambda name, times: ["engine", "engine"] if int(name[:2]) % 4 == 0 else [])
     settled = run(tmp_path, 60, captioner)
     assert sum(bool(outcome.failures) for outcome in settled.values()) == 15
     assert len(settled) == 60
 
 
-def test_an_interrupt_in_a_later_round_loses_no_failure(tmp_path: Path) -> None:
+def test_an_interrupt_during_retries_loses_no_failure(tmp_path: Path) -> None:
     def fails(name: str, times: int) -> list[str]:
         if times == 2:
             raise KeyboardInterrupt
@@ -173,7 +180,7 @@ def test_an_interrupt_in_a_later_round_loses_no_failure(tmp_path: Path) -> None:
     assert sum(bool(outcome.failures) for outcome in told) == 6
 
 
-def test_what_another_process_is_at_work_on_is_left_to_it(tmp_path: Path) -> None:
+def test_a_track_in_progress_elsewhere_is_left_to_it(tmp_path: Path) -> None:
     (tmp_path / "01.wav").touch()
     captioner = FailingCaptioner(lambda name, times: [])
     with claimed(tmp_path / "01.INFO"):
@@ -182,7 +189,7 @@ def test_what_another_process_is_at_work_on_is_left_to_it(tmp_path: Path) -> Non
     assert "01.wav" not in captioner.asked
 
 
-def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "locked").mkdir()
     stat = Path.stat
 
@@ -197,7 +204,7 @@ def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, monkey
 
 
 def test_too_many_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "_MOST_PENDING", 3)
+    monkeypatch.setattr(retries, "_MOST_PENDING", 3)
     captioner = FailingCaptioner(lambda name, times: ["engine"] if times == 1 else [])
     settled = run(tmp_path, 8, captioner)
     assert sum(bool(outcome.failures) for outcome in settled.values()) == 5

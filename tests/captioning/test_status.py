@@ -5,16 +5,13 @@ from pathlib import Path
 from musicflamingo_cli.captioning import status
 from musicflamingo_cli.captioning.batch import Dataset
 from musicflamingo_cli.captioning.run_log import RunLog
+from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import merge_sidecar
-from musicflamingo_cli.sidecars.staleness import Maker
+from musicflamingo_cli.sidecars.staleness import CaptionSettings
 from musicflamingo_cli.types import Failure, Outcome, Track
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
-
-
-def ignore(text: str) -> None:
-    """Remarks that do not matter here."""
 
 
 def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
@@ -26,12 +23,12 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
     merge_sidecar(tmp_path / "a.INFO", {**both, "music_flamingo_provenance": {"full": made, "brief": made}})
     merge_sidecar(tmp_path / "b.INFO", {"music_flamingo_full": "x"})
     (tmp_path / "d.INFO").write_text("broken")
-    log = RunLog(None, [tmp_path], ignore)
+    log = RunLog(None, [tmp_path])
     for name in "abc":
         track = Track(tmp_path / f"{name}.wav", tmp_path / f"{name}.INFO")
-        log.track(Outcome(track, failures=(Failure("", "engine", "died"),)))
+        log.track(Outcome(track, failures=(Failure("", FailureKind.ENGINE, "died"),)))
     before = sorted(tmp_path.iterdir())
-    found = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], Maker()), [tmp_path])
+    found = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], CaptionSettings()), [tmp_path])
     assert sorted(tmp_path.iterdir()) == before
     assert found == {
         "datasets": [str(tmp_path)],
@@ -43,11 +40,11 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
         "failed_in_last_run": 2,  # a was captioned since
         "heard_hours": 0.5,
         "presets": {
-            "full": {"captioned": 2, "missing": 1, "stale": 0},
-            "brief": {"captioned": 1, "missing": 2, "stale": 0},
+            "full": {"captioned": 2, "missing": 1, "outdated": 0},
+            "brief": {"captioned": 1, "missing": 2, "outdated": 0},
         },
     }
     blind = status.as_json(status.examine([Dataset(tmp_path, PRESETS)], None), [tmp_path])
-    assert blind["presets"]["full"] == {"captioned": 2, "missing": 1, "stale": None}  # nothing to compare with
-    other = status.examine([Dataset(tmp_path, PRESETS)], Maker(model="other.gguf"))
-    assert other.presets["full"] == {"captioned": 0, "missing": 1, "stale": 2}
+    assert blind["presets"]["full"] == {"captioned": 2, "missing": 1, "outdated": None}  # nothing to compare with
+    other = status.examine([Dataset(tmp_path, PRESETS)], CaptionSettings(model="other.gguf"))
+    assert other.presets["full"] == {"captioned": 0, "missing": 1, "outdated": 2}

@@ -33,11 +33,11 @@ def fake(tmp_path: Path, random_models: Path) -> list[str]:
     return ["--llama-dir", str(folder), "--models-dir", str(random_models), "--model", "F32"]
 
 
-def test_caption_prints_data_on_stdout_and_words_on_stderr(make_wav: MakeWav, fake: list[str]) -> None:
+def test_caption_prints_data_on_stdout_messages_on_stderr(make_wav: MakeWav, fake: list[str]) -> None:
     done = musicflamingo("caption", make_wav(), "--preset", "full", *fake)
     assert done.returncode == 0
     assert done.stdout == "A warm track with drums.\n"
-    assert "TOY MODEL" in done.stderr
+    assert "TINY MODEL" in done.stderr
 
 
 def test_caption_json_has_the_documented_shape(make_wav: MakeWav, fake: list[str]) -> None:
@@ -118,22 +118,22 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
     ("arguments", "code", "said"),
     [
         (["caption", "{folder}"], 2, "musicflamingo batch"),
-        (["caption", "{folder}/gone.wav", "--model", "F32"], 1, "no such file"),
+        (["caption", "{folder}/gone.wav"], 2, "no such file: "),
         (["batch", "/no/such/folder"], 2, "no such folder"),
         (["batch", "{folder}", "--shard", "5/4"], 2, "--shard 1/4"),
         (["batch", "{folder}", "--preset", "ful"], 2, "did you mean full?"),
         (["batch", "{folder}", "--ask", "x", "--preset", "full"], 2, "exclude each other"),
         (["batch", "{folder}", "--save-as", "x"], 2, "--ask"),
-        (["batch", "{folder}", "--temperature", "9"], 2, "between 0 and 5"),
+        (["batch", "{folder}", "--temperature", "9"], 2, "--temperature must be between 0 and 5"),
         (["caption", "{wav}", "--model", "Q6_K"], 4, "models pull Q6_K"),
-        (["caption", "{wav}", "--model", "F32", "--engine", "magic"], 2, "use one of"),
+        (["caption", "{wav}", "--model", "F32", "--engine", "magic"], 2, "embedded"),
         (["caption", "{wav}", "--model", "F32", "--llama-dir", "/nowhere"], 3, "musicflamingo build"),
         (["caption", "{wav}", "--config", "/no/config.yaml"], 2, "cannot be read"),
         (["caption", "{wav}", "--ask", "x", "--save", "--model", "F32"], 2, "--save-as"),
         (["prompts", "check", "/no/file.yaml"], 2, "prompts init"),
         (["prompts", "show", "nope"], 2, "prompts list"),
         (["models", "pull", "one/two"], 2, "one/two:Q6_K"),
-        (["models", "remove", "tiny", "--models-dir", "{folder}"], 2, "part of this program"),
+        (["models", "remove", "tiny", "--models-dir", "{folder}"], 2, "tiny model"),
         (["models", "check", "Q6_K", "--models-dir", "{folder}"], 4, "models pull Q6_K"),
         (["batch", "{folder}", "--stale", "--models-dir", "{folder}"], 4, "models pull auto"),
         (["batch", "{folder}", "--stale", "--dry-run", "--models-dir", "{folder}"], 4, "models pull auto"),
@@ -141,7 +141,7 @@ def test_batch_shards_share_the_work(make_wav: MakeWav) -> None:
         (["nonsense"], 2, "nonsense"),
     ],
 )
-def test_bad_input_gets_a_sentence_and_its_exit_code(
+def test_bad_input_gets_one_error_and_its_exit_code(
     make_wav: MakeWav, fake: list[str], arguments: list[str], code: int, said: str
 ) -> None:
     wav = make_wav("empty/a.wav")
@@ -156,24 +156,45 @@ def test_bad_input_gets_a_sentence_and_its_exit_code(
     assert done.stdout == ""
 
 
-def test_without_a_model_nobody_knows_what_is_stale(make_wav: MakeWav) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["caption", "nothere.flac"], "nothere.flac"),
+        (["caption", "{wav}", "--engine", "magic"], "magic"),
+        (["caption", "{wav}", "--preset", "fulll"], "fulll"),
+        (["export", "parket", "{folder}"], "parket"),
+        (["batch", "/no/such/folder"], "/no/such/folder"),
+        (["demo", "nothere.flac"], "nothere.flac"),
+    ],
+)
+def test_wrong_arguments_are_named_before_the_model(make_wav: MakeWav, arguments: list[str], named: str) -> None:
+    """Where there is neither a model nor llama.cpp, the error is still about the argument."""
+    wav = make_wav("empty/a.wav")
+    filled = [part.format(folder=wav.parent, wav=wav) for part in arguments]
+    done = musicflamingo(*filled, "--models-dir", wav.parent, "--llama-dir", wav.parent)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "models pull" not in done.stderr
+
+
+def test_without_a_model_outdated_captions_are_not_known(make_wav: MakeWav) -> None:
     folder = make_wav("empty/a.wav").parent
     done = musicflamingo("status", folder, "--models-dir", folder, "--preset", "full")
     assert done.returncode == 0
     assert "0 captioned, 1 missing\n" in done.stdout
-    assert "what is stale is not known" in done.stderr
+    assert "which captions are outdated is not known" in done.stderr
     assert "models pull auto" in done.stderr
 
 
-def test_the_toys_words_do_not_replace_a_real_models(make_wav: MakeWav, fake: list[str]) -> None:
+def test_tiny_model_output_does_not_replace_real_captions(make_wav: MakeWav, fake: list[str]) -> None:
     wav = make_wav("data/a.wav")
-    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "What a real model said."}')
+    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "A caption of a real model."}')
     done = musicflamingo("caption", wav, "--preset", "full", "--preset", "structure", "--save", *fake)
     assert done.returncode == 0
-    assert "the toy's words do not replace them" in done.stderr
+    assert "tiny-model output never overwrites them" in done.stderr
     assert done.stdout.count("A warm track with drums.") == 2
     info = json.loads(wav.with_suffix(".INFO").read_text())
-    assert info["music_flamingo_full"] == "What a real model said."
+    assert info["music_flamingo_full"] == "A caption of a real model."
     assert info["music_flamingo_structure"] == "A warm track with drums."
     assert musicflamingo("batch", wav.parent, "--preset", "full", "--overwrite", *fake).returncode == 0
     assert read_sidecar(wav.with_suffix(".INFO"))["music_flamingo_full"] == "A warm track with drums."
@@ -181,7 +202,7 @@ def test_the_toys_words_do_not_replace_a_real_models(make_wav: MakeWav, fake: li
 
 def test_json_names_complete_tracks_too(make_wav: MakeWav, fake: list[str]) -> None:
     wav = make_wav("data/a.wav")
-    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "What a real model said."}')
+    wav.with_suffix(".INFO").write_text('{"music_flamingo_full": "A caption of a real model."}')
     for more in ([], ["--dry-run"]):
         done = musicflamingo("batch", wav.parent, "--preset", "full", "--json", *more, *fake)
         (row,) = (json.loads(line) for line in done.stdout.splitlines())
@@ -200,9 +221,9 @@ def test_a_settings_file_and_the_environment(make_wav: MakeWav, fake: list[str],
     assert "did you mean model?" in done.stderr
 
 
-def test_options_for_everything_stand_on_either_side_of_the_command(make_wav: MakeWav, fake: list[str]) -> None:
+def test_common_options_before_and_after_the_command(make_wav: MakeWav, fake: list[str]) -> None:
     data = make_wav("data/a.wav").parent
-    assert musicflamingo("-q", "batch", data, *fake).stderr.startswith("TOY MODEL")
+    assert musicflamingo("-q", "batch", data, *fake).stderr.startswith("TINY MODEL")
     assert musicflamingo("batch", data, "-q", *fake).stderr == ""
     assert musicflamingo("--models-dir", fake[3], "models", "path", "F32").returncode == 0
 
@@ -252,7 +273,7 @@ def test_prompts_edit_opens_the_editor_and_checks(monkeypatch: pytest.MonkeyPatc
 def test_the_tiny_model_is_always_there() -> None:
     pulled = musicflamingo("models", "pull", "tiny", "--json")
     assert all(Path(path).is_file() for path in json.loads(pulled.stdout))
-    assert "a toy" in musicflamingo("models", "check", "tiny").stdout
+    assert "the tiny model" in musicflamingo("models", "check", "tiny").stdout
     assert "not Music Flamingo" not in musicflamingo("models", "check", "tiny").stdout
     assert musicflamingo("models", "remove", "tiny", "--yes").returncode == 2
 
@@ -264,7 +285,7 @@ def test_a_model_of_another_name_is_checked_and_called_so(tmp_path: Path, random
         (tmp_path / name.replace("musicflamingo-", "")).write_bytes(changed.replace(b"<sound>", b"<noise>"))
     path = next(path for path in tmp_path.iterdir() if "mmproj" not in path.name)
     done = musicflamingo("models", "check", path)
-    assert "tokens, not Music Flamingo, good" in done.stdout, done.stderr
+    assert "tokens, not Music Flamingo, ok" in done.stdout, done.stderr
 
 
 def test_models_commands(tmp_path: Path) -> None:
@@ -275,7 +296,7 @@ def test_models_commands(tmp_path: Path) -> None:
     assert all(row["path"] is None and row["memory_bytes"] > row["bytes"] for row in listed)
     assert musicflamingo("models", "check", *options).returncode == 4
     random_pair.write_random_pair(tmp_path)
-    assert "good" in musicflamingo("models", "check", *options).stdout
+    assert ", ok" in musicflamingo("models", "check", *options).stdout
     assert "F32" in musicflamingo("models", "list", *options).stdout
     refused = musicflamingo("models", "remove", "F32", *options)
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
@@ -308,7 +329,7 @@ def test_removing_one_model_leaves_the_projector_to_the_other(tmp_path: Path) ->
     assert "delete it yourself" in refused.stderr
 
 
-def test_the_last_model_takes_its_projector_along_and_leaves_other_folders_alone(tmp_path: Path) -> None:
+def test_removing_the_last_model_removes_its_projector(tmp_path: Path) -> None:
     random_pair.write_random_pair(tmp_path)
     random_pair.write_random_pair(tmp_path / "owner--model-GGUF")
     removed = musicflamingo("models", "remove", "F32", "--yes", "--models-dir", str(tmp_path))
@@ -352,15 +373,18 @@ def test_help_of_every_command() -> None:
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("caption", ("[auto]", "[42]", "[as many as fit]", "[the default ones]")),
-        ("export", ("[full]", "[link]", "[1000]", "[named after DIR, here]")),
-        ("report", ("[the default ones]", "[DIR's name-report.html, here]")),
-        ("demo", ("[synthesised songs]",)),
-        ("models check", ("[all that are here]",)),
-        ("prompts check", ("[those in force]",)),
+        (
+            "caption",
+            ("[default: auto]", "[default: 42]", "[default: 0.7]", "[default: as many as fit]", "[default: 1200]"),
+        ),
+        ("export", ("[default: full]", "[default: link]", "[default: 1000]", "[default: named after DIR, here]")),
+        ("report", ("[default: those marked so]", "[default: NAME-report.html, here]")),
+        ("demo", ("[default: synthesised songs]",)),
+        ("models check", ("[default: all that are installed]",)),
+        ("prompts check", ("[default: those in force]",)),
     ],
 )
-def test_help_shows_what_is_used_where_nothing_is_said(command: str, shown: tuple[str, ...]) -> None:
+def test_help_shows_the_defaults(command: str, shown: tuple[str, ...]) -> None:
     """Rich takes words in brackets for styles, and swallows them."""
     text = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(app, [*command.split(), "--help"]).stdout
     words = " ".join(re.sub(r"[│\s]+", " ", text).split())

@@ -31,7 +31,7 @@ def test_a_larger_sample_holds_the_smaller_one(stems: list[str], share: float, s
         assert larger.takes(track(stem), ROOT) or not smaller.takes(track(stem), ROOT)
 
 
-def test_a_sample_is_about_as_large_as_it_says_and_changes_with_the_seed() -> None:
+def test_a_sample_has_its_size_and_changes_with_the_seed() -> None:
     names = [f"{number}.wav" for number in range(5000)]
     taken = [{name for name in names if Selection(sample=0.2, seed=seed).takes(track(name), ROOT)} for seed in (1, 2)]
     assert all(900 < len(sample) < 1100 for sample in taken)
@@ -48,7 +48,6 @@ def test_a_sample_is_about_as_large_as_it_says_and_changes_with_the_seed() -> No
         (Selection(include=("Rock/*",), exclude=("b.*",)), ["Rock/a.flac"]),
         (Selection(extensions=("mp3", "wav")), ["Rock/live/b.wav", "c.MP3"]),
         (Selection(only=frozenset([ROOT / "c.MP3"])), ["c.MP3"]),
-        (Selection(never=frozenset([ROOT / "c.MP3"])), ["Rock/a.flac", "Rock/live/b.wav"]),
     ],
 )
 def test_choosing(selection: Selection, taken: list[str]) -> None:

@@ -104,7 +104,7 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
-def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "closed/a.wav", "open/b.wav")
     (tmp_path / "closed").chmod(0)
     try:

@@ -1,6 +1,6 @@
-"""The music arrives unharmed: the trained tiny model names what is played, whatever file it comes in, with each engine.
+"""The audio reaches the model intact: the trained tiny model names what is played, from any file, with each engine.
 
-Wrong sample rates, lost channels or windows, and a mel spectrogram off by a bin would all pass with random weights.
+A model with random weights would not show wrong sample rates, lost channels or windows, or a wrong mel spectrogram.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ import soundfile
 from numpy.typing import NDArray
 
 from musicflamingo_cli.audio.clip import write_clip
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.models.resolve import resolve
-from musicflamingo_cli.types import Answer, Clip, Load, Prompt, Sampling
+from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling, Workload
 from tiny_flamingo import captions, music
 from tiny_flamingo.songs import SONGS
 
 pytestmark = pytest.mark.real
 GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
 QUESTIONS = [
-    Prompt("technical", "What are the tempo and the key of this track?", max_tokens=60),
-    Prompt("instrumentation", "Which instruments are played?", max_tokens=80),
+    Prompt(preset="technical", text="What are the tempo and the key of this track?", max_tokens=60),
+    Prompt(preset="instrumentation", text="Which instruments are played?", max_tokens=80),
 ]
-STRUCTURE = Prompt("structure", "What are the sections of this track?", max_tokens=60)
+STRUCTURE = Prompt(preset="structure", text="What are the sections of this track?", max_tokens=60)
 Samples = NDArray[np.float32]
 
 
-def open_tiny(settings: Settings, name: str) -> Engine:
+def open_tiny(settings: Settings, name: EngineName) -> Engine:
     settings = Settings(llama_dir=settings.llama_dir, engine=name, threads=1, timeout=120)
-    return open_engine(settings, resolve("tiny", Path()), Load(9, len(QUESTIONS)), print)[0]
+    return open_engine(settings, resolve("tiny", Path()), Workload(9, len(QUESTIONS)))[0]
 
 
-def said(engine: Engine, clip: Clip, prompts: list[Prompt]) -> dict[str, str]:
+def answers_of(engine: Engine, clip: Clip, prompts: list[Prompt]) -> dict[str, str]:
     answers = list(engine.describe(clip, prompts, GREEDY))
     assert all(isinstance(answer, Answer) for answer in answers), answers
     return {answer.prompt.preset: answer.text.strip() for answer in answers if isinstance(answer, Answer)}
@@ -47,7 +48,7 @@ def said(engine: Engine, clip: Clip, prompts: list[Prompt]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def engine(real_llama_dir: Path) -> Iterator[Engine]:
-    opened = open_tiny(Settings(llama_dir=real_llama_dir), "server")
+    opened = open_tiny(Settings(llama_dir=real_llama_dir), EngineName.SERVER)
     yield opened
     opened.close()
 
@@ -89,47 +90,48 @@ WRITERS: dict[str, tuple[int, Callable[[Path, Samples, int], None]]] = {
 
 @pytest.mark.parametrize("title", SONGS)
 @pytest.mark.parametrize("name", WRITERS)
-def test_tempo_and_timbre_survive_every_kind_of_file(title: str, name: str, engine: Engine, tmp_path: Path) -> None:
+def test_tempo_and_lead_are_named_for_every_kind_of_file(title: str, name: str, engine: Engine, tmp_path: Path) -> None:
     rate, write = WRITERS[name]
     samples, _ = music.render(SONGS[title], music.Recording(noise_db=-70.0), rate)
     write(tmp_path / name, samples, rate)
     clip = write_clip(tmp_path / name, tmp_path / "clip.wav")
-    heard = captions.heard(" ".join(said(engine, clip, QUESTIONS).values()))
+    heard = captions.heard(" ".join(answers_of(engine, clip, QUESTIONS).values()))
     assert (heard["tempo"], heard["lead"]) == (str(SONGS[title].tempo), SONGS[title].lead)
 
 
-def test_a_clip_at_the_wrong_rate_is_heard_to_be_wrong(engine: Engine, tmp_path: Path) -> None:
-    """The test above can fail: a third too fast is a third more beats a minute, and another key."""
+def test_a_clip_at_the_wrong_rate_gets_another_answer(engine: Engine, tmp_path: Path) -> None:
+    """The test above can fail: audio a third too fast has a third more beats a minute, and another key."""
     samples, _ = music.render(SONGS["house loop"], music.Recording(noise_db=-70.0), 33_075)
     soundfile.write(tmp_path / "fast.wav", samples, 44_100)
-    words = said(engine, write_clip(tmp_path / "fast.wav", tmp_path / "clip.wav"), QUESTIONS)
-    heard = captions.heard(" ".join(words.values()))
+    answers = answers_of(engine, write_clip(tmp_path / "fast.wav", tmp_path / "clip.wav"), QUESTIONS)
+    heard = captions.heard(" ".join(answers.values()))
     assert heard["tempo"] == "160"
     assert heard["key"] != "C"
 
 
-def test_engines_of_one_build_say_the_same_words(engine: Engine, real_llama_dir: Path, tmp_path: Path) -> None:
-    with contextlib.closing(open_tiny(Settings(llama_dir=real_llama_dir), "mtmd-cli")) as other:
+@pytest.mark.slow
+def test_engines_of_the_same_build_give_the_same_answers(engine: Engine, real_llama_dir: Path, tmp_path: Path) -> None:
+    with contextlib.closing(open_tiny(Settings(llama_dir=real_llama_dir), EngineName.MTMD_CLI)) as other:
         for song in songs():
             clip = write_clip(song.path, tmp_path / "clip.wav")
-            assert said(other, clip, QUESTIONS) == said(engine, clip, QUESTIONS)
+            assert answers_of(other, clip, QUESTIONS) == answers_of(engine, clip, QUESTIONS)
 
 
-@pytest.mark.parametrize("name", ["native", "embedded"])
-def test_every_engine_hears_the_same(name: str, real_llama_dir: Path, tmp_path: Path) -> None:
-    """Sums in another order, or another release of llama.cpp, may choose another sentence, but not another truth."""
+@pytest.mark.parametrize("name", [EngineName.NATIVE, EngineName.EMBEDDED])
+def test_every_engine_names_what_is_played(name: EngineName, real_llama_dir: Path, tmp_path: Path) -> None:
+    """Another order of sums, or release of llama.cpp, may change how an answer is phrased, but not what it states."""
     with contextlib.closing(open_tiny(Settings(llama_dir=real_llama_dir), name)) as other:
         for song in songs():
             clip = write_clip(song.path, tmp_path / "clip.wav")
-            words = " ".join(said(other, clip, [*QUESTIONS, STRUCTURE]).values())
-            assert captions.heard(words).items() >= captions.heard(". ".join(song.truth.values())).items()
-            assert captions.heard(words)["structure"] == SONGS[song.path.stem].structure
+            text = " ".join(answers_of(other, clip, [*QUESTIONS, STRUCTURE]).values())
+            assert captions.heard(text).items() >= captions.heard(". ".join(song.truth.values())).items()
+            assert captions.heard(text)["structure"] == SONGS[song.path.stem].structure
 
 
-def test_the_second_window_is_heard(engine: Engine, tmp_path: Path) -> None:
-    """Forty seconds: silence for a window, then the song."""
+def test_the_second_window_reaches_the_model(engine: Engine, tmp_path: Path) -> None:
+    """Forty seconds: a window of silence, then the song."""
     samples, _ = music.render(SONGS["slow organ"], music.Recording(noise_db=-70.0), 16_000)
     soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(16_000 * 30, np.float32), samples]), 16_000)
     clip = write_clip(tmp_path / "late.wav", tmp_path / "clip.wav")
     assert clip.audio_tokens == 1500
-    assert captions.heard(said(engine, clip, QUESTIONS[1:])["instrumentation"])["lead"] == "organ"
+    assert captions.heard(answers_of(engine, clip, QUESTIONS[1:])["instrumentation"])["lead"] == "organ"

@@ -1,4 +1,4 @@
-"""Engine doubles for what the real one will not do on command: crash, stay deaf, loop, be cut off."""
+"""A fake engine for what the real one does not do on command: crash, miss the audio, loop, be cut off."""
 
 from __future__ import annotations
 
@@ -9,39 +9,53 @@ from musicflamingo_cli.models.resolve import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 GOOD = "A warm track with soft drums. It moves slowly."
-TOY_PAIR = ModelPair(Path("tiny.gguf"), Path("mmproj.gguf"), 32768, is_toy=True)
-REAL_PAIR = ModelPair(Path("music-flamingo-hf.Q6_K.gguf"), Path("mmproj.gguf"), 32768, is_toy=False)
+TINY_PAIR = ModelPair(
+    language_model=Path("tiny.gguf"), projector=Path("mmproj.gguf"), context_length=32768, is_tiny=True
+)
+REAL_PAIR = ModelPair(
+    language_model=Path("music-flamingo-hf.Q6_K.gguf"),
+    projector=Path("mmproj.gguf"),
+    context_length=32768,
+    is_tiny=False,
+)
 
-Reply = str | Failure | BaseException
+Scripted = str | Failure | BaseException
 
 
 class ScriptedEngine:
-    """Answers as ``reply(prompt, sampling)`` says: a text, a Failure, or an exception to raise."""
+    """Answers with the result of ``reply(prompt, sampling)``: a text, a Failure, or an exception to raise."""
 
     name = "scripted"
     version = "b0"
-    lanes = 1
+    slots = 1
 
     def __init__(
-        self, reply: Callable[[Prompt, Sampling], Reply], hit_limit: bool = False, heard: int | None = None
+        self, reply: Callable[[Prompt, Sampling], Scripted], hit_limit: bool = False, audio_tokens: int | None = None
     ) -> None:
         self.reply = reply
         self.hit_limit = hit_limit
-        self.heard = heard
+        self.audio_tokens = audio_tokens
         self.asked: list[tuple[str, Sampling]] = []
         self.closed = False
 
     def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         for prompt in prompts:
             self.asked.append((prompt.preset, sampling))
-            said = self.reply(prompt, sampling)
-            if isinstance(said, BaseException):
-                raise said
-            if isinstance(said, Failure):
-                yield said
+            result = self.reply(prompt, sampling)
+            if isinstance(result, BaseException):
+                raise result
+            if isinstance(result, Failure):
+                yield result
                 continue
-            heard = clip.audio_tokens if self.heard is None else self.heard
-            yield Answer(prompt, said, self.hit_limit, heard, 0.01, sampling)
+            audio_tokens = clip.audio_tokens if self.audio_tokens is None else self.audio_tokens
+            yield Answer(
+                prompt=prompt,
+                text=result,
+                hit_limit=self.hit_limit,
+                audio_tokens=audio_tokens,
+                seconds=0.01,
+                sampling=sampling,
+            )
 
     def close(self) -> None:
         self.closed = True

@@ -1,4 +1,4 @@
-"""A model hub on loopback that speaks the real one's protocol: files, metadata by HEAD, redirects, ranges."""
+"""A fake model hub on loopback with the real one's protocol: files, metadata by HEAD, redirects, ranges."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Hub:
     """``repositories``: name → file name → bytes. The other fields make it misbehave."""
 
     repositories: dict[str, dict[str, bytes]]
-    token: str = ""  # asked of everybody, when set
+    token: str = ""  # required in every request, when set
     gated: bool = False
     busy: int = 0  # answers of 429 before the first good one
-    cut_after: int = 0  # bytes after which the storage breaks off, each time
+    cut_after: int = 0  # bytes after which the storage closes the connection, each time
     flip: bool = False  # one byte of what the storage sends is wrong
     requests: list[str] = field(default_factory=list)
     storage_saw_token: bool = False
-    port: int = 9  # the one that nobody listens on
+    port: int = 9  # nobody listens on this one
 
     def __enter__(self) -> Hub:
         hub = self
@@ -35,7 +35,7 @@ class Hub:
             pass
 
         Handler.hub = hub
-        # The storage is another host, as for the real one: it must not see the token.
+        # As for the real one, the storage is another host, which must not see the token.
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
         for server in self._servers:
             server.daemon_threads = True
@@ -55,7 +55,7 @@ class Hub:
 
     @property
     def downloads(self) -> list[str]:
-        """The files that were sent, with the range that was asked for."""
+        """The files that were sent, with the requested ranges."""
         return [request for request in self.requests if request.startswith("GET /storage/")]
 
 
@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self.answer()

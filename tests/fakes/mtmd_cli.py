@@ -1,4 +1,4 @@
-"""A llama-mtmd-cli that misbehaves on command: writes an executable that does what its name says."""
+"""A fake llama-mtmd-cli that behaves or misbehaves on command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEHAVIOURS = {
     "environment": f"log({_LOG!r}); import json, os; out(json.dumps(dict(os.environ)).encode())",
     "bad_utf8": f"log({_LOG!r}); out(b'A warm \\xff\\xfe track with drums.')",
     "nothing": f"log({_LOG!r})",
-    "deaf": "log('prompt eval time = 1 ms / 40 tokens\\neval time = 1 ms / 9 runs\\n'); out(b'A warm track.')",
+    "no_audio": "log('prompt eval time = 1 ms / 40 tokens\\neval time = 1 ms / 9 runs\\n'); out(b'A warm track.')",
     "loses": "log('decoding audio batch 1/1, n_tokens_batch = 750\\n'); out(b'A warm track with')",
     "loses_twice": (
         f"count = open(sys.argv[0] + '.count', 'a+'); count.write('x'); count.seek(0); times = len(count.read());"
@@ -36,7 +36,7 @@ BEHAVIOURS = {
 
 
 def write_fake(folder: Path, behaviour: str) -> Path:
-    """A folder that holds a `llama-mtmd-cli` of this behaviour, fit for --llama-dir."""
+    """Write a `llama-mtmd-cli` of this behaviour into a folder, and return the folder, for --llama-dir."""
     folder.mkdir(parents=True, exist_ok=True)
     binary = folder / "llama-mtmd-cli"
     binary.write_text(

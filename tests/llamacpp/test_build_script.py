@@ -1,4 +1,4 @@
-"""scripts/build_llama_cpp.sh: its command lines, and its whole course on a source small enough to build in a second."""
+"""scripts/build_llama_cpp.sh: its command lines, and complete builds of a source that compiles in a second."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.config import data_file, llama_cache_dir
-from musicflamingo_cli.llamacpp import binaries as llama_cpp
+from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.paths import data_file, llama_cache_dir
 from tests.conftest import hear_interrupts
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = data_file("scripts", "build_llama_cpp.sh")
 CMAKE = """
@@ -50,7 +52,7 @@ def build(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A stand-in for llama.cpp's source: three programs of one line."""
+    """Return a stand-in for llama.cpp's source: three programs of one line."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "CMakeLists.txt").write_text(CMAKE)
@@ -60,7 +62,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert shellcheck
     done = subprocess.run(
@@ -90,7 +92,7 @@ def test_a_dry_run_prints_the_cmake_lines(backend: str, more: list[str], expecte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--backend", "tpu"], "no backend tpu"),
         (["--jobs", "many"], "not a number"),
@@ -100,13 +102,13 @@ def test_a_dry_run_prints_the_cmake_lines(backend: str, more: list[str], expecte
         (["--frobnicate"], "unknown option"),
     ],
 )
-def test_wrong_usage_exits_2(arguments: list[str], said: str) -> None:
+def test_wrong_usage_exits_2(arguments: list[str], message: str) -> None:
     done = build(*arguments)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_missing_tool_is_named_with_its_package(tmp_path: Path) -> None:
+def test_a_missing_tool_is_reported_with_its_package(tmp_path: Path) -> None:
     for manager, line in (
         ("apt-get", "apt-get install glslc"),
         ("pacman", "pacman -S shaderc"),
@@ -126,15 +128,15 @@ TOOLS = [
 
 
 def machine(folder: Path, **programs: object) -> str:
-    """A PATH of a machine that has a shell, its everyday tools, and these programs, which print what is given."""
+    """Return a PATH with a shell, everyday tools, and these programs, which print the given texts."""
     folder.mkdir()
     for tool in TOOLS:
         if (path := shutil.which(tool)) is not None:
             (folder / tool).symlink_to(path)
-    for name, says in programs.items():
+    for name, output in programs.items():
         if name:
             file = folder / {"c": "c++", "nvidia_smi": "nvidia-smi"}.get(name, name)
-            file.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+            file.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
             file.chmod(0o755)
     return str(folder)
 
@@ -144,7 +146,7 @@ NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
 
 
 @pytest.mark.parametrize(
-    ("programs", "kfd", "said", "line"),
+    ("programs", "kfd", "message", "line"),
     [
         ({}, "", "backend: cpu (detected", ""),
         ({}, "gfx_target_version 0", "backend: cpu (detected", ""),
@@ -166,46 +168,48 @@ NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
         ),
     ],
 )
-def test_what_a_machine_has_is_found(tmp_path: Path, programs: dict[str, str], kfd: str, said: str, line: str) -> None:
+def test_the_gpu_and_the_toolchain_are_detected(
+    tmp_path: Path, programs: dict[str, str], kfd: str, message: str, line: str
+) -> None:
     node = tmp_path / "nodes" / "1"
     node.mkdir(parents=True)
     (node / "properties").write_text(kfd + "\n")
     path = machine(tmp_path / "bin", **programs)
     done = build("--dry-run", PATH=path, MUSICFLAMINGO_KFD=str(tmp_path / "nodes"), CUDA_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert line.format(path=path) in done.stdout
 
 
-def test_it_builds_checks_installs_and_the_second_run_takes_a_second(source: Path) -> None:
+def test_a_build_is_checked_and_installed_only_once(source: Path) -> None:
     done = build("--source", source, "--backend", "cpu")
     assert done.returncode == 0, done.stderr
     assert "checked: asked about a song, it names the organ" in done.stderr
-    binary = llama_cpp.find("llama-server")
+    binary = binaries.find("llama-server")
     assert binary.is_relative_to(llama_cache_dir() / "current")
-    assert llama_cpp.version(binary) == "local-cpu"
+    assert binaries.version(binary) == "local-cpu"
     programs = {"llama-mtmd-cli", "llama-server", "llama-quantize"}
     assert {path.name for path in binary.parent.iterdir()} == {*programs, "libllama.so", "libllama.so.1.2"}
     started = time.monotonic()
-    again = build("--source", source, "--backend", "cpu")
+    second = build("--source", source, "--backend", "cpu")
     assert time.monotonic() - started < 1
-    assert again.returncode == 0
-    assert "compiling" not in again.stderr
+    assert second.returncode == 0
+    assert "compiling" not in second.stderr
     assert "compiling" in build("--source", source, "--backend", "cpu", "--force").stderr
     assert not list(llama_cache_dir().glob("work-*"))
 
 
-def test_a_native_build_that_dies_of_sigill_is_built_again_portable(source: Path) -> None:
+def test_a_build_that_dies_of_sigill_is_rebuilt_portable(source: Path) -> None:
     (source / "llama-mtmd-cli.c").write_text(DIES_NATIVE)
     done = build("--source", source, "--backend", "cpu")
     assert done.returncode == 0, done.stderr
     assert "died of SIGILL" in done.stderr
     assert "building portable" in done.stderr
-    assert llama_cpp.version(llama_cpp.find("llama-mtmd-cli")) == "local-cpu-portable"
+    assert binaries.version(binaries.find("llama-mtmd-cli")) == "local-cpu-portable"
 
 
 @pytest.mark.parametrize(
-    ("program", "text", "said"),
+    ("program", "text", "message"),
     [
         ("llama-mtmd-cli", "int main(void) { return 0; }", "does not run"),
         ("llama-mtmd-cli", ANSWER.replace("an organ", "a flute"), "does not run"),
@@ -213,15 +217,15 @@ def test_a_native_build_that_dies_of_sigill_is_built_again_portable(source: Path
         ("llama-server", "this is not C", "the compiler failed"),
     ],
 )
-def test_what_does_not_work_is_not_installed(source: Path, program: str, text: str, said: str) -> None:
+def test_a_broken_build_is_not_installed(source: Path, program: str, text: str, message: str) -> None:
     (source / f"{program}.c").write_text(text)
     done = build("--source", source, "--backend", "cpu")
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (llama_cache_dir() / "current").exists()
 
 
-def test_a_prefix_may_hold_other_things(source: Path, tmp_path: Path) -> None:
+def test_other_files_in_the_prefix_are_kept(source: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "usr"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin" / "mine").write_text("x")
@@ -231,7 +235,7 @@ def test_a_prefix_may_hold_other_things(source: Path, tmp_path: Path) -> None:
     assert (prefix / "bin" / "llama-mtmd-cli").exists()
 
 
-def test_ctrl_c_leaves_no_compiler_behind(source: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_compiler(source: Path, tmp_path: Path) -> None:
     (source / "CMakeLists.txt").write_text(
         CMAKE + "add_custom_target(slow COMMAND sleep 61)\nadd_dependencies(llama-server slow)\n"
     )
@@ -255,13 +259,13 @@ def test_ctrl_c_leaves_no_compiler_behind(source: Path, tmp_path: Path) -> None:
     assert str(llama_cache_dir()) not in listed
 
 
-def test_the_users_own_source_is_not_changed(source: Path) -> None:
+def test_a_given_source_is_not_changed(source: Path) -> None:
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     build("--source", source, "--backend", "cpu")
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
 
 
-def test_the_command_passes_its_options_on() -> None:
+def test_the_build_command_passes_its_options_on() -> None:
     command = [sys.executable, "-m", "musicflamingo_cli", "build", "--", "--dry-run", "--backend", "hip"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0

@@ -36,23 +36,23 @@ MIB = 1 << 20
         ("Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n", None),
     ],
 )
-def test_devices_as_llama_cpp_lists_them(listed: str, expected: memory.Memory | None) -> None:
+def test_llama_cpps_list_of_devices_is_parsed(listed: str, expected: memory.Memory | None) -> None:
     assert memory.parse_devices(listed) == expected
 
 
 @pytest.mark.real
-def test_the_real_binary_is_understood(real_llama_dir: Path) -> None:
+def test_the_real_binarys_devices_are_parsed(real_llama_dir: Path) -> None:
     found = memory.for_llama_cpp([str(real_llama_dir / "llama-server")])
     assert 0 < found.free <= found.total
     assert found.is_gpu == (found.where != "RAM")
 
 
-def test_no_layers_on_the_gpu_means_ram() -> None:
+def test_no_gpu_layers_means_ram() -> None:
     assert memory.for_llama_cpp(["/no/such/program"], 0).where == "RAM"
     assert memory.for_llama_cpp(["/no/such/program"]).where == "RAM"
 
 
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_containers_memory_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(memory, "_OWN_CGROUP", tmp_path / "own")
     (tmp_path / "own").write_text("0::/job/step\n")

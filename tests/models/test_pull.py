@@ -1,4 +1,4 @@
-"""`models pull` against a hub on loopback: real bytes over real HTTP, in a process of its own."""
+"""`models pull` against a fake hub on loopback, in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pull = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def hub(random_models: Path) -> Hub:
-    """The published repositories, with the tiny pair's bytes under the real names."""
+    """Return a hub with the published repositories: the random pair's bytes under the real names."""
     model = (random_models / random_pair.LANGUAGE_MODEL_NAME).read_bytes()
     mmproj = (random_models / random_pair.PROJECTOR_NAME).read_bytes()
     plain = {Q6: model, "music-flamingo-hf.Q8_0.gguf": model + b"8", MMPROJ: mmproj, "README.md": b"words"}
@@ -46,13 +46,13 @@ def environment(hub: Hub, tmp_path: Path, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def pull(hub: Hub, tmp_path: Path) -> Pull:
-    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [
             sys.executable,
             "-m",
             "musicflamingo_cli",
             "models",
-            *(words if "pull" in words else ("pull", *words)),
+            *(arguments if "pull" in arguments else ("pull", *arguments)),
         ]
         return subprocess.run(
             command, env=environment(hub, tmp_path, **more), capture_output=True, text=True, timeout=60
@@ -65,21 +65,22 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_quant_and_projector_together_and_twice_fetches_nothing_twice(hub: Hub, pull: Pull, models: Path) -> None:
+def test_model_and_projector_are_fetched_once(hub: Hub, pull: Pull, models: Path) -> None:
     with hub:
         done = pull("Q6_K")
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == [str(models / Q6), str(models / MMPROJ)]
         assert (models / Q6).read_bytes() == hub.repositories[PLAIN][Q6]
         assert len(hub.downloads) == 2
-        again = pull("Q6_K")
-    assert again.stdout == done.stdout
-    assert "here already" in again.stderr
+        second = pull("Q6_K")
+    assert second.stdout == done.stdout
+    assert "verifying its checksum" in second.stderr
     assert len(hub.downloads) == 2
     assert visible(models) == sorted([Q6, MMPROJ])
 
 
-def test_an_interrupted_pull_goes_on_where_it_stopped(hub: Hub, pull: Pull, models: Path) -> None:
+@pytest.mark.slow
+def test_an_interrupted_download_is_resumed(hub: Hub, pull: Pull, models: Path) -> None:
     hub.repositories[PLAIN][MMPROJ] += bytes(40_000_000)
     with hub:
         hub.cut_after = 12_000_000  # more than the client writes at once (10 MiB)
@@ -90,9 +91,7 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(hub: Hub, pull: Pull, mode
     assert ranges == [f"bytes={n * 10 * 1024 * 1024}-" for n in (1, 2, 3)]
 
 
-def test_kill_nine_leaves_nothing_that_looks_like_a_model_and_the_next_goes_on(
-    hub: Hub, pull: Pull, models: Path, tmp_path: Path
-) -> None:
+def test_a_killed_pull_leaves_no_model_and_is_resumed(hub: Hub, pull: Pull, models: Path, tmp_path: Path) -> None:
     hub.repositories[PLAIN][MMPROJ] += bytes(30_000_000)  # large enough to be killed in
     whole = len(hub.repositories[PLAIN][MMPROJ])
     hub.cut_after = 12_000_000
@@ -112,10 +111,10 @@ def test_kill_nine_leaves_nothing_that_looks_like_a_model_and_the_next_goes_on(
         assert pull("Q6_K").returncode == 0
     assert (models / MMPROJ).stat().st_size == whole
     first = hub.downloads[listed]
-    assert int(first.rpartition("bytes=")[2].rstrip("-")) >= 10_000_000, "it began anew"
+    assert int(first.rpartition("bytes=")[2].rstrip("-")) >= 10_000_000, "it started over"
 
 
-def test_a_wrong_byte_is_seen_and_nothing_of_it_stays(hub: Hub, pull: Pull, models: Path) -> None:
+def test_a_download_with_a_wrong_byte_is_deleted(hub: Hub, pull: Pull, models: Path) -> None:
     with hub:
         hub.flip = True
         done = pull("Q6_K")
@@ -126,7 +125,7 @@ def test_a_wrong_byte_is_seen_and_nothing_of_it_stays(hub: Hub, pull: Pull, mode
         assert pull("Q6_K").returncode == 0
 
 
-def test_names_that_drifted_and_a_projector_in_the_other_repository(hub: Hub, pull: Pull, models: Path) -> None:
+def test_spellings_of_quants_and_a_projector_elsewhere(hub: Hub, pull: Pull, models: Path) -> None:
     with hub:
         assert pull("IQ3_M", "--imatrix").returncode == 0
         assert pull("i1-IQ3_M").returncode == 0
@@ -141,7 +140,7 @@ def test_names_that_drifted_and_a_projector_in_the_other_repository(hub: Hub, pu
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "hint"),
+    ("arguments", "message", "hint"),
     [
         (["Q5_K_M"], f"{PLAIN} has no Q5_K_M; it has Q6_K, Q8_0", f"pull {PLAIN}:Q"),
         (["some/other-GGUF:Q8_0"], "it has Q6_K", "models pull some/other-GGUF:Q6_K"),
@@ -151,16 +150,18 @@ def test_names_that_drifted_and_a_projector_in_the_other_repository(hub: Hub, pu
         (["some/other-GGUF:Q6_K", "--imatrix"], "no imatrix", "--imatrix"),
     ],
 )
-def test_what_is_not_there_is_said_with_what_is(hub: Hub, pull: Pull, words: list[str], said: str, hint: str) -> None:
+def test_a_missing_file_is_reported_with_a_hint(
+    hub: Hub, pull: Pull, arguments: list[str], message: str, hint: str
+) -> None:
     with hub:
-        done = pull(*words)
+        done = pull(*arguments)
     assert done.returncode == 4
-    assert said in done.stderr
+    assert message in done.stderr
     assert hint in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_without_a_quant_is_wrong_usage(hub: Hub, pull: Pull) -> None:
+def test_a_name_without_a_quant_is_a_usage_error(hub: Hub, pull: Pull) -> None:
     with hub:
         done = pull("some/other-GGUF")
         twice = pull("some/other-GGUF:Q6_K", "--source", PLAIN)
@@ -169,7 +170,7 @@ def test_a_name_without_a_quant_is_wrong_usage(hub: Hub, pull: Pull) -> None:
     assert "leave --source out" in twice.stderr
 
 
-def test_a_token_is_asked_for_and_used_and_not_shown_to_the_storage(hub: Hub, pull: Pull) -> None:
+def test_a_token_is_sent_to_the_hub_but_not_to_its_storage(hub: Hub, pull: Pull) -> None:
     hub.token = "hf_secret"
     with hub:
         refused = pull("Q6_K")
@@ -183,14 +184,14 @@ def test_a_token_is_asked_for_and_used_and_not_shown_to_the_storage(hub: Hub, pu
     assert not hub.storage_saw_token
 
 
-def test_too_many_requests_are_waited_for(hub: Hub, pull: Pull) -> None:
+def test_a_busy_hub_is_retried(hub: Hub, pull: Pull) -> None:
     hub.busy = 1
     with hub:
         done = pull("Q6_K")
     assert done.returncode == 0, done.stderr
 
 
-def test_offline_takes_what_the_hubs_cache_has(hub: Hub, pull: Pull, models: Path, tmp_path: Path) -> None:
+def test_offline_uses_the_hubs_cache(hub: Hub, pull: Pull, models: Path, tmp_path: Path) -> None:
     nothing = pull("Q6_K", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert nothing.returncode == 4
     assert "HF_HUB_OFFLINE" in nothing.stderr
@@ -208,26 +209,26 @@ def test_offline_takes_what_the_hubs_cache_has(hub: Hub, pull: Pull, models: Pat
     assert (models / Q6).read_bytes() == hub.repositories[PLAIN][Q6]
 
 
-def test_no_hub_at_all_is_one_sentence(hub: Hub, pull: Pull) -> None:
+def test_an_unreachable_hub_is_an_error_without_traceback(hub: Hub, pull: Pull) -> None:
     with hub:
-        pass  # it has a port, and nobody is there any more
+        pass  # its port is known, but nobody listens any more
     done = pull("Q6_K")
     assert done.returncode == 4
     assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_of_the_users_own_under_that_name_is_left_alone(hub: Hub, pull: Pull, models: Path) -> None:
+def test_another_file_of_the_same_name_is_kept(hub: Hub, pull: Pull, models: Path) -> None:
     models.mkdir()
     (models / Q6).write_bytes(b"mine")
     with hub:
         done = pull("Q6_K")
     assert done.returncode == 4
-    assert "left alone" in done.stderr
+    assert "was not changed" in done.stderr
     assert (models / Q6).read_bytes() == b"mine"
 
 
-def test_a_file_that_is_here_is_checked_byte_for_byte(hub: Hub, pull: Pull, models: Path) -> None:
+def test_an_existing_file_is_verified(hub: Hub, pull: Pull, models: Path) -> None:
     with hub:
         pull("Q6_K")
         data = bytearray((models / Q6).read_bytes())
@@ -235,10 +236,10 @@ def test_a_file_that_is_here_is_checked_byte_for_byte(hub: Hub, pull: Pull, mode
         (models / Q6).write_bytes(data)
         done = pull("Q6_K")
     assert done.returncode == 4
-    assert "not the hub's file" in done.stderr
+    assert "differs from the hub's file" in done.stderr
 
 
-def test_a_link_into_a_cache_that_was_emptied_is_fetched_anew(hub: Hub, pull: Pull, models: Path) -> None:
+def test_a_dangling_link_into_a_cache_is_replaced(hub: Hub, pull: Pull, models: Path) -> None:
     models.mkdir()
     (models / Q6).symlink_to(models / "gone")
     with hub:
@@ -246,23 +247,27 @@ def test_a_link_into_a_cache_that_was_emptied_is_fetched_anew(hub: Hub, pull: Pu
     assert (models / Q6).read_bytes() == hub.repositories[PLAIN][Q6]
 
 
-def test_a_second_pull_says_that_it_waits(hub: Hub, models: Path, tmp_path: Path) -> None:
+def test_a_second_pull_waits_with_a_message(hub: Hub, models: Path, tmp_path: Path) -> None:
     models.mkdir()
     lock = FileLock(models / ".pull.lock", thread_local=False)
     command = [sys.executable, "-B", "-m", "musicflamingo_cli", "models", "pull", "Q6_K"]
-    with hub, lock, subprocess.Popen(command, env=environment(hub, tmp_path), stderr=subprocess.PIPE, text=True) as it:
-        at_last = threading.Timer(60, lock.release)  # so that one that waits silently ends the test
-        at_last.start()
-        assert it.stderr
-        assert any("another pull" in line for line in it.stderr)  # it waits, however late it began
-        at_last.cancel()
+    with (
+        hub,
+        lock,
+        subprocess.Popen(command, env=environment(hub, tmp_path), stderr=subprocess.PIPE, text=True) as second,
+    ):
+        release_later = threading.Timer(60, lock.release)  # ends the test if the second pull waits silently
+        release_later.start()
+        assert second.stderr
+        assert any("another pull" in line for line in second.stderr)
+        release_later.cancel()
         lock.release()
-        it.communicate(timeout=60)
-    assert it.returncode == 0
+        second.communicate(timeout=60)
+    assert second.returncode == 0
 
 
-def test_a_full_disk_is_told_and_what_came_is_kept(hub: Hub, models: Path, tmp_path: Path) -> None:
-    limit = 100_000  # bytes that a file may have: a write beyond fails as on a full disk
+def test_a_full_disk_keeps_the_partial_download(hub: Hub, models: Path, tmp_path: Path) -> None:
+    limit = 100_000  # bytes: a write beyond fails as on a full disk
 
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -279,7 +284,7 @@ def test_a_full_disk_is_told_and_what_came_is_kept(hub: Hub, models: Path, tmp_p
     assert partial.stat().st_size > 0
 
 
-def test_too_small_a_disk_is_refused_before_anything_is_fetched(
+def test_too_small_a_disk_is_an_error_before_any_download(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
@@ -287,15 +292,15 @@ def test_too_small_a_disk_is_refused_before_anything_is_fetched(
     from musicflamingo_cli.errors import ModelError
     from musicflamingo_cli.models.hub import HubFile, require_space
 
-    files = [HubFile(PLAIN, "main", Q6, 6_000_000_000, "0" * 64)]
+    files = [HubFile(repository=PLAIN, revision="main", name=Q6, size=6_000_000_000, checksum="0" * 64)]
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_000_000_000))
     with pytest.raises(ModelError, match=r"6\.3 GB are needed in .* 2\.0 GB are free"):
         require_space(files, tmp_path / "not" / "there" / "yet")
 
 
-def test_auto_says_what_it_chose_and_what_the_next_better_would_need(hub: Hub, pull: Pull) -> None:
+def test_auto_reports_its_choice(hub: Hub, pull: Pull) -> None:
     with hub:
         done = pull("auto")
     assert "GB are free" in done.stderr
-    assert done.returncode == 0 or "has no" in done.stderr  # the quant that fits this machine may not be published here
+    assert done.returncode == 0 or "has no" in done.stderr  # the fake hub may lack the quant that fits this machine

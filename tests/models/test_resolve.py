@@ -8,26 +8,26 @@ import gguf
 import numpy as np
 import pytest
 
-from musicflamingo_cli.config import default_models_dir
-from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.errors import ConfigError, ModelError, MusicFlamingoError
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models import resolve as models
 from musicflamingo_cli.models.catalog import quant_of
 from musicflamingo_cli.models.gguf import read_header
 from musicflamingo_cli.models.resolve import resolve
+from musicflamingo_cli.paths import default_models_dir
 from tiny_flamingo import random_pair
 
 MODEL, PROJECTOR = random_pair.LANGUAGE_MODEL_NAME, random_pair.PROJECTOR_NAME
 
 
 def put_real(folder: Path, tiny: Path, *quants: str) -> None:
-    """Stand-ins under the real names: the tiny files, whose headers are whole."""
+    """Put copies of the random pair, whose headers are complete, under the real names."""
     for quant in quants:
         shutil.copy(tiny / MODEL, folder / f"music-flamingo-hf.{quant}.gguf")
     shutil.copy(tiny / PROJECTOR, folder / "music-flamingo-hf.mmproj-f16.gguf")
 
 
-def test_the_header_is_what_the_gguf_package_reads(random_models: Path) -> None:
+def test_headers_agree_with_the_gguf_package(random_models: Path) -> None:
     for name in (MODEL, PROJECTOR):
         ours = read_header(random_models / name).values
         theirs = gguf.GGUFReader(random_models / name).fields
@@ -35,7 +35,7 @@ def test_the_header_is_what_the_gguf_package_reads(random_models: Path) -> None:
         assert ours == pytest.approx({key: value for key, value in scalars.items() if not key.startswith("GGUF.")})
 
 
-def test_the_random_pair_has_the_same_bytes_every_time(random_models: Path, tmp_path: Path) -> None:
+def test_the_random_pair_is_reproducible(random_models: Path, tmp_path: Path) -> None:
     random_pair.write_random_pair(tmp_path)
     for name in (MODEL, PROJECTOR):
         assert (tmp_path / name).read_bytes() == (random_models / name).read_bytes()
@@ -43,21 +43,21 @@ def test_the_random_pair_has_the_same_bytes_every_time(random_models: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MODEL, PROJECTOR])
 
 
-def test_the_tiny_pair_comes_with_the_program_and_says_what_it_is(tmp_path: Path) -> None:
-    pair = resolve("tiny", tmp_path / "nothing is here")
-    assert pair.is_toy
+def test_the_tiny_pair_comes_with_the_program(tmp_path: Path) -> None:
+    pair = resolve("tiny", tmp_path / "empty")
+    assert pair.is_tiny
     assert pair.label == "gguf_tiny"
     assert pair.context_length == 32768
     assert pair.size < 8e6
     assert "mmproj" in pair.projector.name
 
 
-def test_the_tiny_pair_in_a_checkouts_models_folder_is_no_model_of_the_users() -> None:
+def test_the_tiny_pair_is_not_listed_as_installed() -> None:
     assert models.tiny_language_model() not in models.installed(default_models_dir())
 
 
 @pytest.mark.parametrize(("free", "chosen"), [(80, "Q8_0"), (11, "Q6_K"), (6, "IQ3_M"), (1, "IQ3_M")])
-def test_auto_takes_the_best_that_fits_and_never_the_tiny_one(
+def test_auto_takes_the_best_that_fits_but_never_tiny(
     random_models: Path, tmp_path: Path, free: int, chosen: str
 ) -> None:
     with pytest.raises(ModelError, match="no Music Flamingo in") as caught:
@@ -66,13 +66,13 @@ def test_auto_takes_the_best_that_fits_and_never_the_tiny_one(
     put_real(tmp_path, random_models, "Q8_0", "IQ3_M", "Q6_K")
     pair = resolve("auto", tmp_path, None, lambda: Memory(free * 10**9, free * 10**9, "a GPU"))
     assert pair.language_model.name == f"music-flamingo-hf.{chosen}.gguf"
-    assert f"{free}.0 GB are free (a GPU)" in pair.why
-    assert ("Q4_K_M would need" in pair.why) == (chosen == "IQ3_M")
+    assert f"{free}.0 GB are free (a GPU)" in pair.reason
+    assert ("Q4_K_M would need" in pair.reason) == (chosen == "IQ3_M")
     assert pair.projector.name == "music-flamingo-hf.mmproj-f16.gguf"
     assert resolve("iq3_m", tmp_path).language_model.name == "music-flamingo-hf.IQ3_M.gguf"
 
 
-def test_another_familys_quant_is_meant_only_by_its_full_name(random_models: Path, tmp_path: Path) -> None:
+def test_another_repositorys_quant_needs_its_full_name(random_models: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "aaa--other-GGUF"
     theirs.mkdir()
     put_real(theirs, random_models, "Q6_K")
@@ -86,7 +86,7 @@ def test_another_familys_quant_is_meant_only_by_its_full_name(random_models: Pat
 
 
 def put_model(path: Path, title: str, tokens: list[str]) -> None:
-    """A language model's header, with some thousand tokens."""
+    """Write a language model's header, with some thousand tokens."""
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_name(title)
     writer.add_embedding_length(64)
@@ -110,21 +110,21 @@ def put_model(path: Path, title: str, tokens: list[str]) -> None:
         ("a.Q6_K.gguf", "Audio Flamingo 3 Hf", ["<sound>"], False),
     ],
 )
-def test_auto_and_a_plain_quant_mean_music_flamingo_only(
+def test_auto_and_plain_quants_mean_music_flamingo_only(
     random_models: Path, tmp_path: Path, name: str, title: str, tokens: list[str], is_one: bool
 ) -> None:
     put_model(tmp_path / name, title, tokens)
     shutil.copy(random_models / PROJECTOR, tmp_path / "music-flamingo-hf.mmproj-f16.gguf")
-    for asked, sentence in (("auto", "no Music Flamingo in"), ("Q6_K", "no Q6_K model")):
+    for name_given, message in (("auto", "no Music Flamingo in"), ("Q6_K", "no Q6_K model")):
         if is_one:
-            assert resolve(asked, tmp_path).language_model.name == name
+            assert resolve(name_given, tmp_path).language_model.name == name
         else:
-            with pytest.raises(ModelError, match=sentence):
-                resolve(asked, tmp_path)
+            with pytest.raises(ModelError, match=message):
+                resolve(name_given, tmp_path)
     assert resolve(str(tmp_path / name), tmp_path).language_model.name == name  # by its path, whatever it is
 
 
-def test_another_models_projector_in_the_same_folder_is_not_taken(random_models: Path, tmp_path: Path) -> None:
+def test_another_models_projector_is_not_taken(random_models: Path, tmp_path: Path) -> None:
     shutil.copy(random_models / MODEL, tmp_path / "mmy-music-flamingo.Q6_K.gguf")
     shutil.copy(random_models / PROJECTOR, tmp_path / "a.mmproj.gguf")
     theirs = (random_models / PROJECTOR).read_bytes().replace(b"musicflamingo", b"otherflamingo")
@@ -132,13 +132,13 @@ def test_another_models_projector_in_the_same_folder_is_not_taken(random_models:
     assert resolve("Q6_K", tmp_path).projector.name == "a.mmproj.gguf"
 
 
-def test_a_link_into_a_cache_that_was_emptied_is_no_model(random_models: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_is_not_a_model(random_models: Path, tmp_path: Path) -> None:
     (tmp_path / "music-flamingo-hf.Q6_K.gguf").symlink_to(tmp_path / "gone")
     assert models.installed(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "said", "hint"),
+    ("name", "error", "message", "hint"),
     [
         ("Q4_K_M", ModelError, "no Q4_K_M model", "models pull Q4_K_M"),
         ("some/where:Q6_K", ModelError, "no Q6_K model in", "models pull some/where:Q6_K"),
@@ -147,13 +147,15 @@ def test_a_link_into_a_cache_that_was_emptied_is_no_model(random_models: Path, t
         ("/gone/x.gguf", ModelError, "no model file", "models list"),
     ],
 )
-def test_what_is_not_there(tmp_path: Path, name: str, error: type[Exception], said: str, hint: str) -> None:
-    with pytest.raises(error, match=said) as caught:
+def test_a_missing_model_is_an_error_with_a_hint(
+    tmp_path: Path, name: str, error: type[MusicFlamingoError], message: str, hint: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
         resolve(name, tmp_path)
-    assert hint in caught.value.hint  # type: ignore[attr-defined]
+    assert hint in caught.value.hint
 
 
-def test_a_missing_half_and_swapped_halves(random_models: Path, tmp_path: Path) -> None:
+def test_a_missing_projector_and_swapped_files(random_models: Path, tmp_path: Path) -> None:
     shutil.copy(random_models / MODEL, tmp_path / "x.Q6_K.gguf")
     with pytest.raises(ModelError, match="no projector"):
         resolve("Q6_K", tmp_path)
@@ -200,7 +202,7 @@ def test_a_truncated_file(random_models: Path, tmp_path: Path, kept: float) -> N
         b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 1) + b"k" + struct.pack("<I", 77),
     ],
 )
-def test_a_broken_header_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_header_is_a_model_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ModelError) as caught:
         read_header(tmp_path / "x.gguf")
@@ -220,9 +222,9 @@ def test_a_broken_header_is_one_sentence(tmp_path: Path, content: bytes) -> None
         ("model.gguf", ""),
     ],
 )
-def test_the_quant_in_a_name(name: str, quant: str) -> None:
+def test_the_quant_in_a_file_name(name: str, quant: str) -> None:
     assert quant_of(Path(name)) == quant
 
 
-def test_the_models_folder_of_a_checkout_is_its_own() -> None:
+def test_a_checkout_has_its_own_models_folder() -> None:
     assert default_models_dir() == Path(__file__).parents[2] / "models"

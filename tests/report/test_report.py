@@ -1,4 +1,4 @@
-"""The report: what is gathered, and the page in a real, headless Chromium."""
+"""The report: its contents, and the page in a real, headless Chromium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from musicflamingo_cli.captioning.run_log import RunLog
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.errors import ConfigError, FailureKind
 from musicflamingo_cli.report import contents, gather, write_page
 from musicflamingo_cli.text.t5_tokens import token_counter
 from musicflamingo_cli.types import Failure, Outcome, Track
@@ -29,7 +29,7 @@ NASTY = "</script><script>window.hacked = true</script><img src=x onerror='windo
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """14 tracks: two with the same words, one rambling, one with a broken sidecar, one that is no audio."""
+    """14 tracks: two share a caption, one caption is long, one sidecar is broken, one file is not audio."""
     root = tmp_path_factory.mktemp("report") / "100 % <music> #1"
     for number in range(14):
         audio = root / f"disc {number % 2}" / f"track {number:02d} #é?.wav"
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         info = {"music_flamingo_full": full, "music_flamingo_structure": f"Intro and verse no. {number} here."}
         match number:
             case 3 | 4:
-                info["music_flamingo_full"] = "The very same words."
+                info["music_flamingo_full"] = "The very same caption."
             case 5:
                 info["music_flamingo_full"] = "On and on it goes. " * 40
             case 6:
@@ -56,7 +56,7 @@ def write_tone(path: Path, seconds: float, hertz: float) -> None:
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 22050)) / 22050), 22050)
 
 
-def test_what_is_gathered(dataset: Path) -> None:
+def test_figures_of_a_dataset(dataset: Path) -> None:
     report = gather(dataset, PRESETS, token_counter(None))
     assert report.as_json() == {
         "dataset": str(dataset),
@@ -67,40 +67,43 @@ def test_what_is_gathered(dataset: Path) -> None:
         "presets": {"full": 13, "structure": 12},
         "failures": {"sidecar": 1, "unreadable audio": 1},
         "shared_captions": 1,
-        "outliers": 4,  # the rambling one, the one of markup, and the two short ones
+        "outliers": 4,  # the long one, the one with markup, and the two short ones
     }
-    assert report.shared == [("full", "The very same words.", 2)]
+    assert report.shared == [("full", "The very same caption.", 2)]
     assert [entry.thumbnail is None for entry in report.entries].count(True) == 1
 
 
-def test_failures_of_the_last_run_are_told(dataset: Path) -> None:
+def test_failures_of_the_last_run_are_counted(dataset: Path) -> None:
     track = next(dataset.rglob("track 07*.wav"))
-    log = RunLog(None, [dataset], print)
-    log.track(Outcome(Track(track, track), failures=(Failure("structure", "timeout", "why"),)))
+    failure = Failure(preset="structure", kind=FailureKind.TIMEOUT, reason="no answer")
+    log = RunLog(None, [dataset])
+    log.track(Outcome(track=Track(track, track), failures=(failure,)))
     assert gather(dataset, PRESETS, token_counter(None), pictures=False).failures["timeout"] == 1
 
 
-def test_words_of_the_tiny_model_are_named_and_no_captions(tmp_path: Path) -> None:
+def test_captions_of_the_tiny_model_are_a_problem(tmp_path: Path) -> None:
     write_tone(tmp_path / "a.wav", 1.0, 440)
     made = {"full": {"toy": True}}
     info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
     (tmp_path / "a.INFO").write_text(json.dumps(info))
     report = gather(tmp_path, PRESETS, token_counter(None), pictures=False)
     assert report.coverage() == {"full": 0, "structure": 0}
-    assert report.failures == {"toy": 1}
-    assert report.entries[0].problem == "the tiny model's words only"
+    assert report.failures == {"tiny model": 1}
+    assert report.entries[0].problem == "captions of the tiny model only"
 
 
-def test_each_kind_of_a_track_counts(dataset: Path) -> None:
+def test_each_kind_of_failure_of_a_track_counts(dataset: Path) -> None:
     track = next(dataset.rglob("track 07*.wav"))
-    log = RunLog(None, [dataset], print)
-    both = (Failure("structure", "timeout", "why"), Failure("structure", "refused answer", "why"))
-    log.track(Outcome(Track(track, track), failures=both))
+    log = RunLog(None, [dataset])
+    kinds = (FailureKind.TIMEOUT, FailureKind.REFUSED_ANSWER)
+    failures = tuple(Failure(preset="structure", kind=kind, reason="no caption") for kind in kinds)
+    log.track(Outcome(track=Track(track, track), failures=failures))
     found = gather(dataset, PRESETS, token_counter(None), pictures=False).failures
     assert (found["timeout"], found["refused answer"]) == (1, 1)
 
 
-def test_an_empty_folder_is_a_page_that_says_so(chromium: Browser, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_page_of_an_empty_folder_says_so(chromium: Browser, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     write_page(gather(tmp_path / "music", PRESETS, token_counter(None)), tmp_path / "page.html")
     page = chromium.new_page()
@@ -114,23 +117,23 @@ def test_only_a_report_is_replaced(dataset: Path, tmp_path: Path) -> None:
     for _ in range(2):
         write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
     page.write_text("<html>my own page</html>")
-    with pytest.raises(ConfigError, match="did not write it"):
+    with pytest.raises(ConfigError, match="is another kind of file"):
         write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
     assert page.read_text() == "<html>my own page</html>"
 
 
-def test_the_command_writes_the_page_and_says_the_figures(
+def test_the_command_writes_the_page_and_prints_figures(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["report", str(dataset), "--preset", "full", "--json", "--no-spectrograms"])
     assert done.exit_code == 0
-    said = json.loads(done.stdout)
-    assert (said["tracks"], said["presets"], said["page"]) == (14, {"full": 13}, f"{dataset.name}-report.html")
-    assert (tmp_path / said["page"]).stat().st_size > 20_000
+    figures = json.loads(done.stdout)
+    assert (figures["tracks"], figures["presets"], figures["page"]) == (14, {"full": 13}, f"{dataset.name}-report.html")
+    assert (tmp_path / figures["page"]).stat().st_size > 20_000
 
 
-def test_a_page_names_no_host(dataset: Path, tmp_path: Path) -> None:
+def test_a_page_refers_to_no_host(dataset: Path, tmp_path: Path) -> None:
     write_page(gather(dataset, PRESETS, token_counter(None)), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "http://" not in text
@@ -142,14 +145,14 @@ def test_a_page_names_no_host(dataset: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A real Chromium. With MUSICFLAMINGO_REQUIRE_CHROMIUM (as the gate sets) it must be there."""
+    """A real Chromium; where MUSICFLAMINGO_REQUIRE_CHROMIUM is set, it must be installed."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        told = "NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)"
+        reason = "NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)"
         if os.environ.get("MUSICFLAMINGO_REQUIRE_CHROMIUM"):
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(reason)
+        pytest.skip(reason)
     with sync_playwright() as playwright:
         options = ["--disable-gpu", "--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=found, args=options)
@@ -158,13 +161,14 @@ def chromium() -> Iterator[Browser]:
 
 
 def open_page(browser: Browser, page: Path, **options: Any) -> tuple[Page, list[str]]:
-    """The page as a reader has it, and everything that it complains of or asks a network for."""
+    """Open the page; also return a list of its console messages, errors and network requests."""
     opened = browser.new_page(**options)
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on(
-        "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else complaints.append(asked.url)
+        "request",
+        lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url),
     )
     opened.goto(page.as_uri())
     opened.wait_for_selector("tr.track")
@@ -173,14 +177,16 @@ def open_page(browser: Browser, page: Path, **options: Any) -> tuple[Page, list[
 
 @pytest.fixture(scope="module")
 def report_page(dataset: Path) -> Path:
+    """The page of the dataset."""
     page = dataset.parent / "page.html"
     write_page(gather(dataset, PRESETS, token_counter(None)), page)
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_and_is_readable(chromium: Browser, report_page: Path, scheme: Any, width: int) -> None:
+def test_the_page_fits_and_has_contrast(chromium: Browser, report_page: Path, scheme: Any, width: int) -> None:
     page, complaints = open_page(chromium, report_page, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.locator("tr.track").nth(1).click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -203,6 +209,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 def test_search_filter_and_sort(chromium: Browser, report_page: Path) -> None:
     page, complaints = open_page(chromium, report_page)
     rows = page.locator("tr.track")
@@ -231,6 +238,7 @@ def test_search_filter_and_sort(chromium: Browser, report_page: Path) -> None:
     page.close()
 
 
+@pytest.mark.slow
 def test_a_track_opens_plays_and_shows_its_captions(chromium: Browser, report_page: Path) -> None:
     page, complaints = open_page(chromium, report_page)
     row = page.locator("tr.track", has_text="track 02")
@@ -248,7 +256,8 @@ def test_a_track_opens_plays_and_shows_its_captions(chromium: Browser, report_pa
     page.close()
 
 
-def test_captions_are_words_never_markup(chromium: Browser, report_page: Path) -> None:
+@pytest.mark.slow
+def test_captions_are_shown_as_text_not_markup(chromium: Browser, report_page: Path) -> None:
     page, complaints = open_page(chromium, report_page)
     page.locator("tr.track", has_text="track 06").click()
     assert page.locator("tr.detail dd").first.inner_text().startswith("</script><script>")
@@ -258,8 +267,9 @@ def test_captions_are_words_never_markup(chromium: Browser, report_page: Path) -
     page.close()
 
 
-def test_a_spectrogram_shows_the_sound(chromium: Browser, report_page: Path) -> None:
-    """The tone of track 00 lies at 110 Hz, that of track 13 at 1540: brighter further up."""
+@pytest.mark.slow
+def test_a_spectrogram_shows_the_pitch(chromium: Browser, report_page: Path) -> None:
+    """Track 00 is a tone of 110 Hz, track 13 one of 1540 Hz: its brightest row is further up."""
     page, _ = open_page(chromium, report_page)
     brightest = """row => {
         const canvas = row.querySelector("canvas");
@@ -272,7 +282,10 @@ def test_a_spectrogram_shows_the_sound(chromium: Browser, report_page: Path) -> 
     page.close()
 
 
-def test_five_thousand_tracks_are_quick(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_page_of_five_thousand_tracks_is_fast(
+    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contents, "thumbnail", lambda audio: bytes(range(0, 256)) * 2 + bytes(64))
     root = tmp_path / "music"
     write_tone(tmp_path / "tone.wav", 1.0, 440)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from musicflamingo_cli.sidecars.claims import claim_file, claimed, sweep
+from musicflamingo_cli.sidecars.claims import claim_file, claimed
+from musicflamingo_cli.sidecars.leftovers import sweep
 
 
 def test_a_claim_is_exclusive_and_leaves_nothing(tmp_path: Path) -> None:

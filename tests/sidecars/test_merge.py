@@ -96,7 +96,7 @@ def test_provenance_is_merged_preset_by_preset(tmp_path: Path) -> None:
 
 
 def test_foreign_keys_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not our keys"):
+    with pytest.raises(ValueError, match="keys must begin with music_flamingo_"):
         merge_sidecar(tmp_path / "song.INFO", {"bpm": 120})
 
 

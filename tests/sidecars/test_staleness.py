@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.captions import has_real_caption
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.staleness import (
-    CAPTIONED,
-    MISSING,
-    STALE,
-    Maker,
-    has_real,
+    CaptionSettings,
+    CaptionState,
     missing,
     older_than,
     outdated,
@@ -26,7 +24,7 @@ FULL = PRESETS[0]
 
 
 @pytest.mark.parametrize(
-    ("info", "is_toy", "expected"),
+    ("info", "is_tiny", "expected"),
     [
         ({}, False, ["full", "brief"]),
         ({"music_flamingo_full": "x"}, False, ["brief"]),
@@ -41,11 +39,13 @@ FULL = PRESETS[0]
         ({"music_flamingo_full": "x", "music_flamingo_provenance": "odd"}, False, ["brief"]),
     ],
 )
-def test_what_is_missing(info: dict[str, Any], is_toy: bool, expected: list[str]) -> None:
-    assert [preset.name for preset in missing(info, PRESETS, Maker(is_toy=is_toy))] == expected
+def test_what_is_missing(info: dict[str, Any], is_tiny: bool, expected: list[str]) -> None:
+    assert [preset.name for preset in missing(info, PRESETS, CaptionSettings(is_tiny=is_tiny))] == expected
 
 
-NOW = Maker(False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None}, 1200.0)
+NOW = CaptionSettings(
+    False, "m.Q6_K.gguf", "mmproj.gguf", Sampling(), 2, "0.1.0", {"start": None, "fraction": None}, 1200.0
+)
 MADE = {
     "model": "m.Q6_K.gguf",
     "mmproj": "mmproj.gguf",
@@ -68,52 +68,58 @@ def info(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changed", "state"),
     [
-        ({}, CAPTIONED),
-        ({"seed": 43, "repeat_penalty": 1.1}, CAPTIONED),  # asked again after a refusal
-        ({"seed": 45, "repeat_penalty": 1.1}, STALE),
-        ({"seed": 43}, STALE),  # without the penalty of a retry: another --seed
-        ({"audio_seconds": 1199.95, "source_seconds": 1800.0}, CAPTIONED),
-        ({"audio_seconds": 60.0, "source_seconds": 200.0}, STALE),  # with --max-seconds 60
-        ({"audio_seconds": None}, STALE),
-        ({"seed": 7}, STALE),
-        ({"seed": None}, STALE),
-        ({"repeat_penalty": 1.2}, STALE),
-        ({"temperature": 0.0}, STALE),
-        ({"top_p": 1.0}, STALE),
-        ({"model": "m.Q8_0.gguf"}, STALE),
-        ({"mmproj": "other.gguf"}, STALE),
-        ({"version": "0.0.9"}, STALE),
-        ({"template": "0" * 16}, STALE),
-        ({"audio_seconds": 1200.0, "cut": True}, CAPTIONED),  # its length is not known, but that there was more
-        ({"audio_seconds": 60.0, "cut": True}, STALE),
-        ({"start": 30.0}, STALE),
-        ({"fraction": 0.6}, STALE),
+        ({}, CaptionState.CAPTIONED),
+        ({"seed": 43, "repeat_penalty": 1.1}, CaptionState.CAPTIONED),  # asked again after a refusal
+        ({"seed": 45, "repeat_penalty": 1.1}, CaptionState.OUTDATED),
+        ({"seed": 43}, CaptionState.OUTDATED),  # without the penalty of a retry: another --seed
+        ({"audio_seconds": 1199.95, "source_seconds": 1800.0}, CaptionState.CAPTIONED),
+        ({"audio_seconds": 60.0, "source_seconds": 200.0}, CaptionState.OUTDATED),  # with --max-seconds 60
+        ({"audio_seconds": None}, CaptionState.OUTDATED),
+        ({"seed": 7}, CaptionState.OUTDATED),
+        ({"seed": None}, CaptionState.OUTDATED),
+        ({"repeat_penalty": 1.2}, CaptionState.OUTDATED),
+        ({"temperature": 0.0}, CaptionState.OUTDATED),
+        ({"top_p": 1.0}, CaptionState.OUTDATED),
+        ({"model": "m.Q8_0.gguf"}, CaptionState.OUTDATED),
+        ({"mmproj": "other.gguf"}, CaptionState.OUTDATED),
+        ({"version": "0.0.9"}, CaptionState.OUTDATED),
+        ({"template": "0" * 16}, CaptionState.OUTDATED),
+        (
+            {"audio_seconds": 1200.0, "cut": True},
+            CaptionState.CAPTIONED,
+        ),  # longer, by how much is not known
+        ({"audio_seconds": 60.0, "cut": True}, CaptionState.OUTDATED),
+        ({"start": 30.0}, CaptionState.OUTDATED),
+        ({"fraction": 0.6}, CaptionState.OUTDATED),
     ],
 )
-def test_what_is_stale(changed: dict[str, Any], state: str) -> None:
+def test_what_is_outdated(changed: dict[str, Any], state: str) -> None:
     assert state_of(info(**changed), FULL, NOW) == state
 
 
 @pytest.mark.parametrize(
     ("changed", "state"),
     [
-        ({"audio_seconds": 85.0, "source_seconds": 200.0}, CAPTIONED),  # half of what follows 30 s
-        ({"audio_seconds": 60.0, "source_seconds": 200.0}, STALE),  # with --max-seconds 60
-        ({"audio_seconds": 1200.0, "source_seconds": 4000.0}, CAPTIONED),
-        ({"audio_seconds": 29.0, "source_seconds": 59.0}, CAPTIONED),  # to its end: the header had promised more
-        ({"audio_seconds": 85.0, "source_seconds": 200.0, "fraction": 0.4}, STALE),
-        ({"audio_seconds": 85.0, "source_seconds": 200.0, "start": None}, STALE),
+        ({"audio_seconds": 85.0, "source_seconds": 200.0}, CaptionState.CAPTIONED),  # half of what follows 30 s
+        ({"audio_seconds": 60.0, "source_seconds": 200.0}, CaptionState.OUTDATED),  # with --max-seconds 60
+        ({"audio_seconds": 1200.0, "source_seconds": 4000.0}, CaptionState.CAPTIONED),
+        (
+            {"audio_seconds": 29.0, "source_seconds": 59.0},
+            CaptionState.CAPTIONED,
+        ),  # to its end: the header was wrong
+        ({"audio_seconds": 85.0, "source_seconds": 200.0, "fraction": 0.4}, CaptionState.OUTDATED),
+        ({"audio_seconds": 85.0, "source_seconds": 200.0, "start": None}, CaptionState.OUTDATED),
     ],
 )
-def test_a_part_of_a_track_that_was_heard_less_far_is_stale(changed: dict[str, Any], state: str) -> None:
-    now = replace(NOW, hearing={"start": 30.0, "fraction": 0.5})
+def test_a_shorter_excerpt_is_outdated(changed: dict[str, Any], state: str) -> None:
+    now = replace(NOW, excerpt={"start": 30.0, "fraction": 0.5})
     assert state_of(info(**{"start": 30.0, "fraction": 0.5, **changed}), FULL, now) == state
 
 
-def test_what_a_person_approved_is_not_stale_whatever_made_it() -> None:
+def test_an_approved_caption_is_never_outdated() -> None:
     corrected = {**info(version="0.0.1"), "music_flamingo_full": "As a person put it.", "music_flamingo_approved": True}
-    assert state_of(corrected, FULL, NOW) == CAPTIONED
-    assert state_of({**corrected, "music_flamingo_approved": "yes"}, FULL, NOW) == STALE
+    assert state_of(corrected, FULL, NOW) == CaptionState.CAPTIONED
+    assert state_of({**corrected, "music_flamingo_approved": "yes"}, FULL, NOW) == CaptionState.OUTDATED
     assert outdated(corrected, PRESETS, NOW) == [PRESETS[1]]  # what is missing is missing
 
 
@@ -131,27 +137,27 @@ def test_what_was_approved_stays_so_when_a_preset_is_added(tmp_path: Path) -> No
     assert outdated(read_sidecar(path), PRESETS, later) == list(PRESETS)  # it was replaced all the same
 
 
-def test_a_toys_words_do_not_follow_a_real_models() -> None:
-    toy = replace(NOW, is_toy=True, model="tiny.gguf")
-    assert state_of(info(), FULL, toy) == CAPTIONED
-    assert state_of({"music_flamingo_full": "of unknown origin"}, FULL, toy) == CAPTIONED
-    assert state_of(info(toy=True), FULL, toy) == STALE
-    assert has_real(info(), "full")
-    assert not has_real(info(toy=True), "full")
-    assert not has_real({}, "full")
+def test_tiny_model_captions_do_not_replace_real_ones() -> None:
+    toy = replace(NOW, is_tiny=True, model="tiny.gguf")
+    assert state_of(info(), FULL, toy) == CaptionState.CAPTIONED
+    assert state_of({"music_flamingo_full": "of unknown origin"}, FULL, toy) == CaptionState.CAPTIONED
+    assert state_of(info(toy=True), FULL, toy) == CaptionState.OUTDATED
+    assert has_real_caption(info(), "full")
+    assert not has_real_caption(info(toy=True), "full")
+    assert not has_real_caption({}, "full")
 
 
-def test_a_caption_of_unknown_origin_is_stale_but_not_missing() -> None:
+def test_a_caption_of_unknown_origin_is_outdated_not_missing() -> None:
     unknown = {"music_flamingo_full": "A caption."}
-    assert state_of(unknown, FULL, NOW) == STALE
+    assert state_of(unknown, FULL, NOW) == CaptionState.OUTDATED
     assert missing(unknown, [FULL], NOW) == []
     assert outdated(unknown, [FULL], NOW) == [FULL]
-    assert state_of(unknown, FULL, Maker()) == CAPTIONED  # nothing to compare with
+    assert state_of(unknown, FULL, CaptionSettings()) == CaptionState.CAPTIONED  # nothing to compare with
 
 
-def test_another_prompt_makes_it_stale() -> None:
-    assert state_of(info(), replace(FULL, prompt="z"), NOW) == STALE
-    assert state_of({"music_flamingo_full": ""}, FULL, NOW) == MISSING
+def test_another_prompt_makes_it_outdated() -> None:
+    assert state_of(info(), replace(FULL, prompt="z"), NOW) == CaptionState.OUTDATED
+    assert state_of({"music_flamingo_full": ""}, FULL, NOW) == CaptionState.MISSING
 
 
 def test_older_than() -> None:

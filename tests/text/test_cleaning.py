@@ -1,3 +1,5 @@
+"""Cleaning answers, and deciding whether they are accepted."""
+
 from __future__ import annotations
 
 import unicodedata
@@ -47,12 +49,12 @@ from musicflamingo_cli.text.cleaning import judge, loops, normalize_text, whole_
         ("", ""),
     ],
 )
-def test_normalises(raw: str, clean: str) -> None:
+def test_normalisation(raw: str, clean: str) -> None:
     assert normalize_text(raw) == clean
 
 
 @given(st.text() | st.text(alphabet="-*_ #>.1)`~<a\n|[](){}^°—:=x\\♯"))
-def test_normalisation_is_idempotent_and_leaves_nothing_that_t5_lacks(raw: str) -> None:
+def test_normalisation_is_idempotent_and_fits_t5(raw: str) -> None:
     once = normalize_text(raw)
     assert normalize_text(once) == once
     assert not set("{}~^<\\`\n\r\t") & set(once)
@@ -85,14 +87,14 @@ def test_letters_are_kept(word: str) -> None:
         ("Warm intro with pads.\n2.", True, "Warm intro with pads.", ""),
         ("Warm pads and strings, e.g.", True, "", "token limit"),
         ("Warm pads.\nuser: what else?\nassistant: drums and bass.", False, "", "template"),
-        ("Warm \ufffd\ufffd pa\ufffdds.", False, "", "no text"),
+        ("Warm \ufffd\ufffd pa\ufffdds.", False, "", "invalid UTF-8"),
         ("Warm pads and strings. Th\ufffd", True, "Warm pads and strings.", ""),
         ("I'm sorry, but I cannot listen to audio files.", False, "", "cannot hear"),
         ("暖かいピアノの曲。静かに始", True, "暖かいピアノの曲。", ""),
         ("A slow song with a warm bass. " * 12, False, "", "repeats"),
     ],
 )
-def test_judges(raw: str, hit_limit: bool, text_out: str, refusal: str) -> None:
+def test_accepted_and_refused_answers(raw: str, hit_limit: bool, text_out: str, refusal: str) -> None:
     verdict = judge(raw, hit_limit)
     assert verdict.text == text_out
     assert refusal in verdict.refusal
@@ -106,12 +108,12 @@ def test_lyrics_may_repeat_and_are_cut_at_a_line() -> None:
     assert "repeats" in judge("la la la la\n" * 80, True, lines=True).refusal
 
 
-def test_a_short_answer_is_accepted_where_the_question_allows_it() -> None:
+def test_min_words_allows_short_answers() -> None:
     assert judge("120 BPM", False, min_words=1).text == "120 BPM"
 
 
 @given(st.text(), st.booleans())
-def test_an_accepted_answer_is_never_empty_and_already_normal(raw: str, hit_limit: bool) -> None:
+def test_an_accepted_answer_is_not_empty_and_normalised(raw: str, hit_limit: bool) -> None:
     verdict = judge(raw, hit_limit)
     assert bool(verdict.text) != bool(verdict.refusal)
     assert normalize_text(verdict.text) == verdict.text

@@ -1,10 +1,10 @@
-"""Tempo, key and words that captions name."""
+"""Tempo, key, genres, instruments and moods that captions name."""
 
 from __future__ import annotations
 
 import pytest
 
-from musicflamingo_cli.text.facts import key_of, tempo_of, words_of
+from musicflamingo_cli.text.facts import facts_in, key_of, tempo_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from musicflamingo_cli.text.facts import key_of, tempo_of, words_of
         ("a 92-bpm groove", 92.0),
         ("around 174.5 BPM", 174.5),
         ("120 beats per minute", 120.0),
-        ("a 1990 record, 12 BPM, then 90 BPM", 90.0),  # 12 is no tempo
+        ("a 1990 record, 12 BPM, then 90 BPM", 90.0),  # 12 is too slow for a tempo
         ("no tempo here", None),
         ("house at 4000 BPM", None),
     ],
@@ -45,15 +45,15 @@ def test_key(caption: str, key: str) -> None:
     assert key_of(caption) == key
 
 
-def test_words_are_whole_the_longest_and_counted_as_one_kind() -> None:
-    words = words_of(
+def test_the_longest_whole_term_counts_under_one_name() -> None:
+    facts = facts_in(
         "Drum 'n' bass meets HIP-HOP and hip hop: synths, a synthesizer, an electric guitar; rocking, moody."
     )
-    assert words.genres == ("drum and bass", "hip hop")
-    assert words.instruments == ("synth", "electric guitar")
-    assert words.moods == ("moody",)
+    assert facts.genres == ("drum and bass", "hip hop")
+    assert facts.instruments == ("synth", "electric guitar")
+    assert facts.moods == ("moody",)
 
 
-def test_what_is_denied_is_not_named() -> None:
-    words = words_of("A calm piece without drums or guitar, not aggressive; no vocals. A flute plays.")
-    assert (words.instruments, words.moods) == (("flute",), ("calm",))
+def test_negated_terms_are_left_out() -> None:
+    facts = facts_in("A calm piece without drums or guitar, not aggressive; no vocals. A flute plays.")
+    assert (facts.instruments, facts.moods) == (("flute",), ("calm",))

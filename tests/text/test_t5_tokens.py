@@ -1,4 +1,4 @@
-"""Token counts: by a tokenizer where there is one, by an estimate that is called one."""
+"""Token counts: exact by a tokenizer, or labelled as estimated."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.text.t5_tokens import LIMITS, Budget, estimate, token_counter
+from musicflamingo_cli.text.t5_tokens import LIMITS, TokenStats, estimate, token_counter
 
 
 @pytest.fixture
 def tokenizer_json(tmp_path: Path) -> Path:
-    """A tokenizer of T5's kind (unigram, end of sequence added), that cuts at 4 and pads to 8 unless told not to."""
+    """A tokenizer like T5's (unigram, with end of sequence), which by default truncates to 4 and pads to 8 tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0), ("▁slow", -3.0), ("▁piano", -3.0)]
@@ -35,27 +35,27 @@ def test_a_tokenizer_counts_whole_captions(tokenizer_json: Path) -> None:
         assert counter.count("slow piano slow piano slow") == 6
 
 
-def test_the_estimate_says_that_it_is_one() -> None:
-    budget = Budget(token_counter(None))
-    budget.add("word " * 200, "song.wav")
-    assert budget.as_json()["is_estimate"] is True
-    assert budget.beyond == {"Stable Audio Open": 1, "T5": 0}
-    line, where = budget.lines()
+def test_an_estimate_is_labelled() -> None:
+    stats = TokenStats(counter=token_counter(None))
+    stats.add("word " * 200, "song.wav")
+    assert stats.as_json()["is_estimate"] is True
+    assert stats.beyond == {"Stable Audio Open": 1, "T5": 0}
+    line, where = stats.lines()
     assert where == "  song.wav: 201 tokens"
-    assert "by an estimate" in line
+    assert "estimated" in line
     assert "128 tokens of Stable Audio Open" in line
 
 
-def test_nothing_is_said_where_nothing_is_cut(tokenizer_json: Path) -> None:
-    budget = Budget(token_counter(str(tokenizer_json)))
-    budget.add("slow piano")
-    assert budget.lines() == []
-    assert budget.longest == 3
+def test_there_are_no_lines_where_all_captions_fit(tokenizer_json: Path) -> None:
+    stats = TokenStats(counter=token_counter(str(tokenizer_json)))
+    stats.add("slow piano")
+    assert stats.lines() == []
+    assert stats.longest == 3
 
 
 @pytest.mark.parametrize(
     ("words", "tokens"),
-    # As T5's own vocabulary cuts them, end of sequence included, except the last: long words vary.
+    # As many as by T5's own vocabulary, with end of sequence, except for the last: long words vary.
     [("A slow piano piece.", 6), ("", 1), ("the music is calm", 5), ("contrapuntal orchestration", 5)],
 )
 def test_the_estimate(words: str, tokens: int) -> None:
@@ -63,24 +63,24 @@ def test_the_estimate(words: str, tokens: int) -> None:
 
 
 @given(st.text(), st.text())
-def test_more_text_is_never_fewer_tokens(one: str, other: str) -> None:
+def test_more_text_never_has_fewer_tokens(one: str, other: str) -> None:
     assert estimate(f"{one} {other}") >= max(estimate(one), estimate(other))
 
 
 @pytest.mark.parametrize("content", ["{}", "no json", ""])
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_tokenizer_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ConfigError, match="is no tokenizer"):
+    with pytest.raises(ConfigError, match="is not a tokenizer"):
         token_counter(str(tmp_path / "tokenizer.json"))
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_type_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"is not a tokenizer\.json"):
         token_counter(str(tmp_path / "notes.txt"))
 
 
-def test_a_name_without_transformers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformers_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match="not installed") as raised:
         token_counter("t5-base")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicflamingo_cli.config import built_in_prompts
+from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import read_presets
 from musicflamingo_cli.text.cleaning import judge, normalize_text
 from tiny_flamingo.captions import QUESTIONS, caption, genre, heard, mood
