@@ -7,14 +7,17 @@ import gc
 _THRESHOLD = gc.get_threshold()
 gc.set_threshold(50_000)
 
-from musicflamingo_cli.cli import app  # noqa: E402
+from typer.main import get_command  # noqa: E402
 
-gc.set_threshold(*_THRESHOLD)
+from musicflamingo_cli.cli import app  # noqa: E402
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    command = get_command(app)
+    gc.freeze()  # what start-up made stays; the collector need not look at it again
+    gc.set_threshold(*_THRESHOLD)
+    command()
 
 
 if __name__ == "__main__":

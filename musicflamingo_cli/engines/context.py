@@ -14,7 +14,7 @@ from musicflamingo_cli.types import Clip, Prompt
 _TEMPLATE_TOKENS = 128
 _MIN_SIZE = 4096  # tokens: two minutes and an answer
 # A GPU's decoding is bound by reading the weights, which all slots then share; a CPU's by its arithmetic, which they
-# do not: there, more than one gained nothing (README, "Engines, and how fast they are").
+# do not: there, more than one gained nothing (docs/engines.md, "How fast they are").
 _MAX_SLOTS_GPU, _MAX_SLOTS_CPU = 4, 1
 _FREE_FRACTION = 4  # slots grow beyond what a clip needs while all of them take at most a quarter of the free memory
 

@@ -15,9 +15,9 @@ def imported(arguments: list[str], names: tuple[str, ...]) -> str:
     """Run the command line in a new process; return which of the modules it has imported at its end."""
     code = (
         "import gc, sys\nbefore = gc.get_threshold()\nfrom musicflamingo_cli.__main__ import main\n"
-        "assert gc.get_threshold() == before, 'the collector runs as usual after start-up'\n"
         f"sys.argv = ['musicflamingo', *{arguments!r}]\n"
         "try: main()\nexcept SystemExit: pass\n"
+        "assert gc.get_threshold() == before, 'the collector must run as usual after start-up'\n"
         f"print('HEAVY', [name for name in {names!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
