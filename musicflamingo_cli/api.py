@@ -168,13 +168,9 @@ class MusicFlamingoGGUF:
         owners = SidecarOwners()
 
         def ask(path: Path) -> Analysis:
-            try:
-                if save and path.name and (skipped := owners.claim(track_for(path))):
-                    return _failed(path, FailureKind.SKIPPED, skipped.reason, "")
-                return self._analyze(captioner, path, self._presets_for(path, prompt_type, None), save)
-            except (MusicFlamingoError, OSError, ValueError) as error:
-                hint = error.hint if isinstance(error, MusicFlamingoError) else "check the path"
-                return _failed(path, FailureKind.OTHER, str(error), hint)
+            if save and path.name and (skipped := owners.claim(track_for(path))):
+                return _failed(path, FailureKind.SKIPPED, skipped.reason, "")
+            return self._analyze_or_fail(captioner, path, prompt_type, save)
 
         with (
             WorkerPool(ask, captioner.engine.slots) as pool,
@@ -187,6 +183,16 @@ class MusicFlamingoGGUF:
             except BaseException:  # Ctrl-C, or the caller left the loop: end what is in progress
                 self.close()
                 raise
+
+    def _analyze_or_fail(
+        self, captioner: Captioner, path: Path, prompt_type: str | list[str] | None, save: bool
+    ) -> Analysis:
+        """Ask about one of many files, whatever its path may be; what is wrong with it is a failure, not an error."""
+        try:
+            return self._analyze(captioner, path, self._presets_for(path, prompt_type, None), save)
+        except (MusicFlamingoError, OSError, ValueError) as error:
+            hint = error.hint if isinstance(error, MusicFlamingoError) else "check the path"
+            return _failed(path, FailureKind.OTHER, str(error), hint)
 
     def _analyze(self, captioner: Captioner, path: Path, presets: Sequence[Preset], save: bool) -> Analysis:
         track = track_for(path)

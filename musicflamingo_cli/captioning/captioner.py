@@ -75,6 +75,7 @@ class Captioner:
 
         Raises ToolMissingError and ModelError, which concern every track.
         """
+        # Long, since every kind of error ends here, where the answers that came before it are known.
         started = time.monotonic()
         results: list[Caption | Failure] = []
         clip: Clip | None = None

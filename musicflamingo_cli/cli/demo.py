@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from musicflamingo_cli.config import Settings
 
 
+# Long, as its parameters are the command's options.
 @command(app)
 def demo(
     options: ModelOptions,

@@ -11,7 +11,9 @@ from musicflamingo_cli.cli.options import Common, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError, ExitCode, ModelError
 
 if TYPE_CHECKING:
+    from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
+    from musicflamingo_cli.models.resolve import ModelPair
 
 models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove GGUF models.")
 app.add_typer(models_app, name="models")
@@ -68,6 +70,7 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['quant']:8} {row['bytes'] / _GB:5.1f} GB  {needs:36} {row['path'] or 'not installed'}"
 
 
+# Long, as its parameters are the command's options.
 @command(models_app)
 def pull(
     name: Annotated[str, typer.Argument(help="auto, tiny, a quant (Q6_K) or OWNER/NAME:QUANT.")],
@@ -93,10 +96,8 @@ def pull(
     imatrix: Annotated[bool, typer.Option("--imatrix", help="Also download the importance matrix.")] = False,
 ) -> None:
     """Download a model and its projector: resumed where it stopped, checked, and complete or not there at all."""
-    from musicflamingo_cli.llamacpp import memory
     from musicflamingo_cli.models import pull as pulling
     from musicflamingo_cli.models import resolve as models
-    from musicflamingo_cli.models.catalog import load_catalog
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
@@ -107,9 +108,7 @@ def pull(
         console.info("the tiny model is included: there is nothing to download; it knows no real music")
     else:
         if name == "auto":
-            quant, reason = load_catalog().best_for(memory.available(settings.llama_dir))
-            name = quant.name
-            console.info(f"{name}: {reason}")
+            name = _best_quant(console, settings)
         if common.quiet:
             from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented there
 
@@ -119,6 +118,16 @@ def pull(
     for file in files:
         console.data(str(file))
     console.json([str(file) for file in files])
+
+
+def _best_quant(console: "Console", settings: "Settings") -> str:
+    """The quant that `auto` means on this machine; prints the reason."""
+    from musicflamingo_cli.llamacpp import memory
+    from musicflamingo_cli.models.catalog import load_catalog
+
+    quant, reason = load_catalog().best_for(memory.available(settings.llama_dir))
+    console.info(f"{quant.name}: {reason}")
+    return quant.name
 
 
 @command(models_app)
@@ -162,26 +171,31 @@ def check(
             console.fail(error)
             console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
             continue
-        is_own = models.is_music_flamingo(pair.language_model)
-        remark = (
-            ", the tiny model: it knows no real music" if pair.is_tiny else "" if is_own else ", not Music Flamingo"
-        )
-        facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{remark}"
-        console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, ok")
-        console.json(
-            {
-                "model": str(pair.language_model),
-                "mmproj": str(pair.projector),
-                "good": True,
-                "architecture": pair.architecture,
-                "projector_type": pair.projector_type,
-                "context_length": pair.context_length,
-                "tiny": pair.is_tiny,
-                "music_flamingo": is_own,
-            }
-        )
+        _show_pair(console, pair)
     if bad:
         raise typer.Exit(ExitCode.MODEL)
+
+
+def _show_pair(console: "Console", pair: "ModelPair") -> None:
+    """Print what is known of a model that passed its check."""
+    from musicflamingo_cli.models.resolve import is_music_flamingo
+
+    is_own = is_music_flamingo(pair.language_model)
+    remark = ", the tiny model: it knows no real music" if pair.is_tiny else "" if is_own else ", not Music Flamingo"
+    facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{remark}"
+    console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, ok")
+    console.json(
+        {
+            "model": str(pair.language_model),
+            "mmproj": str(pair.projector),
+            "good": True,
+            "architecture": pair.architecture,
+            "projector_type": pair.projector_type,
+            "context_length": pair.context_length,
+            "tiny": pair.is_tiny,
+            "music_flamingo": is_own,
+        }
+    )
 
 
 @command(models_app)

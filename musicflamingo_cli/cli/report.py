@@ -10,6 +10,7 @@ from musicflamingo_cli.cli.options import Common, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError
 
 
+# Many parameters, as they are the command's options.
 @command(app)
 def report(
     dataset: Annotated[Path, typer.Argument(help="A captioned dataset.", metavar="DIR")],
