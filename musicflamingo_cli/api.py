@@ -19,7 +19,7 @@ from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
 from musicflamingo_cli.errors import ConfigError, FailureKind, MusicFlamingoError, SidecarError
 from musicflamingo_cli.prompts import Preset, choose, free_question, load_presets, prompts_files
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.types import Failure, Workload
+from musicflamingo_cli.types import Failure, Skipped, Workload
 
 __all__ = ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]
 
@@ -167,8 +167,13 @@ class MusicFlamingoGGUF:
         total = len(paths) if isinstance(paths, (list, tuple, set, frozenset)) else None
         owners = SidecarOwners()
 
-        def ask(path: Path) -> Analysis:
-            if save and path.name and (skipped := owners.claim(track_for(path))):
+        def items() -> Iterator[tuple[Path, Skipped | None]]:
+            for path in map(Path, paths):  # claimed in the caller's order, not in that of the threads
+                yield path, owners.claim(track_for(path)) if save and path.name else None
+
+        def ask(item: tuple[Path, Skipped | None]) -> Analysis:
+            path, skipped = item
+            if skipped:
                 return _failed(path, FailureKind.SKIPPED, skipped.reason, "")
             return self._analyze_or_fail(captioner, path, prompt_type, save)
 
@@ -177,7 +182,7 @@ class MusicFlamingoGGUF:
             tqdm(total=total, unit="track", disable=not progress) as bar,
         ):
             try:
-                for analysis in pool.results(map(Path, paths)):
+                for analysis in pool.results(items()):
                     bar.update()
                     yield analysis
             except BaseException:  # Ctrl-C, or the caller left the loop: end what is in progress
