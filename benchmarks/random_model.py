@@ -81,7 +81,7 @@ def write_language_model(path: Path, shape: Shape) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, size: int) -> None:
-    """The tiny model's words, and tokens without a meaning up to ``size``."""
+    """The tiny model's vocabulary, and tokens without a meaning up to ``size``."""
     words, *_ = vocabulary()
     *words, end_of_text, start, end, sound = words
     filler = [f"<|unused{index}|>" for index in range(size - len(words) - 4)]

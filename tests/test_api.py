@@ -82,7 +82,7 @@ def test_many_tracks_are_analyzed_and_saved(
 
 
 class SlowEngine(ScriptedEngine):
-    """Two slots; counts how many clips are in work at once, and can be closed in the middle."""
+    """Two slots; counts how many clips are in progress at once, and can be closed in the middle."""
 
     slots = 2
 

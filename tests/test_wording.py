@@ -76,11 +76,12 @@ def findings(path: Path, texts: Iterator[tuple[int, str]]) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)}:{line}: {match[0]!r}; better: {better}"
 
 
-MODULES = sorted((ROOT / "musicflamingo_cli").rglob("*.py"))
+FOLDERS = ("musicflamingo_cli", "tests", "benchmarks", "docs", "tiny_flamingo")
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
 PAGES = sorted(set(markdown()))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "musicflamingo_cli")))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_in_plain_english(path: Path) -> None:
     assert list(findings(path, python_texts(path))) == []
 

@@ -102,7 +102,7 @@ def test_a_caption_that_the_audio_was_not_heard_for_is_none(make_wav: MakeWav) -
     assert not audio.with_suffix(".INFO").exists()
 
 
-def test_an_engine_that_dies_midway_keeps_what_it_said(make_wav: MakeWav) -> None:
+def test_answers_before_an_engine_dies_are_kept(make_wav: MakeWav) -> None:
     audio = make_wav()
     outcome, _ = run(audio, lambda p, s: GOOD if p.preset == "full" else EngineError("it died", "type this"))
     assert [caption.preset for caption in outcome.captions] == ["full"]

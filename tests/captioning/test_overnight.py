@@ -226,7 +226,7 @@ def test_each_fault_is_counted_by_its_kind_and_the_batch_goes_on(
 
 
 def test_an_engine_that_comes_back_needs_no_second_run(make_wav: MakeWav, tmp_path: Path, random_models: Path) -> None:
-    """What failed for now is tried again when the rest is done."""
+    """What failed temporarily is tried again when the rest is done."""
     data = make_tracks(make_wav, 3)
     code, said, records = run(data, fake(tmp_path, random_models, "crashes_twice"))
     assert code == 0, said

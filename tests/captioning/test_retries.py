@@ -1,4 +1,4 @@
-"""RetryingBatch, with a captioner that fails as it is told."""
+"""RetryingBatch, with a captioner that fails on command."""
 
 from __future__ import annotations
 

@@ -100,7 +100,11 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
     (tmp_path / "x" / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "dangling.wav").symlink_to(tmp_path / "gone.wav")
     (tmp_path / "itself.wav").symlink_to(tmp_path / "itself.wav")
-    assert found(tmp_path) == ["dangling.wav", "itself.wav", "x/a.wav"]  # what cannot be read is told when it is
+    assert found(tmp_path) == [
+        "dangling.wav",
+        "itself.wav",
+        "x/a.wav",
+    ]  # a file that cannot be read is a track until then
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")

@@ -211,7 +211,7 @@ def test_twenty_minutes_fit(make_wav: MakeWav, random_settings: Settings) -> Non
 
 
 @pytest.mark.real
-def test_the_token_limit_is_told_apart_from_the_models_own_end(make_wav: MakeWav, random_settings: Settings) -> None:
+def test_the_token_limit_differs_from_the_models_own_end(make_wav: MakeWav, random_settings: Settings) -> None:
     """Around the length at which the model stops by itself, only a lower limit counts as reached."""
     audio = make_wav(seconds=3)
     whole = next(

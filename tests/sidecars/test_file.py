@@ -98,7 +98,7 @@ def test_a_new_sidecar_has_ordinary_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "song.INFO").stat().st_mode) == 0o644
 
 
-def test_a_held_lock_is_waited_for_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lock_is_awaited_then_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sidecar_file, "LOCK_TIMEOUT", 0.2)
     with FileLock(tmp_path / "song.INFO.lock"), pytest.raises(SidecarError, match="held the lock"):
         merge_sidecar(tmp_path / "song.INFO", OURS)
