@@ -39,7 +39,7 @@ def doctor(
             checks.append(check)
             _show(console, check)
     elif hearing:
-        checks.append(Check("hearing", CheckStatus.WARNING, "not tested", "fix the failures above first"))
+        checks.append(Check.warning("hearing", "not tested", "fix the failures above first"))
         _show(console, checks[-1])
     values = _settings_with_origin(asdict(settings), options, common)
     for name, value in values.items():

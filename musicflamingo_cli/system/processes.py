@@ -127,7 +127,12 @@ class Children:
                 lifeline.close()
         if self._stopped:
             raise Stopped
-        return Finished(child.returncode, stdout, read_log(log_file), time.monotonic() - started)
+        return Finished(
+            returncode=child.returncode,
+            stdout=stdout,
+            log=read_log(log_file),
+            seconds=time.monotonic() - started,
+        )
 
     def stop(self) -> None:
         """Kill all that run; whatever is requested afterwards does not start."""
