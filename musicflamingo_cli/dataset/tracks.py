@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from musicflamingo_cli.errors import FailureKind
-from musicflamingo_cli.sidecars.leftovers import SIDECAR_SUFFIX, sweep
+from musicflamingo_cli.sidecars.leftovers import SIDECAR_SUFFIX, may_be_leftover, sweep
 from musicflamingo_cli.types import Skipped, Track
 
 # In the order of preference where two files would share a sidecar: lossless first.
@@ -83,7 +83,8 @@ def _walk(
         return
     if sweep_leftovers:
         for entry in found:
-            sweep(folder / entry.name)
+            if may_be_leftover(entry.name):
+                sweep(folder / entry.name)
     shown = [entry for entry in found if not entry.name.startswith(".")]
     wanted = {f".{extension}" for extension in extensions} & set(_RANK) if extensions else _RANK
     names = [e.name for e in shown if Path(e.name).suffix.lower() in wanted and not _is_folder(e)]

@@ -22,6 +22,11 @@ def temporary_name(sidecar: Path) -> Path:
     return sidecar.with_name(_TEMPORARY.format(secrets.token_hex(8)))
 
 
+def may_be_leftover(name: str) -> bool:
+    """Return whether a file of this name may have been left by a killed process; cheap, for every file of a tree."""
+    return ".mf-" in name or name.endswith(SIDECAR_SUFFIX + LOCK_SUFFIX)
+
+
 def sweep(file: Path) -> None:
     """Remove a file that a killed process left, if it is one and no living process holds its lock."""
     if not _is_leftover(file):
