@@ -20,7 +20,8 @@ from throughput import make_tracks, smol_pair
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native.engine import NativeEngine
-from musicflamingo_cli.models.resolve import TINY, resolve
+from musicflamingo_cli.models.model import TINY
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import choose, load_presets
 from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling

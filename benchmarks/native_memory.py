@@ -19,7 +19,8 @@ from throughput import make_tracks, smol_pair
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native.engine import NativeEngine
-from musicflamingo_cli.models.resolve import TINY, resolve
+from musicflamingo_cli.models.model import TINY
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.types import Prompt, Sampling
 
 
@@ -44,7 +45,7 @@ def main() -> None:
             process.wait_until_ready()
             replies = list(process.ask(0, clip, prompts, Sampling(0.0)))
             assert len(replies) == count, replies
-            assert {each.audio_tokens for each in replies} == {clip.audio_tokens}, replies
+            assert {each.audio_tokens for each in replies} == {clip.padded_tokens}, replies
             status = Path(f"/proc/{process.child.process.pid}/status").read_text()
             peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
             process.close()

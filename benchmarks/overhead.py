@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +86,24 @@ class TimedEngine:
         return self.engine.name
 
     @property
-    def version(self) -> str:
-        return self.engine.version
+    def provenance(self) -> Mapping[str, str]:
+        return self.engine.provenance
 
     @property
     def slots(self) -> int:
         return self.engine.slots
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
-        answers = iter(self.engine.describe(clip, prompts, sampling))
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        return self.engine.expected_audio_tokens(clip)
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
+        answers = iter(self.engine.describe(clip, prompts, sampling, on_text))
         while True:
             started = time.perf_counter()
             answer = next(answers, None)

@@ -38,15 +38,16 @@ from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.engines import open_engine
-from musicflamingo_cli.engines.native import process as native_process
-from musicflamingo_cli.engines.native.messages import Reply
-from musicflamingo_cli.engines.native.process import NativeProcess
+from musicflamingo_cli.engines.messages import Reply
+from musicflamingo_cli.engines.native import engine as native_engine
 from musicflamingo_cli.engines.server import process as server_process
 from musicflamingo_cli.engines.server.process import ServerProcess
+from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.gguf import read_header
-from musicflamingo_cli.models.resolve import ModelPair, resolve
+from musicflamingo_cli.models.model import ModelPair
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import Preset, choose, load_presets
 from musicflamingo_cli.types import Outcome, Sampling, Summary, Workload
@@ -201,22 +202,22 @@ def server_seconds() -> Iterator[list[float]]:
 def native_seconds() -> Iterator[list[float]]:
     """The seconds that the worker of `native` spends in the library, one figure a track."""
     noted: list[float] = []
-    ask, worker = NativeProcess.ask, native_process.WORKER
+    ask, worker = WorkerProcess.ask, native_engine.WORKER
 
-    def noting(self: NativeProcess, *arguments: Any) -> Iterator[Reply]:
+    def noting(self: WorkerProcess, *arguments: Any) -> Iterator[Reply]:
         longest = 0.0
         for reply in ask(self, *arguments):
             longest = max(longest, reply.prefill_seconds + reply.answer_seconds)
             yield reply
         noted.append(longest)
 
-    NativeProcess.ask = noting  # type: ignore[method-assign,assignment]
-    native_process.WORKER = (sys.executable, str(Path(__file__).with_name("never_ending_worker.py")))
+    WorkerProcess.ask = noting  # type: ignore[method-assign,assignment]
+    native_engine.WORKER = (sys.executable, str(Path(__file__).with_name("never_ending_worker.py")))
     try:
         yield noted
     finally:
-        NativeProcess.ask = ask  # type: ignore[method-assign]
-        native_process.WORKER = worker
+        WorkerProcess.ask = ask  # type: ignore[method-assign]
+        native_engine.WORKER = worker
 
 
 def timed(work: Callable[[], None]) -> float:

@@ -13,6 +13,24 @@ class EngineName(StrEnum):
     SERVER = "server"
     MTMD_CLI = "mtmd-cli"
     EMBEDDED = "embedded"
+    TRANSFORMERS = "transformers"
+
+
+class Attention(StrEnum):
+    """How transformers computes attention; the names are its own."""
+
+    SDPA = "sdpa"
+    EAGER = "eager"
+    FLASH_ATTENTION_2 = "flash_attention_2"
+
+
+class Quantization(StrEnum):
+    """How transformers stores the language model's weights."""
+
+    NONE = "none"
+    INT8 = "int8"  # torchao
+    EIGHT_BIT = "8bit"  # bitsandbytes
+    NF4 = "nf4"  # bitsandbytes, 4 bits
 
 
 class ExportFormat(StrEnum):

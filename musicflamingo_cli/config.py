@@ -6,17 +6,19 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.choices import EngineName
+from musicflamingo_cli.choices import Attention, EngineName, Quantization
 from musicflamingo_cli.errors import ConfigError, SettingError, suggestion
 from musicflamingo_cli.paths import default_models_dir, user_config_dir
-from musicflamingo_cli.types import MAX_SECONDS, MIN_SECONDS, Excerpt, Sampling
+from musicflamingo_cli.types import LONGEST_SECONDS, MIN_SECONDS, Excerpt, Sampling
 
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
 DATASET_CONFIG = "musicflamingo-config.yaml"  # beside a dataset: settings of its own
 _PLAIN_NAME = re.compile(r"[\w-]+")  # a name that is no path
+_CHOICES: dict[str, type[StrEnum]] = {each.__name__: each for each in (EngineName, Attention, Quantization)}
 _SAMPLING, _EXCERPT = Sampling(), Excerpt()
 
 
@@ -42,10 +44,14 @@ class Settings:
     ctx_size: int | None = _limited(None, 256, 10_000_000)  # None: what the clip and the longest answer need
     slots: int | None = _limited(None, 1, 64)  # None: as many as there is memory for, up to 4; on a CPU 1
     gpu_layers: int | None = _limited(None, 0, 10_000)  # None: as many as fit, as llama.cpp itself decides
-    threads: int | None = _limited(None, 1, 4096)  # None: llama.cpp's own choice
+    threads: int | None = _limited(None, 1, 4096)  # None: llama.cpp's own choice, for transformers torch's
+    device: str | None = None  # of torch, for transformers: cuda, cuda:1, mps, cpu; None: the best there is
+    attention: Attention = Attention.SDPA  # of transformers
+    quantize: Quantization = Quantization.NONE  # of transformers
+    keep_reasoning: bool = False  # save what a model that thinks writes before its answer
     timeout: float = _limited(900.0, 1, 1e6)  # seconds for one prompt
     retries: int = _limited(2, 0, 100)
-    max_seconds: float = _limited(_EXCERPT.max_seconds, MIN_SECONDS, MAX_SECONDS)
+    max_seconds: float | None = _limited(None, MIN_SECONDS, LONGEST_SECONDS)  # None: the longest that the model takes
     start: float = _limited(_EXCERPT.start, 0, 1e6)  # seconds of each track that are skipped
     fraction: float = _limited(_EXCERPT.fraction, 0.01, 1)  # how much of the rest the model gets
 
@@ -61,10 +67,9 @@ class Settings:
             temperature=self.temperature, top_p=self.top_p, repeat_penalty=self.repeat_penalty, seed=self.seed
         )
 
-    @property
-    def excerpt(self) -> Excerpt:
-        """Which part of each track the model gets."""
-        return Excerpt(self.start, self.fraction, self.max_seconds)
+    def excerpt(self, longest: float) -> Excerpt:
+        """Return which part of each track a model gets that takes ``longest`` seconds at most."""
+        return Excerpt(self.start, self.fraction, min(longest, self.max_seconds or longest))
 
 
 def load_settings(flags: Mapping[str, Any], config_file: Path | None = None, dataset: Path | None = None) -> Settings:
@@ -178,10 +183,13 @@ def _typed(data: Mapping[str, Any], file: Path, hint: str) -> dict[str, Any]:
 
 def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
     """A YAML value as the field's type; a relative path is relative to the config file's folder."""
-    if kind == "EngineName" and isinstance(value, str):
-        if value not in list(EngineName):
-            raise ConfigError(f"{file}: no engine {value!r}{suggestion(value, list(EngineName))}", hint)
-        return EngineName(value)
+    if kind in _CHOICES and isinstance(value, str):
+        choices = list(_CHOICES[kind])
+        if value not in choices:
+            raise ConfigError(f"{file}: no {key} {value!r}{suggestion(value, choices)}", hint)
+        return _CHOICES[kind](value)
+    if kind == "bool" and isinstance(value, bool):
+        return value
     if "Path" in kind and isinstance(value, str) and value:
         try:
             return file.parent / Path(value).expanduser()

@@ -182,6 +182,12 @@ class TimedOutError(EngineError):
     kind = FailureKind.TIMEOUT
 
 
+class AnswerCancelledError(EngineError):
+    """The person who asked does not want the rest of the answer."""
+
+    kind = FailureKind.INTERRUPTED
+
+
 class TooLongError(EngineError):
     """The clip does not fit into the model's context."""
 

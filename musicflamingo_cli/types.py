@@ -15,7 +15,9 @@ WINDOW_SECONDS = 30
 WINDOW_SAMPLES = SAMPLE_RATE * WINDOW_SECONDS  # 480 000
 TOKENS_PER_WINDOW = 750  # 25 a second
 MAX_SECONDS = 1200.0  # 20 minutes: the longest audio that Music Flamingo was trained on
+LONGEST_SECONDS = 1800.0  # 30 minutes: that of any model (Audio Flamingo Next)
 MIN_SECONDS = 0.5
+_SAMPLES_PER_FRAME = 160  # of the mel spectrogram: 10 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Clip:
     """What an engine gets: a temporary mono 16 kHz WAV file.
 
     ``samples`` counts 16 kHz samples. ``source_seconds`` is the length of the whole track, None where it is not known
-    because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds.
+    because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds. ``also``: clips
+    that the model gets after this one, in the same prompt (a conversation about several tracks).
     """
 
     path: Path
@@ -67,6 +70,12 @@ class Clip:
     source_seconds: float | None
     was_cut: bool
     start: float = 0.0
+    also: tuple[Clip, ...] = ()
+
+    @property
+    def all(self) -> tuple[Clip, ...]:
+        """This clip and those after it."""
+        return (self, *self.also)
 
     @property
     def seconds(self) -> float:
@@ -74,14 +83,40 @@ class Clip:
         return self.samples / SAMPLE_RATE
 
     @property
-    def audio_tokens(self) -> int:
-        """The tokens that the encoder makes of it: 750 for every window begun."""
-        return -(-self.samples // WINDOW_SAMPLES) * TOKENS_PER_WINDOW
+    def padded_tokens(self) -> int:
+        """The audio tokens of llama.cpp, which pads with silence: 750 for every window begun, in all clips."""
+        return sum(-(-clip.samples // WINDOW_SAMPLES) * TOKENS_PER_WINDOW for clip in self.all)
+
+    @property
+    def trimmed_tokens(self) -> int:
+        """The audio tokens of transformers, which leaves padding out: 25 for every second, in all clips."""
+        return sum(_trimmed_tokens(clip.samples) for clip in self.all)
+
+
+def _trimmed_tokens(samples: int) -> int:
+    """The sum over the windows of what the encoder's second convolution and its pooling leave of the mel frames.
+
+    Source: AudioFlamingo3Processor, which expands the audio placeholder by as many tokens.
+    """
+    whole, rest = divmod(samples, WINDOW_SAMPLES)
+    frames = -(-rest // _SAMPLES_PER_FRAME)
+    return whole * TOKENS_PER_WINDOW + ((((frames - 1) // 2 + 1) - 2) // 2 + 1 if rest else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of a conversation that was answered."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question with its variables filled in. ``template_hash`` identifies the text before they were."""
+    """A question with its variables filled in. ``template_hash`` identifies the text before they were.
+
+    ``history``: what was asked and answered before it, in a conversation about the same audio.
+    """
 
     preset: str
     text: str
@@ -90,6 +125,7 @@ class Prompt:
     min_words: int = 3
     lines: bool = False  # an answer in lines (lyrics), where repetition is no fault
     template_hash: str = ""
+    history: tuple[Turn, ...] = ()
 
 
 _RETRY_REPEAT_PENALTY = 1.1
@@ -133,7 +169,8 @@ class Answer:
     """The model's answer to one prompt.
 
     ``hit_limit``: it ended at ``max_tokens``, not by itself. ``audio_tokens``: how many the engine says that it
-    decoded, None where it does not say.
+    decoded, None where it does not say. ``answer_tokens``: how many tokens the answer has, None where the engine does
+    not say.
     """
 
     prompt: Prompt
@@ -142,15 +179,17 @@ class Answer:
     audio_tokens: int | None
     seconds: float
     sampling: Sampling
+    answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """An answer that was cleaned and accepted."""
+    """An answer that was cleaned and accepted. ``reasoning``: what a model that thinks wrote before its answer."""
 
     preset: str
     text: str
     answer: Answer
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,13 @@ class SlowEngine(ScriptedEngine):
         self.at_once = self.most = 0
         self.lock = threading.Lock()
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Any:
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Any:
         with self.lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)

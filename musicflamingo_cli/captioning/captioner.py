@@ -23,7 +23,8 @@ from musicflamingo_cli.errors import (
     TrackError,
     kind_of,
 )
-from musicflamingo_cli.models.resolve import ModelPair, resolve_model
+from musicflamingo_cli.models.model import Model
+from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption
 from musicflamingo_cli.sidecars.merge import merge_sidecar
@@ -59,7 +60,7 @@ class Captioner:
     ``reason``: why it is this engine.
     """
 
-    def __init__(self, engine: Engine, model: ModelPair, policy: Policy, reason: str = "") -> None:
+    def __init__(self, engine: Engine, model: Model, policy: Policy, reason: str = "") -> None:
         self.engine = engine
         self.model = model
         self.policy = policy
@@ -128,7 +129,7 @@ class Captioner:
             for result in self._answers(clip, pending, self.policy.sampling.for_retry(attempt)):
                 if isinstance(result, Failure):
                     yield result
-                elif failure := _not_heard(result, clip):
+                elif failure := _not_heard(result, self.engine.expected_audio_tokens(clip)):
                     yield failure
                 elif isinstance(judged := _judged(result), Caption):
                     yield judged
@@ -180,7 +181,7 @@ class Captioner:
 
 @contextlib.contextmanager
 def open_captioner(
-    settings: Settings, workload: Workload, model: ModelPair | None = None, overwrite: bool = False
+    settings: Settings, workload: Workload, model: Model | None = None, overwrite: bool = False
 ) -> Iterator[Captioner]:
     """Open a captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
@@ -189,7 +190,12 @@ def open_captioner(
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
-    policy = Policy(sampling=settings.sampling, retries=settings.retries, excerpt=settings.excerpt, overwrite=overwrite)
+    policy = Policy(
+        sampling=settings.sampling,
+        retries=settings.retries,
+        excerpt=settings.excerpt(model.max_seconds),
+        overwrite=overwrite,
+    )
     engine, reason = open_engine(settings, model, workload)
     with contextlib.closing(engine):
         yield Captioner(engine, model, policy, reason)
@@ -218,14 +224,14 @@ def _judged(answer: Answer) -> Caption | str:
     return verdict.refusal or Caption(prompt.preset, verdict.text, answer)
 
 
-def _not_heard(answer: Answer, clip: Clip) -> Failure | None:
+def _not_heard(answer: Answer, expected: int) -> Failure | None:
     """The failure of an answer for which the audio did not reach the model: it would be worse than none."""
-    if answer.audio_tokens is None or answer.audio_tokens >= clip.audio_tokens:
+    if answer.audio_tokens is None or answer.audio_tokens >= expected:
         return None
     return Failure(
         preset=answer.prompt.preset,
         kind=FailureKind.NOT_HEARD,
-        reason=f"only {answer.audio_tokens} of the clip's {clip.audio_tokens} audio tokens reached the model",
+        reason=f"only {answer.audio_tokens} of the clip's {expected} audio tokens reached the model",
         hint="build the tested llama.cpp with: musicflamingo build",
     )
 

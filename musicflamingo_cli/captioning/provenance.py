@@ -7,21 +7,20 @@ from typing import Any
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.engines import Engine
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.types import Caption, Clip, Excerpt
 
 
-def provenance(caption: Caption, clip: Clip, engine: Engine, model: ModelPair, excerpt: Excerpt) -> dict[str, Any]:
+def provenance(caption: Caption, clip: Clip, engine: Engine, model: Model, excerpt: Excerpt) -> dict[str, Any]:
     """Return the provenance of one caption; the keys are part of the sidecar format (docs/sidecars.md)."""
     prompt, sampling = caption.answer.prompt, caption.answer.sampling
     made: dict[str, Any] = {
         "prompt": prompt.text,
         "template": prompt.template_hash,
         "max_tokens": prompt.max_tokens,
-        "model": model.language_model.name,
-        "mmproj": model.projector.name,
+        "model": model.name,
         "engine": engine.name,
-        "llama_cpp": engine.version,
+        **engine.provenance,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "repeat_penalty": sampling.repeat_penalty,
@@ -30,6 +29,8 @@ def provenance(caption: Caption, clip: Clip, engine: Engine, model: ModelPair, e
         "version": __version__,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # finer than a track takes: see --overwrite
     }
+    if model.projector_name:
+        made["mmproj"] = model.projector_name
     if prompt.system:
         made["system"] = prompt.system
     if clip.was_cut and clip.source_seconds:

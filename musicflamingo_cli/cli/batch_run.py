@@ -18,7 +18,8 @@ from musicflamingo_cli.cli.progress import BatchBar, batch_bar
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.errors import ConfigError, ModelError
-from musicflamingo_cli.models.resolve import ModelPair, resolve_model
+from musicflamingo_cli.models.model import Model
+from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, caption_settings
 from musicflamingo_cli.types import COMPLETE, Outcome, Summary, Workload
 
@@ -47,7 +48,7 @@ class BatchRun:
         self._started = time.monotonic()
         self._log: RunLog | None = None
 
-    def _resolved(self, selection: Selection) -> ModelPair | None:
+    def _resolved(self, selection: Selection) -> Model | None:
         """The model; None where there is none yet: opening it reports that, and a dry run needs none.
 
         Raises ModelError where outdated captions are wanted: without a model none could be recognised.
@@ -93,7 +94,7 @@ class BatchRun:
             announce(self._console, captioner)
             bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.engine.slots)
             with self._recorded(run_log), bars as bar:
-                engine, model = captioner.engine.name, captioner.model.language_model.name
+                engine, model = captioner.engine.name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)
                 batch = RetryingBatch(self._datasets, captioner, watcher, self._keep_going)
                 if elsewhere := batch.run(self._selection):

@@ -51,7 +51,7 @@ def caption(
             outcome = problem or captioner.caption(track, presets[path.parent], info, save=save)
             failed |= bool(outcome.failures)
             show(console, outcome, text_only=workload.is_single)
-            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
+            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.name))
     if failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)
 

@@ -53,7 +53,7 @@ def demo(
             show(console, outcome)
             if truth:
                 console.data(f"  actual: {', '.join(truth.values())}")
-            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.language_model.name))
+            console.json(outcome_json(outcome, captioner.engine.name, captioner.model.name))
         announce(console, captioner)
     if failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)
@@ -63,7 +63,7 @@ def _demo_settings(options: ModelOptions, common: Common) -> "Settings":
     """The settings, with the tiny model where no other is named."""
     from dataclasses import replace
 
-    from musicflamingo_cli.models.resolve import TINY
+    from musicflamingo_cli.models.model import TINY
 
     settings = options.settings(common)
     if options.model is None:

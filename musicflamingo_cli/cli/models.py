@@ -13,7 +13,7 @@ from musicflamingo_cli.errors import ConfigError, ExitCode, ModelError
 if TYPE_CHECKING:
     from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
-    from musicflamingo_cli.models.resolve import ModelPair
+    from musicflamingo_cli.models.model import ModelPair
 
 models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove GGUF models.")
 app.add_typer(models_app, name="models")
@@ -98,11 +98,12 @@ def pull(
     """Download a model and its projector: resumed where it stopped, checked, and complete or not there at all."""
     from musicflamingo_cli.models import pull as pulling
     from musicflamingo_cli.models import resolve as models
+    from musicflamingo_cli.models.model import TINY
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
     folder = settings.models_folder
-    if name == models.TINY:
+    if name == TINY:
         pair = models.resolve(name, folder)
         files = [pair.language_model, pair.projector]
         console.info("the tiny model is included: there is nothing to download; it knows no real music")

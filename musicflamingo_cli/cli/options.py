@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from musicflamingo_cli.choices import EngineName
+from musicflamingo_cli.choices import Attention, EngineName, Quantization
 from musicflamingo_cli.errors import ConfigError, ExitCode, MusicFlamingoError, SettingError
 
 if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
@@ -66,7 +66,7 @@ class ModelOptions:
 
     model: Annotated[
         str | None,
-        _model("--model", help="The model: auto, tiny, a quant (Q6_K) or the path of a .gguf.", metavar="NAME"),
+        _model("--model", help="auto, tiny, a quant (Q6_K), a checkpoint (OWNER/NAME) or a path.", metavar="NAME"),
     ] = None
     mmproj: Annotated[
         Path | None, _model("--mmproj", help="The projector of a --model that is a path.", metavar="PATH")
@@ -101,15 +101,30 @@ class ModelOptions:
     gpu_layers: Annotated[
         int | None, _model("--gpu-layers", help="Model layers on the GPU.  \\[default: as many as fit]")
     ] = None
-    threads: Annotated[
-        int | None, _model("--threads", help="CPU threads of llama.cpp.  \\[default: llama.cpp's choice]")
+    threads: Annotated[int | None, _model("--threads", help="CPU threads.  \\[default: the engine's choice]")] = None
+    device: Annotated[
+        str | None,
+        _model("--device", help="torch's device, for transformers.  \\[default: the best there is]", metavar="NAME"),
+    ] = None
+    attention: Annotated[Attention | None, _model("--attention", help="How transformers computes attention.")] = None
+    quantize: Annotated[
+        Quantization | None, _model("--quantize", help="Load a checkpoint's language model with fewer bits.")
+    ] = None
+    keep_reasoning: Annotated[
+        bool | None,
+        _model("--keep-reasoning", help="Save what a model that thinks writes before its answer."),
     ] = None
     timeout: Annotated[float | None, _model("--timeout", help="Seconds to wait for an answer.")] = None
     retries: Annotated[
         int | None, _model("--retries", help="How often to retry a refused answer with another seed.", metavar="N")
     ] = None
     max_seconds: Annotated[
-        float | None, _model("--max-seconds", help="Use at most this many seconds of each track.", metavar="S")
+        float | None,
+        _model(
+            "--max-seconds",
+            help="Use at most this many seconds of each track.  \\[default: as many as the model takes]",
+            metavar="S",
+        ),
     ] = None
     start: Annotated[
         float | None, _model("--start", help="Skip this many seconds at the start of each track.", metavar="S")

@@ -20,9 +20,11 @@ def announce(console: Console, captioner: Captioner) -> None:
     """Show which engine and model answer (with -v), and a warning where it is the tiny model."""
     engine, model = captioner.engine, captioner.model
     slots = f", {engine.slots} tracks at once" if engine.slots > 1 else ""
-    console.detail(f"engine {engine.name} (llama.cpp {engine.version}{slots}), because {captioner.reason}")
-    console.detail(f"model {model.language_model}{f', because {model.reason}' if model.reason else ''}")
-    console.detail(f"projector {model.projector}")
+    made_with = ", ".join(f"{name} {value}" for name, value in engine.provenance.items())
+    console.detail(f"engine {engine.name} ({made_with}{slots}), because {captioner.reason}")
+    console.detail(f"model {model.path}{f', because {model.reason}' if model.reason else ''}")
+    if model.projector_name:
+        console.detail(f"projector {model.projector_name}")
     if model.is_tiny:
         console.warn(TINY_MODEL_WARNING)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicflamingo_cli.errors import ModelError
-from musicflamingo_cli.models.resolve import TINY
+from musicflamingo_cli.models.model import TINY
 from musicflamingo_cli.paths import data_file
 
 

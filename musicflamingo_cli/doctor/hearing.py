@@ -13,9 +13,10 @@ from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.doctor.checks import Check
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
-from musicflamingo_cli.models.resolve import TINY, ModelPair, resolve, resolve_model
+from musicflamingo_cli.models.model import TINY, Model
+from musicflamingo_cli.models.resolve import resolve, resolve_model
 from musicflamingo_cli.system.temporary import folder_prefix
-from musicflamingo_cli.types import SAMPLE_RATE, TOKENS_PER_WINDOW, Answer, Clip, Prompt, Sampling, Workload
+from musicflamingo_cli.types import SAMPLE_RATE, Answer, Clip, Prompt, Sampling, Workload
 
 _SHORT_QUESTION = Prompt(preset="hearing", text="Describe what you hear.", max_tokens=40, min_words=1)
 _FULL_QUESTION = Prompt(preset="hearing", text="Describe this music in full detail.", max_tokens=100, min_words=1)
@@ -39,7 +40,7 @@ def hearing_tests(settings: Settings) -> Iterator[Check]:
 Test = Callable[[Engine, Path], tuple[str, str, str]]
 
 
-def _checked(name: str, settings: Settings, find_model: Callable[[], ModelPair], test: Test) -> Check:
+def _checked(name: str, settings: Settings, find_model: Callable[[], Model], test: Test) -> Check:
     try:
         model = find_model()
         engine, _ = open_engine(settings, model, Workload(tracks=3, prompts=1))
@@ -51,7 +52,7 @@ def _checked(name: str, settings: Settings, find_model: Callable[[], ModelPair],
         return Check.failure(
             name, f"no clip could be written: {error}", "make room in the temporary folder, or set TMPDIR"
         )
-    subject = f"{engine.name} with {model.language_model.name}"
+    subject = f"{engine.name} with {model.name}"
     if problem:
         return Check.failure(name, f"{subject}: {problem}", hint)
     return Check.ok(name, f"{subject}: {success}")
@@ -70,7 +71,8 @@ def _test_known_songs(engine: Engine, folder: Path) -> tuple[str, str, str]:
 def _test_two_clips(engine: Engine, folder: Path) -> tuple[str, str, str]:
     """Ask twice about a steady tone, and once about drum-like bursts of noise."""
     tone, bursts = _write_clips(folder)
-    problem, hint = _problem(*(_ask(engine, clip, _SHORT_QUESTION) for clip in (tone, tone, bursts)))
+    answers = [_ask(engine, clip, _SHORT_QUESTION) for clip in (tone, tone, bursts)]
+    problem, hint = _problem(engine.expected_audio_tokens(tone), *answers)
     return "different clips, different answers; the same clip, the same answer", problem, hint
 
 
@@ -82,10 +84,10 @@ def _ask(engine: Engine, clip: Clip, question: Prompt) -> Answer:
     raise EngineError(f"no answer: {result.reason}", result.hint)
 
 
-def _problem(first: Answer, repeated: Answer, other: Answer) -> tuple[str, str]:
+def _problem(expected: int, first: Answer, repeated: Answer, other: Answer) -> tuple[str, str]:
     """Return what is wrong and what to do; two empty strings where nothing is wrong."""
-    if first.audio_tokens is not None and first.audio_tokens < TOKENS_PER_WINDOW:
-        return f"the audio never reached the model ({first.audio_tokens} of {TOKENS_PER_WINDOW} tokens)", _REBUILD
+    if first.audio_tokens is not None and first.audio_tokens < expected:
+        return f"the audio never reached the model ({first.audio_tokens} of {expected} tokens)", _REBUILD
     if first.text != repeated.text:
         return "the same clip got two different answers: the seed is random, or memory is faulty", _REBUILD
     if first.text == other.text:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ToolMissingError
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.errors import ConfigError, ToolMissingError
+from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Workload
 
-_Openable = Literal[EngineName.NATIVE, EngineName.SERVER, EngineName.MTMD_CLI, EngineName.EMBEDDED]
-_FOR_ONE: tuple[_Openable, ...] = (EngineName.MTMD_CLI, EngineName.SERVER, EngineName.EMBEDDED)
-_FOR_MANY: tuple[_Openable, ...] = (
-    EngineName.NATIVE,
-    EngineName.SERVER,
-    EngineName.MTMD_CLI,
-    EngineName.EMBEDDED,
-)
+_FOR_ONE = (EngineName.MTMD_CLI, EngineName.SERVER, EngineName.EMBEDDED)
+_FOR_MANY = (EngineName.NATIVE, EngineName.SERVER, EngineName.MTMD_CLI, EngineName.EMBEDDED)
 
 
 class Engine(Protocol):
@@ -32,8 +26,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def version(self) -> str:
-        """The version of llama.cpp, for provenance."""
+    def provenance(self) -> Mapping[str, str]:
+        """What ran the model and how, for a caption's provenance: versions of libraries, the type of numbers, …"""
         ...
 
     @property
@@ -41,10 +35,22 @@ class Engine(Protocol):
         """How many clips it works on at once; ``describe`` may be called from as many threads."""
         ...
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        """The audio tokens that a clip makes here; fewer in an answer prove that the model did not get all of it."""
+        ...
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt, in any order, each as soon as it is known.
 
-        A prompt that fails is a Failure among the others. Raises EngineError for a fault that concerns all prompts.
+        A prompt that fails is a Failure among the others. ``on_text`` gets the pieces of the answer to a single prompt
+        as they are made, where the engine can; it may raise AnswerCancelledError to end that answer. Raises EngineError
+        for a fault that concerns all prompts.
         """
         ...
 
@@ -53,12 +59,16 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(settings: Settings, model: ModelPair, workload: Workload) -> tuple[Engine, str]:
+def open_engine(settings: Settings, model: Model, workload: Workload) -> tuple[Engine, str]:
     """Return the engine that the settings name, and the reason for the choice.
 
-    `auto` is `mtmd-cli` for one prompt about one track, where nothing can be shared, else `native`; where that is not
-    available, the next of `server`, `mtmd-cli`, `embedded`. Raises ToolMissingError where none is available.
+    A checkpoint runs in `transformers`. For a GGUF pair, `auto` is `mtmd-cli` for one prompt about one track, where
+    nothing can be shared, else `native`; where that is not available, the next of `server`, `mtmd-cli`, `embedded`.
+    Raises ToolMissingError where none is available, ConfigError where the named engine does not run such a model.
     """
+    if isinstance(model, Checkpoint):
+        return _open_transformers(settings, model, workload)
+    assert isinstance(model, ModelPair)
     if settings.engine != EngineName.AUTO:
         return _open(settings.engine, settings, model, workload), "chosen with --engine"
     reason = "one prompt about one track" if workload.is_single else "it processes a track's audio once for all prompts"
@@ -81,6 +91,16 @@ def open_engine(settings: Settings, model: ModelPair, workload: Workload) -> tup
     )
 
 
+def _open_transformers(settings: Settings, checkpoint: Checkpoint, workload: Workload) -> tuple[Engine, str]:
+    from musicflamingo_cli.engines.transformers.engine import TransformersEngine
+
+    if settings.engine not in (EngineName.AUTO, EngineName.TRANSFORMERS):
+        hint = "leave --engine out, or name a GGUF model: musicflamingo models list"
+        raise ConfigError(f"{checkpoint.name} is a checkpoint, which runs in transformers only", hint)
+    reason = "a checkpoint runs in transformers" if settings.engine == EngineName.AUTO else "chosen with --engine"
+    return TransformersEngine(settings, checkpoint, workload.at_once), reason
+
+
 def _require_binary(llama_dir: Path) -> None:
     """Raise ToolMissingError where neither llama-server nor llama-mtmd-cli is in the folder."""
     from musicflamingo_cli.llamacpp import binaries
@@ -91,7 +111,7 @@ def _require_binary(llama_dir: Path) -> None:
     binaries.find(binaries.MTMD_CLI, llama_dir)
 
 
-def _open(name: _Openable, settings: Settings, model: ModelPair, workload: Workload) -> Engine:
+def _open(name: EngineName, settings: Settings, model: ModelPair, workload: Workload) -> Engine:
     from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
     from musicflamingo_cli.engines.native.engine import NativeEngine
     from musicflamingo_cli.engines.server.embedded import embedded_server
@@ -106,3 +126,5 @@ def _open(name: _Openable, settings: Settings, model: ModelPair, workload: Workl
             return NativeEngine(settings, model, workload.at_once)
         case EngineName.EMBEDDED:
             return ServerEngine(embedded_server(), settings, model, workload.at_once)
+        case _:  # resolve_model gives a checkpoint where it is named
+            raise ConfigError(f"{model.name} does not run in {name}", "name a checkpoint: musicflamingo models list")

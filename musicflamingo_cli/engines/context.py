@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import TooLongError
 from musicflamingo_cli.llamacpp import memory
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import Model, ModelPair
 from musicflamingo_cli.types import Clip, Prompt
 
 # For the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
@@ -19,17 +19,19 @@ _MAX_SLOTS_GPU, _MAX_SLOTS_CPU = 4, 1
 _FREE_FRACTION = 4  # slots grow beyond what a clip needs while all of them take at most a quarter of the free memory
 
 
-def tokens_needed(clip: Clip, prompt: Prompt, settings: Settings, model: ModelPair) -> int:
+def tokens_needed(audio_tokens: int, clip: Clip, prompt: Prompt, settings: Settings, model: Model) -> int:
     """Return the tokens for the audio, the prompt (one for each byte, an upper bound) and the answer.
 
     Raises TooLongError where the context that the user set, or else the model's own, does not hold them.
     """
-    text = len(prompt.text.encode()) + len(prompt.system.encode())
-    needed = clip.audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS
+    said = [prompt.text, prompt.system, *(part for turn in prompt.history for part in (turn.question, turn.answer))]
+    text = sum(len(each.encode()) for each in said)
+    needed = audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS * (1 + len(prompt.history))
     limit = settings.ctx_size or model.context_length
     if needed > limit:
+        seconds = sum(each.seconds for each in clip.all)
         raise TooLongError(
-            f"{clip.seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
+            f"{seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
             "use less audio: --max-seconds 600" + (", or raise --ctx-size" if settings.ctx_size else ""),
         )
     return needed

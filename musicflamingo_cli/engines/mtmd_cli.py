@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.paths import user_log_dir
 from musicflamingo_cli.system import processes
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -37,11 +37,23 @@ class MtmdCliEngine:
         self._settings = settings
         self._model = model
         self._binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
-        self.version = binaries.version(self._binary)
+        self.provenance = {"llama_cpp": binaries.version(self._binary)}
         self._children = processes.Children()
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
-        """Yield one result for each prompt, in their order; see ``Engine.describe``."""
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        """The audio tokens that a clip makes here: see ``Engine.expected_audio_tokens``."""
+        return clip.padded_tokens
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
+        """Yield one result for each prompt, in their order; see ``Engine.describe``. It cannot hold conversations."""
+        if clip.also or any(prompt.history for prompt in prompts):
+            raise EngineError("llama-mtmd-cli cannot hold a conversation", "use --engine server, native or embedded")
         for prompt in prompts:
             try:
                 yield self._ask(clip, prompt, sampling)
@@ -106,7 +118,7 @@ class MtmdCliEngine:
 
         Never 0, with which the binary would take the model's whole context and the memory for it.
         """
-        needed = tokens_needed(clip, prompt, self._settings, self._model)
+        needed = tokens_needed(self.expected_audio_tokens(clip), clip, prompt, self._settings, self._model)
         return self._settings.ctx_size or min(self._model.context_length, -(-needed // 256) * 256)
 
 
@@ -151,7 +163,7 @@ def _audio_tokens(log: str, clip: Clip) -> int | None:
     if batches := _AUDIO_BATCH.findall(log):
         return sum(map(int, batches))
     prompt_tokens = _PROMPT_TOKENS.search(log)
-    return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.audio_tokens else None
+    return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.padded_tokens else None
 
 
 def _failed(done: processes.Finished, command: list[str]) -> EngineError | ModelError:

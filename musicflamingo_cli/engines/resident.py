@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, Protocol
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.context import SlotBudget, tokens_needed
+from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import P, Slot, Slots
 from musicflamingo_cli.errors import EngineError, ModelError
 from musicflamingo_cli.llamacpp import binaries
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.llamacpp.binaries import Diagnosis, is_lack_of_memory
+from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
+
+
+class Budget(Protocol):
+    """How many slots there is memory for."""
+
+    slots: int
+
+    def size_for(self, context: int) -> tuple[int, int]:
+        """Return the size of a slot for a clip that needs ``context`` tokens, in tokens, and how many fit."""
+        ...
+
+    def shrink(self) -> None:
+        """Memory ran out: halve the number of slots."""
+        ...
 
 
 class ResidentEngine(ABC, Generic[P]):
     """An engine whose process works on one clip in each slot."""
 
     name: str
-    version: str
+    provenance: Mapping[str, str]
 
-    def __init__(self, command: Sequence[str], settings: Settings, model: ModelPair, at_once: int) -> None:
-        """Decide how many slots to use; nothing is started yet.
-
-        ``command`` is the program that will run, or one that sees the same devices. ``at_once`` is the highest number
-        of clips that callers will ask about at once.
-        """
+    def __init__(self, settings: Settings, model: Model, budget: Budget) -> None:
+        """Take what was decided; nothing is started yet."""
         self._settings = settings
         self._model = model
-        self._budget = SlotBudget(command, settings, model, at_once)
+        self._budget: Budget = budget
         self._slots = Slots(self._start)
 
     @property
@@ -47,15 +58,38 @@ class ResidentEngine(ABC, Generic[P]):
 
     @abstractmethod
     def _ask_all(
-        self, slot: Slot[P], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
+        self,
+        slot: Slot[P],
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt. Raises Died when the process ends first."""
 
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        """The audio tokens that a clip makes here: see ``Engine.expected_audio_tokens``."""
+        return clip.padded_tokens
+
+    def _tokens_needed(self, clip: Clip, prompt: Prompt) -> int:
+        """Return the tokens for the audio, one prompt and its answer. Raises TooLongError."""
+        return tokens_needed(self.expected_audio_tokens(clip), clip, prompt, self._settings, self._model)
+
     def _context_for(self, clip: Clip, prompts: Sequence[Prompt]) -> int:
         """Return the tokens that a slot must hold. Raises TooLongError."""
-        return max(tokens_needed(clip, prompt, self._settings, self._model) for prompt in prompts)
+        return max(self._tokens_needed(clip, prompt) for prompt in prompts)
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+    def _diagnose(self, log: str) -> Diagnosis | None:
+        """Return what the log of a process that died means, where it holds a known fault."""
+        return binaries.diagnose(log)
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
         """Ask all prompts at once, so that the audio is processed once for all of them; see ``Engine.describe``.
 
         When the process dies, unanswered prompts are retried once, while no other clip is in progress: so the clip
@@ -66,7 +100,7 @@ class ResidentEngine(ABC, Generic[P]):
         for is_last in (False, True):
             try:
                 with self._slots.acquire(context, clip, exclusive=is_last) as slot:
-                    for result in self._ask_all(slot, clip, pending, sampling):
+                    for result in self._ask_all(slot, clip, pending, sampling, on_text):
                         answered = result.preset if isinstance(result, Failure) else result.prompt.preset
                         pending = [prompt for prompt in pending if prompt.preset != answered]
                         yield result
@@ -94,7 +128,7 @@ class ResidentEngine(ABC, Generic[P]):
                 return process
             except Died as death:
                 self._slots.raise_if_stopped()
-                if slots == 1 or not binaries.lacks_memory(process.log()):
+                if slots == 1 or not is_lack_of_memory(self._diagnose(process.log())):
                     raise self._fatal(death, process) from death
                 process.close()
                 self._budget.shrink()
@@ -105,7 +139,7 @@ class ResidentEngine(ABC, Generic[P]):
         self._slots.raise_if_stopped()
         log = process.log()
         process.close()
-        if known := binaries.diagnose(log):
+        if known := self._diagnose(log):
             return known.error(f"{self.name}: {death}")
         return EngineError(
             f"{self.name} died: {death}\n{binaries.tail(log)}", "try --engine mtmd-cli, or: musicflamingo build"

@@ -88,7 +88,7 @@ class Diagnosis:
         return (ModelError if self.model_is_bad else EngineError)(f"{self.reason} ({how})", self.hint)
 
 
-_NO_MEMORY = "there is not enough memory"
+NO_MEMORY = "there is not enough memory"
 # What a line of llama.cpp's log means; the first that matches counts.
 _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     (
@@ -101,7 +101,7 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",
-        Diagnosis(_NO_MEMORY, "use --slots 1, a smaller quant (--model IQ3_M), or less audio: --max-seconds 300"),
+        Diagnosis(NO_MEMORY, "use --slots 1, a smaller quant (--model IQ3_M), or less audio: --max-seconds 300"),
     ),
     (
         r"failed to decode audio|Unable to (?:decode media|eval text) chunk|failed to find a memory slot",
@@ -133,10 +133,9 @@ def diagnose(log: str) -> Diagnosis | None:
     return next((fault for pattern, fault in _KNOWN_FAULTS if re.search(pattern, log)), None)
 
 
-def lacks_memory(log: str) -> bool:
-    """Return whether a failed run's log says that memory ran out."""
-    known = diagnose(log)
-    return known is not None and known.reason == _NO_MEMORY
+def is_lack_of_memory(known: Diagnosis | None) -> bool:
+    """Return whether a known fault is that memory ran out."""
+    return known is not None and known.reason == NO_MEMORY
 
 
 def tail(log: str, lines: int = 5) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from musicflamingo_cli.config import Settings
@@ -14,35 +14,13 @@ from musicflamingo_cli.llamacpp import memory as system_memory
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
 from musicflamingo_cli.models.gguf import GgufHeader, read_header
+from musicflamingo_cli.models.model import TINY, ModelPair
 from musicflamingo_cli.paths import data_file
 
-TINY = "tiny"  # the pair that comes with the program
 _FAMILY = "musicflamingo"  # the letters in the models' names; also llama.cpp's name for the kind of projector
 _SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as in GGUF's list of tokens
 _VOCABULARY_BYTES = 1 << 24  # at a file's start: the lists of 150 000 tokens and their merges take five million
 _QUANT_NAME = re.compile(r"I?Q\d[A-Z0-9_]*|BF16|F16|F32", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPair:
-    """A language model and its projector (audio encoder), checked to belong together."""
-
-    language_model: Path
-    projector: Path
-    context_length: int  # tokens
-    is_tiny: bool  # it knows no real music: its captions mean nothing
-    kv_bytes_per_token: int = 0  # the memory of a token of context, at f16
-    size: int = 0  # bytes, of both files
-    architecture: str = ""  # of the language model
-    projector_type: str = ""
-    reason: str = ""  # why `auto` chose it
-
-    @property
-    def label(self) -> str:
-        """Its name in sidecars: `gguf_Q6_K` and the like."""
-        if self.is_tiny:
-            return f"gguf_{TINY}"
-        return f"gguf_{quant_of(self.language_model) or self.language_model.stem}"
 
 
 def installed(folder: Path) -> list[Path]:

@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from musicflamingo_cli._version import __version__
+from musicflamingo_cli.choices import Quantization
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import APPROVED_KEY, has_caption, has_real_caption, provenance_of
 from musicflamingo_cli.types import Sampling
@@ -40,19 +41,21 @@ class CaptionSettings:
     version: str | None = None  # of this product
     excerpt: Mapping[str, Any] | None = None  # which part of a track is used: start, fraction
     max_seconds: float | None = None
+    quantization: str | None = None  # of a checkpoint's weights
 
 
-def caption_settings(settings: Settings, model: ModelPair) -> CaptionSettings:
+def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
     """Return what these settings and this model would make captions with."""
     return CaptionSettings(
         is_tiny=model.is_tiny,
-        model=model.language_model.name,
-        projector=model.projector.name,
+        model=model.name,
+        projector=model.projector_name,
         sampling=settings.sampling,
         retries=settings.retries,
         version=__version__,
         excerpt={"start": settings.start or None, "fraction": settings.fraction if settings.fraction < 1 else None},
-        max_seconds=settings.max_seconds,
+        max_seconds=settings.excerpt(model.max_seconds).max_seconds,
+        quantization=settings.quantize,
     )
 
 
@@ -89,6 +92,8 @@ def _is_outdated(made: Mapping[str, Any], preset: Preset, now: CaptionSettings) 
     """Whether it was made with other settings; a caption of unknown origin was."""
     compared = [(now.model, "model"), (now.projector, "mmproj"), (now.version, "version")]
     if any(expected is not None and made.get(key) != expected for expected, key in compared):
+        return True
+    if now.quantization is not None and made.get("quantization", Quantization.NONE) != now.quantization:
         return True
     if now.model is not None and made.get("template") != preset.template_hash:
         return True

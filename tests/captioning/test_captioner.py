@@ -62,7 +62,13 @@ def test_a_changed_caption_is_no_longer_approved(make_wav: MakeWav) -> None:
 
 def test_keys_are_in_preset_order_whatever_order_answers_have(make_wav: MakeWav) -> None:
     class Backwards(ScriptedEngine):
-        def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+        def describe(
+            self,
+            clip: Clip,
+            prompts: Sequence[Prompt],
+            sampling: Sampling,
+            on_text: Callable[[str], None] | None = None,
+        ) -> Iterator[Answer | Failure]:
             yield from super().describe(clip, prompts[::-1], sampling)
 
     audio = make_wav()

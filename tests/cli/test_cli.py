@@ -375,7 +375,7 @@ def test_help_of_every_command() -> None:
     [
         (
             "caption",
-            ("[default: auto]", "[default: 42]", "[default: 0.7]", "[default: as many as fit]", "[default: 1200]"),
+            ("[default: auto]", "[default: 42]", "[default: 0.7]", "[default: as many as fit]", "[default: 900]"),
         ),
         ("export", ("[default: full]", "[default: link]", "[default: 1000]", "[default: named after DIR, here]")),
         ("report", ("[default: those marked so]", "[default: NAME-report.html, here]")),

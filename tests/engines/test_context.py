@@ -9,7 +9,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import SlotBudget, tokens_needed
 from musicflamingo_cli.errors import TooLongError
 from musicflamingo_cli.llamacpp import memory
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Clip, Prompt
 
 GB = 10**9
@@ -83,11 +83,13 @@ def test_a_slot_is_never_larger_than_the_models_context(free: list[int]) -> None
 def test_a_too_long_clip_gives_a_hint() -> None:
     clip = Clip(path=Path("x"), samples=16_000 * 1200, source_seconds=1200.0, was_cut=False)
     assert (
-        tokens_needed(clip, Prompt(preset="p", text="x" * 100, max_tokens=200), Settings(), MODEL)
+        tokens_needed(clip.padded_tokens, clip, Prompt(preset="p", text="x" * 100, max_tokens=200), Settings(), MODEL)
         == 30_000 + 100 + 200 + 128
     )
     with pytest.raises(TooLongError) as caught:
-        tokens_needed(clip, Prompt(preset="p", text="x", max_tokens=200), Settings(ctx_size=4096), MODEL)
+        tokens_needed(
+            clip.padded_tokens, clip, Prompt(preset="p", text="x", max_tokens=200), Settings(ctx_size=4096), MODEL
+        )
     assert "--ctx-size" in caught.value.hint
 
 

@@ -133,5 +133,5 @@ def test_the_second_window_reaches_the_model(engine: Engine, tmp_path: Path) -> 
     samples, _ = music.render(SONGS["slow organ"], music.Recording(noise_db=-70.0), 16_000)
     soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(16_000 * 30, np.float32), samples]), 16_000)
     clip = write_clip(tmp_path / "late.wav", tmp_path / "clip.wav")
-    assert clip.audio_tokens == 1500
+    assert clip.padded_tokens == 1500
     assert captions.heard(answers_of(engine, clip, QUESTIONS[1:])["instrumentation"])["lead"] == "organ"

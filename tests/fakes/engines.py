@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 GOOD = "A warm track with soft drums. It moves slowly."
@@ -26,7 +27,7 @@ class ScriptedEngine:
     """Answers with the result of ``reply(prompt, sampling)``: a text, a Failure, or an exception to raise."""
 
     name = "scripted"
-    version = "b0"
+    provenance: ClassVar[dict[str, str]] = {"llama_cpp": "b0"}
     slots = 1
 
     def __init__(
@@ -38,7 +39,16 @@ class ScriptedEngine:
         self.asked: list[tuple[str, Sampling]] = []
         self.closed = False
 
-    def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        return clip.padded_tokens
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
         for prompt in prompts:
             self.asked.append((prompt.preset, sampling))
             result = self.reply(prompt, sampling)
@@ -47,7 +57,7 @@ class ScriptedEngine:
             if isinstance(result, Failure):
                 yield result
                 continue
-            audio_tokens = clip.audio_tokens if self.audio_tokens is None else self.audio_tokens
+            audio_tokens = clip.padded_tokens if self.audio_tokens is None else self.audio_tokens
             yield Answer(
                 prompt=prompt,
                 text=result,

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musicflamingo_cli.engines.native.messages import BINDINGS, SEQUENCES, ClipRequest, Question
+from musicflamingo_cli.engines.conversation import messages
+from musicflamingo_cli.engines.native.bindings import BINDINGS, SEQUENCES
+from musicflamingo_cli.types import Prompt, Sampling
 
 _BATCH = 2048  # tokens, llama.cpp's own default
 # Defaults of llama.cpp's tools for the sampling settings that we do not offer (common.h, common_params_sampling).
@@ -28,7 +30,7 @@ _TOP_K, _MIN_P, _PENALTY_LAST_N = 40, 0.05, 64
 class ActiveAnswer:
     """An answer in progress, in a sequence of its own. ``unread``: tokens after the audio, still to be decoded."""
 
-    question: Question
+    prompt: Prompt
     slot: int
     sequence: int
     sampler: Any
@@ -106,13 +108,14 @@ class Model:
 
     # -- text --
 
-    def split(self, question: Question) -> tuple[str, str]:
+    def split(self, prompt: Prompt) -> tuple[str, str]:
         """Return a prompt in the model's own template: the text before the audio, and the text after it."""
-        audio = "\0audio\0"
-        messages = [{"role": "user", "content": audio + question.text}]
-        if question.system:
-            messages.insert(0, {"role": "system", "content": question.system})
-        before, after = self.template.render(messages=messages, add_generation_prompt=True).split(audio)
+        marker = "\0audio\0"
+        said = [
+            {"role": each["role"], "content": "".join(part["text"] for part in each["content"])}
+            for each in messages(prompt, [{"text": marker}])
+        ]
+        before, after = self.template.render(messages=said, add_generation_prompt=True).split(marker)
         return before, after
 
     def tokens(self, text: str) -> list[int]:
@@ -134,22 +137,24 @@ class Model:
 
     # -- audio --
 
-    def prepare(self, before: str, samples: NDArray[np.float32]) -> Any:
-        """Return text and mel spectrogram as chunks, which the caller must free. On the CPU, from any thread.
+    def prepare(self, before: str, clips: Sequence[NDArray[np.float32]]) -> Any:
+        """Return text and mel spectrograms as chunks, which the caller must free. On the CPU, from any thread.
 
-        ``before`` is the template's text before the audio, ``samples`` are mono at 16 kHz. Raises RuntimeError.
+        ``before`` is the template's text before the audio, ``clips`` are mono at 16 kHz. Raises RuntimeError.
         """
         mtmd = self.libraries.mtmd
-        pointer = samples.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        bitmap = mtmd.mtmd_bitmap_init_from_audio(len(samples), pointer)
+        float_pointer = ctypes.POINTER(ctypes.c_float)
+        bitmaps = [mtmd.mtmd_bitmap_init_from_audio(len(clip), clip.ctypes.data_as(float_pointer)) for clip in clips]
         chunks = mtmd.mtmd_input_chunks_init()
         data = before.encode()
         text = mtmd.mtmd_input_text(data, len(data), False, True)
         # As separate parts, so that a media marker in the text is taken as text.
-        parts = (mtmd.mtmd_input_part(ctypes.pointer(text), None), mtmd.mtmd_input_part(None, bitmap))
-        pointers = (ctypes.POINTER(mtmd.mtmd_input_part) * 2)(*map(ctypes.pointer, parts))
-        failed = mtmd.mtmd_tokenize_from_parts(self.audio_encoder, chunks, pointers, 2, True)
-        mtmd.mtmd_bitmap_free(bitmap)
+        parts = [mtmd.mtmd_input_part(ctypes.pointer(text), None)]
+        parts += [mtmd.mtmd_input_part(None, bitmap) for bitmap in bitmaps]
+        pointers = (ctypes.POINTER(mtmd.mtmd_input_part) * len(parts))(*map(ctypes.pointer, parts))
+        failed = mtmd.mtmd_tokenize_from_parts(self.audio_encoder, chunks, pointers, len(parts), True)
+        for bitmap in bitmaps:
+            mtmd.mtmd_bitmap_free(bitmap)
         if failed:
             mtmd.mtmd_input_chunks_free(chunks)
             raise RuntimeError(f"the audio could not be prepared ({failed})")
@@ -183,18 +188,18 @@ class Model:
 
     # -- answers --
 
-    def sampler(self, request: ClipRequest) -> Any:
+    def sampler(self, sampling: Sampling) -> Any:
         """Return a chain of llama.cpp's own samplers, in the order of its tools."""
         llama = self.libraries.llama
         vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
         chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for sampler in (
-            llama.llama_sampler_init_penalties(vocabulary_size, _PENALTY_LAST_N, request.repeat_penalty, 0.0, 0.0),
+            llama.llama_sampler_init_penalties(vocabulary_size, _PENALTY_LAST_N, sampling.repeat_penalty, 0.0, 0.0),
             llama.llama_sampler_init_top_k(_TOP_K),
-            llama.llama_sampler_init_top_p(request.top_p, 1),
+            llama.llama_sampler_init_top_p(sampling.top_p, 1),
             llama.llama_sampler_init_min_p(_MIN_P, 1),
-            llama.llama_sampler_init_temp_ext(request.temperature, 0.0, 1.0),
-            llama.llama_sampler_init_dist(request.seed),
+            llama.llama_sampler_init_temp_ext(sampling.temperature, 0.0, 1.0),
+            llama.llama_sampler_init_dist(sampling.seed),
         ):
             llama.llama_sampler_chain_add(chain, sampler)
         return chain

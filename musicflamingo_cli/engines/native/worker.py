@@ -23,11 +23,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from musicflamingo_cli.engines.native.messages import READY, SEQUENCES, ClipRequest, Question, Reply
+from musicflamingo_cli.engines.messages import ClipRequest, Ready, Reply
+from musicflamingo_cli.engines.native.bindings import SEQUENCES
 from musicflamingo_cli.engines.native.model import ActiveAnswer, Libraries, Model
+from musicflamingo_cli.types import Prompt
 
 # Questions that are decoded together, with the chunks (template text and audio) that they share.
-Group = tuple[list[Question], Any]
+Group = tuple[list[Prompt], Any]
 
 
 class Worker:
@@ -61,59 +63,59 @@ class Worker:
             except (EOFError, OSError):
                 return self._prepared.put(None)
             try:
-                samples, _ = soundfile.read(request.path, dtype="float32")
-                self._prepared.put((request, list(self._groups(request, np.ascontiguousarray(samples)))))
+                clips = [np.ascontiguousarray(soundfile.read(path, dtype="float32")[0]) for path in request.paths]
+                self._prepared.put((request, list(self._groups(request, clips))))
             except Exception as error:
                 self._prepared.put((request, f"{type(error).__name__}: {error}"))
 
-    def _groups(self, request: ClipRequest, samples: NDArray[np.float32]) -> Iterator[Group]:
+    def _groups(self, request: ClipRequest, clips: Sequence[NDArray[np.float32]]) -> Iterator[Group]:
         """Yield the questions with the same text before the audio together, at most SEQUENCES in a group."""
-        by_prefix: dict[str, list[Question]] = {}
-        for question in request.questions:
-            by_prefix.setdefault(self._model.split(question)[0], []).append(question)
-        for prefix, questions in by_prefix.items():
-            for start in range(0, len(questions), SEQUENCES):
-                yield questions[start : start + SEQUENCES], self._model.prepare(prefix, samples)
+        by_prefix: dict[str, list[Prompt]] = {}
+        for prompt in request.prompts:
+            by_prefix.setdefault(self._model.split(prompt)[0], []).append(prompt)
+        for prefix, prompts in by_prefix.items():
+            for start in range(0, len(prompts), SEQUENCES):
+                yield prompts[start : start + SEQUENCES], self._model.prepare(prefix, clips)
 
     def _begin(self, request: ClipRequest, prepared: list[Group] | str) -> None:
         """Process a clip's audio and start its answers. The groups of a clip are answered one after another."""
         if isinstance(prepared, str):
-            self._send_errors(request.slot, request.questions, prepared)
+            self._send_errors(request.slot, request.prompts, prepared)
             return
-        for number, (questions, chunks) in enumerate(prepared):
+        for number, (prompts, chunks) in enumerate(prepared):
             while number and any(each.slot == request.slot for each in self._active):
                 self._step()
             try:
-                self._prefill(request, questions, chunks)
+                self._prefill(request, prompts, chunks)
             except RuntimeError as error:
                 self._model.clear_sequence(request.slot * SEQUENCES)
-                self._send_errors(request.slot, questions, str(error))
+                self._send_errors(request.slot, prompts, str(error))
             finally:
                 self._model.libraries.mtmd.mtmd_input_chunks_free(chunks)
 
-    def _send_errors(self, slot: int, questions: Sequence[Question], error: str) -> None:
-        for question in questions:
-            self._connection.send(Reply(slot=slot, preset=question.preset, error=error))
+    def _send_errors(self, slot: int, prompts: Sequence[Prompt], error: str) -> None:
+        for prompt in prompts:
+            self._connection.send(Reply(slot=slot, preset=prompt.preset, error=error))
 
-    def _prefill(self, request: ClipRequest, questions: Sequence[Question], chunks: Any) -> None:
+    def _prefill(self, request: ClipRequest, prompts: Sequence[Prompt], chunks: Any) -> None:
         """Encode and prefill the audio once; start an answer to each question in a sequence of its own."""
         model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
         position, audio_tokens = model.prefill(chunks, first)
         prefill_seconds = time.monotonic() - started
-        for number, question in enumerate(questions):
+        for number, prompt in enumerate(prompts):
             if number:
                 model.copy_sequence(first, first + number)
             self._active.append(
                 ActiveAnswer(
-                    question=question,
+                    prompt=prompt,
                     slot=request.slot,
                     sequence=first + number,
-                    sampler=model.sampler(request),
+                    sampler=model.sampler(request.sampling),
                     position=position,
                     audio_tokens=audio_tokens,
                     prefill_seconds=prefill_seconds,
-                    unread=model.tokens(model.split(question)[1]),
+                    unread=model.tokens(model.split(prompt)[1]),
                 )
             )
 
@@ -126,7 +128,7 @@ class Worker:
             is_end = self._model.is_end(each.token)
             if not is_end:
                 each.text += self._model.piece(each.token)
-            if not is_end and each.count < each.question.max_tokens:
+            if not is_end and each.count < each.prompt.max_tokens:
                 unfinished.append(each)
                 continue
             self._finish(each, hit_limit=not is_end)
@@ -138,10 +140,11 @@ class Worker:
         self._connection.send(
             Reply(
                 slot=answer.slot,
-                preset=answer.question.preset,
+                preset=answer.prompt.preset,
                 text=answer.text.decode("utf-8", errors="replace"),
                 hit_limit=hit_limit,
                 audio_tokens=answer.audio_tokens,
+                answer_tokens=answer.count,
                 prefill_seconds=answer.prefill_seconds,
                 answer_seconds=time.monotonic() - answer.started,
             )
@@ -169,7 +172,7 @@ def main() -> None:
     except Exception as error:  # also a broken chat template: whatever it is, one line on stderr
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
-    connection.send(READY)
+    connection.send(Ready())
     Worker(model, connection).run()
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.conversation import messages
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
 from musicflamingo_cli.errors import EngineError, TimedOutError
 from musicflamingo_cli.llamacpp import binaries
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # not a flag: every user of the machine can see command lines
@@ -114,25 +115,28 @@ class ServerProcess(ResidentProcess):
 
         Raises Died where the server has ended, OSError where the clip cannot be linked or copied.
         """
-        target = self._media / _media_name(slot)
         try:
-            target.unlink(missing_ok=True)
-            try:
-                os.link(clip.path, target)
-            except OSError:  # another file system
-                shutil.copyfile(clip.path, target)
+            for number, each in enumerate(clip.all):
+                target = self._media / _media_name(slot, number)
+                target.unlink(missing_ok=True)
+                try:
+                    os.link(each.path, target)
+                except OSError:  # another file system
+                    shutil.copyfile(each.path, target)
         except OSError as error:
             if self._media.is_dir():
                 raise
             raise Died("it ended before the request reached it") from error  # and its folder was removed
 
-    def ask(self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout) -> tuple[dict[str, Any], float]:
+    def ask(
+        self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
+    ) -> tuple[dict[str, Any], float]:
         """Return one chat completion and how many seconds it took. ``timeout`` is shared by all requests of the slot.
 
         Raises Died, TimedOutError, or EngineError where the server rejects the request.
         """
         started = time.monotonic()
-        chat = chat_request(prompt, sampling, slot)
+        chat = chat_request(prompt, sampling, slot, clips)
         try:
             status, body = self._request("POST", "/v1/chat/completions", chat, timeout)
         except TimeoutError as error:
@@ -186,14 +190,11 @@ class _UnixConnection(http.client.HTTPConnection):
                 time.sleep(0.01)
 
 
-def chat_request(prompt: Prompt, sampling: Sampling, slot: int) -> dict[str, Any]:
-    """Return the body of a request. Audio first, text last: so all prompts of a clip share the processed audio."""
-    audio = {"type": "input_audio", "input_audio": {"url": f"file://{_media_name(slot)}"}}
-    messages: list[dict[str, Any]] = [{"role": "user", "content": [audio, {"type": "text", "text": prompt.text}]}]
-    if prompt.system:
-        messages.insert(0, {"role": "system", "content": prompt.system})
+def chat_request(prompt: Prompt, sampling: Sampling, slot: int, clips: int = 1) -> dict[str, Any]:
+    """Return the body of a request about the slot's clips, ``clips`` in number."""
+    urls = [f"file://{_media_name(slot, number)}" for number in range(clips)]
     return {
-        "messages": messages,
+        "messages": messages(prompt, [{"type": "input_audio", "input_audio": {"url": url}} for url in urls]),
         "max_tokens": prompt.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -204,8 +205,8 @@ def chat_request(prompt: Prompt, sampling: Sampling, slot: int) -> dict[str, Any
     }
 
 
-def _media_name(slot: int) -> str:
-    return f"slot{slot}.wav"
+def _media_name(slot: int, number: int) -> str:
+    return f"slot{slot}-{number}.wav"
 
 
 def _rejection(status: int, body: bytes) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.context import SlotBudget
 from musicflamingo_cli.engines.resident import ResidentEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server.process import IdleTimeout, Program, ServerProcess
 from musicflamingo_cli.engines.slots import Slot
 from musicflamingo_cli.errors import EngineError
 from musicflamingo_cli.llamacpp import binaries
-from musicflamingo_cli.models.resolve import ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,23 @@ class ServerEngine(ResidentEngine[ServerProcess]):
 
     def __init__(self, program: Program, settings: Settings, model: ModelPair, at_once: int = 1) -> None:
         """Take the server's program; nothing is started yet. ``at_once``: see ResidentEngine."""
-        super().__init__(program.command, settings, model, at_once)
+        super().__init__(settings, model, SlotBudget(program.command, settings, model, at_once))
         self.name = program.name
-        self.version = program.version
+        self.provenance = {"llama_cpp": program.version}
         self._program = program
+        self._pair = model
         self._warned_unshared = False
 
     def _new_process(self, context: int, slots: int) -> ServerProcess:
-        return ServerProcess(self._program, self._settings, self._model, context, slots)
+        return ServerProcess(self._program, self._settings, self._pair, context, slots)
 
     def _ask_all(
-        self, slot: Slot[ServerProcess], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
+        self,
+        slot: Slot[ServerProcess],
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None,
     ) -> Iterator[Answer | Failure]:
         """Yield results as they come: the server processes the audio for one prompt, the others share its memory."""
         shared = answered = 0
@@ -50,7 +57,8 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         try:
             slot.process.put(clip, slot.number)
             waiting = {
-                pool.submit(slot.process.ask, prompt, sampling, slot.number, timeout): prompt for prompt in prompts
+                pool.submit(slot.process.ask, prompt, sampling, slot.number, timeout, len(clip.all)): prompt
+                for prompt in prompts
             }
             for done in as_completed(waiting):
                 try:
@@ -59,7 +67,7 @@ class ServerEngine(ResidentEngine[ServerProcess]):
                     yield Failure.for_preset(waiting[done].preset, error)
                     continue
                 answered += 1
-                shared += reply["timings"]["cache_n"] >= clip.audio_tokens
+                shared += reply["timings"]["cache_n"] >= clip.padded_tokens
                 yield _answer(reply, clip, waiting[done], sampling, seconds)
             self._check_shared(shared, answered)
         except BaseException as error:
@@ -91,7 +99,8 @@ def _answer(reply: dict[str, Any], clip: Clip, prompt: Prompt, sampling: Samplin
         text=choice["message"]["content"] or "",
         hit_limit=choice["finish_reason"] == "length",
         # The server does not count audio separately: a prompt shorter than the audio alone did not contain all of it.
-        audio_tokens=min(prompt_tokens, clip.audio_tokens),
+        audio_tokens=min(prompt_tokens, clip.padded_tokens),
         seconds=seconds,
         sampling=sampling,
+        answer_tokens=timings.get("predicted_n"),
     )

@@ -16,11 +16,11 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.native import engine as native
-from musicflamingo_cli.engines.native import process as native_process
+from musicflamingo_cli.engines.native import engine as native_engine
+from musicflamingo_cli.engines.native.bindings import RELEASE, SEQUENCES
 from musicflamingo_cli.engines.native.engine import NativeEngine, native_libraries
-from musicflamingo_cli.engines.native.messages import RELEASE, SEQUENCES
-from musicflamingo_cli.engines.native.process import NativeProcess
 from musicflamingo_cli.engines.resident_process import Died
+from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import ModelError, StoppedError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import resolve
@@ -55,7 +55,7 @@ def answers(
     return {result.prompt.preset: result for result in results if isinstance(result, Answer)}
 
 
-def running(engine: NativeEngine) -> NativeProcess:
+def running(engine: NativeEngine) -> WorkerProcess:
     assert engine._slots._process
     return engine._slots._process
 
@@ -77,7 +77,7 @@ def test_answers_one_by_one_equal_those_of_mtmd_cli(
             (ours,) = answers(engine, clip, [prompt], sampling).values()
             (theirs,) = answers(cli, clip, [prompt], sampling).values()
             assert (ours.text.strip(), ours.hit_limit) == (theirs.text.strip(), theirs.hit_limit)
-            assert ours.audio_tokens == clip.audio_tokens
+            assert ours.audio_tokens == clip.padded_tokens
 
 
 @pytest.mark.real
@@ -266,6 +266,6 @@ def test_mismatched_bindings_and_libraries_are_rejected(
 
 @pytest.mark.real
 def test_a_worker_without_libraries_reports_it_in_one_line(real_llama_dir: Path) -> None:
-    done = subprocess.run([*native_process.WORKER, "--probe"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*native_engine.WORKER, "--probe"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -70,8 +70,10 @@ def prompt_tokens(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     counted: list[tuple[int, int]] = []
     ask = ServerProcess.ask
 
-    def counting(self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout):  # type: ignore[no-untyped-def]
-        reply, seconds = ask(self, prompt, sampling, slot, timeout)
+    def counting(  # type: ignore[no-untyped-def]
+        self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
+    ):
+        reply, seconds = ask(self, prompt, sampling, slot, timeout, clips)
         timings = reply["timings"]
         counted.append((timings["prompt_n"], timings["prompt_n"] + timings["cache_n"]))
         return reply, seconds
@@ -124,7 +126,7 @@ def test_the_audio_is_processed_once_for_all_prompts(
     counted = prompt_tokens(monkeypatch)
     with prepared(make_wav(seconds=59)) as clip:
         list(engine.describe(clip, PROMPTS, GREEDY))
-    assert clip.audio_tokens == 1500
+    assert clip.padded_tokens == 1500
     evaluated = [count for count, _ in counted]
     assert sorted(count > 1500 for count in evaluated) == [False, False, True]
     assert sum(evaluated) < 1500 + 200
@@ -346,7 +348,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour == "poisoned":
             media = sys.argv[sys.argv.index("--media-path") + 1]
             time.sleep(0.05)
-            with open("%s/slot%d.wav" % (media, asked["id_slot"])) as clip:
+            with open("%s/slot%d-0.wav" % (media, asked["id_slot"])) as clip:
                 if clip.read() == "poison": os._exit(3)
         if behaviour == "dies": os._exit(3)
         if behaviour == "hangs": time.sleep(30)

@@ -1,0 +1,1 @@
+"""Engine `transformers`: a checkpoint in Hugging Face transformers, in a worker process."""
