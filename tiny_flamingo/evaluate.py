@@ -2,7 +2,8 @@
 
 Songs whose seeds were never trained on are written as WAV files at 44.1 kHz and asked about through the product itself,
 so that its decoding, resampling, prompts and engines are measured along. Prints a line for each attribute.
-``--engine transformers`` takes the folder of the model before its conversion instead, and needs torch.
+``--engine transformers-reference`` asks a checkpoint, or the GGUF pair turned back into one, in transformers itself as
+its documentation shows, and needs torch.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Protocol
 import soundfile
 
 from musicflamingo_cli import Analysis, MusicFlamingoGGUF
+from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
 from tiny_flamingo import captions, music
 
 FIRST_SEED = 1_000_000  # training songs begin at ten million
 ASKED = ("technical", "instrumentation", "structure")  # together they name all that captions speak of
 RATE = 44_100
+REFERENCE = "transformers-reference"
 
 
 class Flamingo(Protocol):
@@ -53,11 +56,15 @@ def evaluate(flamingo: Flamingo, songs: dict[Path, music.Song]) -> dict[str, flo
 
 @contextlib.contextmanager
 def opened(engine: str, model: Path, mmproj: Path | None, threads: int) -> Iterator[Flamingo]:
-    """The model behind an engine of the product, or in transformers; greedy."""
-    if engine == "transformers":
+    """The model behind an engine of the product, or in transformers without the product; greedy."""
+    if engine == REFERENCE:
         from tiny_flamingo.in_transformers import InTransformers
 
-        yield InTransformers(model)
+        with tempfile.TemporaryDirectory() as folder:
+            if mmproj:
+                write_checkpoint(model, mmproj, Path(folder) / "checkpoint")
+                model = Path(folder) / "checkpoint"
+            yield InTransformers(model, threads)
         return
     with MusicFlamingoGGUF(
         str(model), mmproj=mmproj, engine=engine, temperature=0.0, repeat_penalty=1.0, threads=threads
@@ -69,7 +76,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("model", type=Path)
     options.add_argument("mmproj", type=Path, nargs="?")
-    options.add_argument("--engine", default="mtmd-cli")
+    options.add_argument("--engine", default="mtmd-cli", help=f"an engine of the product, or {REFERENCE}")
     options.add_argument("--clips", type=int, default=500)
     options.add_argument("--first", type=int, default=FIRST_SEED, help="the first song's seed")
     options.add_argument("--threads", type=int, default=2)

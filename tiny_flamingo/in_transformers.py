@@ -1,66 +1,51 @@
-"""The trained model in transformers, greedily: what llama.cpp's answers are held against."""
+"""A checkpoint asked in transformers itself, as its documentation shows: the reference for every engine's answers."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
-from torch import Tensor
-from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast, WhisperFeatureExtractor
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from musicflamingo_cli import Analysis
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import read_presets
 from musicflamingo_cli.text.cleaning import judge
-from musicflamingo_cli.types import SAMPLE_RATE
-from tiny_flamingo import tokens
-from tiny_flamingo.mel import BINS
-from tiny_flamingo.model import hear
 
 
 class InTransformers:
-    """Asks the presets as the product does, with the model of ``tell.py`` instead of its GGUF pair.
+    """Asks the product's presets one after another, greedily; nothing is shared between two questions."""
 
-    The mel spectrogram is transformers' own. Audio of one window: longer clips are not its business.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._model = AudioFlamingo3ForConditionalGeneration.from_pretrained(folder).eval()
-        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        self._mel = WhisperFeatureExtractor(feature_size=BINS)
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._processor = AutoProcessor.from_pretrained(folder)
+        self._model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
         self._presets = read_presets(built_in_prompts())
 
     def analyze_many(self, paths: list[Path], presets: list[str]) -> Iterator[Analysis]:
+        """Yield an analysis of each file, as the product's API does."""
         for path in paths:
-            audio, seconds = self._audio(path)
-            said = {name: self._answer(audio, self._presets[name].render({}).text) for name in presets}
-            yield Analysis(path, {name: judge(text, False, 3).text for name, text in said.items()}, (), seconds, 0.0)
+            started = time.perf_counter()
+            with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+                clip = write_clip(path, Path(file.name))
+                samples, _ = soundfile.read(file.name, dtype="float32")
+            answers = {name: self.answer(samples, self._presets[name].render({}).text) for name in presets}
+            captions = {name: judge(text, False, 3).text for name, text in answers.items()}
+            yield Analysis(path, captions, (), clip.seconds, time.perf_counter() - started)
 
     @torch.inference_mode()
-    def _audio(self, path: Path) -> tuple[Tensor, float]:
-        """What the language model gets of it, (1, 750, width), and its length in seconds."""
-        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-            clip = write_clip(path, Path(file.name))
-            samples, _ = soundfile.read(file.name, dtype="float32")
-        spectrum = self._mel(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_features"]
-        _, heard = hear(self._model.model.audio_tower, spectrum)
-        return self._model.model.multi_modal_projector(heard), clip.seconds
-
-    @torch.inference_mode()
-    def _answer(self, audio: Tensor, question: str) -> str:
-        embed = self._model.model.language_model.get_input_embeddings()
-        before = self._tokenizer(f"{tokens.START}user\n{tokens.SOUND}", return_tensors="pt")["input_ids"]
-        text = f"{question}{tokens.END}\n{tokens.START}assistant\n"
-        after = self._tokenizer(text, return_tensors="pt")["input_ids"]
-        inputs = torch.cat([embed(before), audio, embed(after)], dim=1)
-        said = self._model.generate(
-            inputs_embeds=inputs,
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long),
-            max_new_tokens=200,
-            do_sample=False,
-        )
-        return str(self._tokenizer.decode(said[0], skip_special_tokens=True))
+    def answer(self, samples: Any, question: str, tokens: int = 200, at_least: int = 0) -> str:
+        """Answer a question about mono samples at 16 kHz."""
+        content = [{"type": "text", "text": question}, {"type": "audio", "audio": samples}]
+        inputs = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
+        ).to(self._model.device, self._model.dtype)
+        outputs = self._model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=at_least, do_sample=False)
+        answers = self._processor.batch_decode(outputs[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+        return str(answers[0])
