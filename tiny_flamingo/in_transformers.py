@@ -40,12 +40,12 @@ class InTransformers:
             yield Analysis(path, captions, (), clip.seconds, time.perf_counter() - started)
 
     @torch.inference_mode()
-    def answer(self, samples: Any, question: str, tokens: int = 200, at_least: int = 0) -> str:
+    def answer(self, samples: Any, question: str, tokens: int = 200) -> str:
         """Answer a question about mono samples at 16 kHz."""
         content = [{"type": "text", "text": question}, {"type": "audio", "audio": samples}]
         inputs = self._processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
         ).to(self._model.device, self._model.dtype)
-        outputs = self._model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=at_least, do_sample=False)
+        outputs = self._model.generate(**inputs, max_new_tokens=tokens, do_sample=False, repetition_penalty=1.0)
         answers = self._processor.batch_decode(outputs[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         return str(answers[0])

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerFast
 
+from musicflamingo_cli.models.tiny_checkpoint import END, END_OF_TEXT, SOUND, START
 from tiny_flamingo import captions, data, music, tokens
 from tiny_flamingo.hear import SHAPE, Ears, load_ears
 from tiny_flamingo.learning import Learner
@@ -86,7 +87,7 @@ def labels_heard(ears: Ears, outputs: np.ndarray) -> dict[str, Any]:
 
 def new_flamingo(ears: Ears, tokenizer: PreTrainedTokenizerFast) -> AudioFlamingo3ForConditionalGeneration:
     """The whole model, with the trained encoder in it."""
-    sound, end, pad = tokenizer.convert_tokens_to_ids([tokens.SOUND, tokens.END, tokens.END_OF_TEXT])
+    sound, end, pad = tokenizer.convert_tokens_to_ids([SOUND, END, END_OF_TEXT])
     model = new_model(config(len(tokenizer), sound, end, pad, encoder_layers=len(ears.tower.layers)))
     model.model.audio_tower.load_state_dict(ears.tower.state_dict())
     return model
@@ -141,8 +142,8 @@ def example(
 ) -> tuple[list[int], int]:
     """Tokens after the audio, and how many of them are the question's."""
     kind = draw.choice(SHORT if draw.random() < 0.5 else list(asked))
-    question = f"{draw.choice(asked[kind])}{tokens.END}\n{tokens.START}assistant\n"
-    answer = f"{captions.caption(song, kind, draw)}{tokens.END}"
+    question = f"{draw.choice(asked[kind])}{END}\n{START}assistant\n"
+    answer = f"{captions.caption(song, kind, draw)}{END}"
     question_ids, answer_ids = tokenizer(question)["input_ids"], tokenizer(answer)["input_ids"]
     return question_ids + answer_ids, len(question_ids)
 
@@ -204,7 +205,7 @@ def teach(
 ) -> None:
     """All of the learner's steps, the first ``few`` of them over a few tokens, the others over whole windows."""
     asked = tokens.prompts()
-    before = torch.tensor(tokenizer(f"{tokens.START}user\n{tokens.SOUND}")["input_ids"])
+    before = torch.tensor(tokenizer(f"{START}user\n{SOUND}")["input_ids"])
     average, started = 0.0, time.monotonic()
     while learner.step < learner.steps:
         audio, where, after, targets = batch(heard, tokenizer, asked, seed + learner.step, whole=learner.step >= few)

@@ -6,16 +6,12 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from musicflamingo_cli.models.tiny_checkpoint import END, END_OF_TEXT, SOUND, START, split_as_qwen2
 from tiny_flamingo import captions, music
 
-# src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_QWEN2; the same as in Qwen2's own tokenizer.json.
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-END_OF_TEXT, START, END, SOUND = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>"
 SPECIAL = (END_OF_TEXT, START, END, SOUND)
 SIZE = 768
 TEMPLATE = (
@@ -55,13 +51,7 @@ def _texts() -> Iterator[str]:
 def train_tokenizer() -> PreTrainedTokenizerFast:
     """The same tokenizer every time. Special tokens come last, as in Qwen2."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_QWEN2), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    split_as_qwen2(tokenizer)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=SIZE - len(SPECIAL), initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(_texts(), trainer)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def write_checkpoint(language_model: Path, projector: Path, folder: Path, *, as_
 
     model, encoder = gguf.GGUFReader(language_model), gguf.GGUFReader(projector)
     model_type = MUSIC_FLAMINGO if as_music_flamingo else AUDIO_FLAMINGO_3
-    tokenizer = make_tokenizer(*_vocabulary(model), special_for(model_type))
+    tokenizer = read_tokenizer(language_model, model_type)
     with complete_folder(folder) as part:
         config = _config(model, encoder, tokenizer, model_type)
         write_json(part / CONFIG, config)
@@ -109,20 +109,28 @@ def complete_folder(folder: Path) -> Iterator[Path]:
                 raise
 
 
-def special_for(model_type: str) -> tuple[str, ...]:
-    """Return the special tokens that a class needs besides those of the GGUF file."""
-    return (SOUND_BEGIN, SOUND_END) if model_type == MUSIC_FLAMINGO else ()
+def read_tokenizer(language_model: Path, model_type: str) -> Any:
+    """Return the GGUF file's tokenizer as a `tokenizers.Tokenizer`, with the class's special tokens added.
 
-
-def make_tokenizer(tokens: Sequence[str], special: Sequence[str], merges: Sequence[str], more: Sequence[str]) -> Any:
-    """Return a `tokenizers.Tokenizer`: byte-level BPE over Qwen2's words; special tokens after the others, then more.
-
-    ``merges``: pairs of tokens with a space between them, the most frequent first.
+    It is byte-level BPE over Qwen2's words. Special tokens have the last ids.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    import gguf
+    from tokenizers import Tokenizer, models
 
+    model = gguf.GGUFReader(language_model)
+    tokens, types, merges = (_value(model, f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges"))
+    first = types.index(_CONTROL)
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, pairs))
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens[:first])}, pairs))
+    split_as_qwen2(tokenizer)
+    tokenizer.add_special_tokens(tokens[first:] + ([SOUND_BEGIN, SOUND_END] if model_type == MUSIC_FLAMINGO else []))
+    return tokenizer
+
+
+def split_as_qwen2(tokenizer: Any) -> None:
+    """Let a `tokenizers.Tokenizer` cut texts into Qwen2's words, and those into bytes."""
+    from tokenizers import Regex, decoders, pre_tokenizers
+
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_QWEN2), behavior="isolated"),
@@ -130,8 +138,6 @@ def make_tokenizer(tokens: Sequence[str], special: Sequence[str], merges: Sequen
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([*special, *more])
-    return tokenizer
 
 
 def token_ids(tokenizer: Any) -> dict[str, Any]:
@@ -179,13 +185,6 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _value(reader: Any, key: str) -> Any:
     return reader.fields[key].contents()
-
-
-def _vocabulary(model: Any) -> tuple[list[str], list[str], list[str]]:
-    """Return the ordinary tokens, the special ones and the merges. The special ones must come last."""
-    tokens, types = _value(model, "tokenizer.ggml.tokens"), _value(model, "tokenizer.ggml.token_type")
-    first = types.index(_CONTROL)
-    return tokens[:first], tokens[first:], _value(model, "tokenizer.ggml.merges")
 
 
 def _config(model: Any, encoder: Any, tokenizer: Any, model_type: str) -> dict[str, Any]:
