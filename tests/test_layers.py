@@ -95,7 +95,13 @@ def test_only_the_command_line_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    allowed = {"cli", "engines.server.embedded", "engines.native.worker", "exports.tables"}
+    allowed = {
+        "cli",
+        "engines.server.embedded",
+        "engines.native.worker",
+        "engines.transformers.worker",
+        "exports.tables",
+    }
     assert printing <= allowed
 
 

@@ -21,6 +21,12 @@ class WorkerEngine(ResidentEngine[WorkerProcess]):
 
     instead: str
 
+    def _start(self, context: int, register: Callable[[WorkerProcess], None]) -> WorkerProcess:
+        """Start a worker, and take what it says of how it runs the model."""
+        process = super()._start(context, register)
+        self.provenance = {**self.provenance, **process.details}
+        return process
+
     def _context_for(self, clip: Clip, prompts: Sequence[Prompt]) -> int:
         """Return the tokens for the audio once, and for all prompts and answers. Raises TooLongError."""
         audio = self.expected_audio_tokens(clip)

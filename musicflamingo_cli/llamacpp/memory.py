@@ -68,7 +68,12 @@ def available(llama_dir: Path | None = None, gpu_layers: int | None = None) -> M
     for name in (binaries.SERVER, binaries.MTMD_CLI):
         with contextlib.suppress(ToolMissingError):
             return for_llama_cpp([str(binaries.find(name, llama_dir))], gpu_layers)
-    return ram() if gpu_layers == 0 else _nvidia() or _amd() or _apple() or ram()
+    return ram() if gpu_layers == 0 else of_drivers()
+
+
+def of_drivers() -> Memory:
+    """Return the memory of the GPUs as their drivers report it, else the machine's own."""
+    return _nvidia() or _amd() or _apple() or ram()
 
 
 def _nvidia() -> Memory | None:
