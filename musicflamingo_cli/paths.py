@@ -52,6 +52,13 @@ def llama_cache_dir() -> Path:
     return platformdirs.user_cache_path(APP) / "llama.cpp"
 
 
+def checkpoint_cache_dir() -> Path:
+    """Return the folder of checkpoints that are made from GGUF files."""
+    import platformdirs
+
+    return platformdirs.user_cache_path(APP) / "checkpoints"
+
+
 def built_in_prompts() -> Path:
     """Return the prompts file that comes with the product."""
     return data_file("configs", "prompts.yaml")

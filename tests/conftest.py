@@ -43,6 +43,9 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
     for name in ("MODELS_DIR", "LLAMA_DIR", "CONFIG"):
         monkeypatch.delenv(f"MUSICFLAMINGO_{name}", raising=False)
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))  # read once, when it is imported
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from musicflamingo_cli.engines.native.engine import native_libraries
 from musicflamingo_cli.engines.server.embedded import HOW_TO_INSTALL, embedded_server
 from musicflamingo_cli.errors import ExitCode, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries, memory
+from musicflamingo_cli.models.checkpoints import installed_checkpoints, name_of
+from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
 from musicflamingo_cli.models.resolve import installed, resolve_model
 from musicflamingo_cli.paths import llama_cache_dir, user_config_dir, user_log_dir
 from musicflamingo_cli.system.disk import free_bytes, nearest_existing
@@ -120,20 +122,27 @@ def _memory(settings: Settings) -> Check:
 
 
 def _models(settings: Settings) -> Iterator[Check]:
-    found = installed(settings.models_folder)
-    names = ", ".join(path.name for path in found) or "none"
-    yield (Check.ok if found else Check.warning)("models", f"{settings.models_folder}: {names}")
+    folder = settings.models_folder
+    found = [*(path.name for path in installed(folder)), *map(name_of, installed_checkpoints(folder))]
+    yield (Check.ok if found else Check.warning)("models", f"{folder}: {', '.join(found) or 'none'}")
     try:
-        pair = resolve_model(settings)
+        model = resolve_model(settings)
     except MusicFlamingoError as error:
         yield Check.for_error("model", error)
         return
-    detail = f"{pair.language_model.name} with {pair.projector.name} ({pair.architecture}, {pair.projector_type})"
-    if pair.is_tiny:
+    detail = _description(model)
+    if model.is_tiny:
         detail = f"{detail}: it knows simple synthesised music only"
         yield Check.warning("model", detail, "musicflamingo models pull auto")
     else:
-        yield Check.ok("model", f"{detail}{f'; {pair.reason}' if pair.reason else ''}")
+        yield Check.ok("model", f"{detail}{f'; {model.reason}' if model.reason else ''}")
+
+
+def _description(model: Model) -> str:
+    if isinstance(model, ModelPair):
+        return f"{model.name} with {model.projector_name} ({model.architecture}, {model.projector_type})"
+    kind = f"{model.model_type}, " if isinstance(model, Checkpoint) else ""
+    return f"{model.name} ({kind}at most {model.max_seconds:.0f} s of audio)"
 
 
 def _decoders() -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""The published quants (configs/models.yaml): which one fits a machine, and which files of the hub they are."""
+"""The published models (configs/models.yaml): which quant fits a machine, and which files of the hub are a quant's."""
 
 from __future__ import annotations
 
@@ -33,18 +33,47 @@ class Quant:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedCheckpoint:
+    """A published checkpoint for transformers. ``size``: of its weights in bytes. See ``model.Checkpoint``."""
+
+    repository: str
+    model_type: str
+    size: int
+    max_seconds: float
+    licence: str
+    reasons: bool = False
+
+    @property
+    def short_name(self) -> str:
+        """Its name without the owner's."""
+        return self.repository.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """The published quants, the best first, and the repositories to look in, in this order. Sizes are in bytes."""
+    """The published quants, the best first, and the repositories to look in, in this order. Sizes are in bytes.
+
+    ``checkpoints``: the best for music first.
+    """
 
     recommended: str
     quants: tuple[Quant, ...]
     projector_size: int
     kv_bytes_per_token: int
     repositories: tuple[str, ...]
+    checkpoints: tuple[PublishedCheckpoint, ...]
 
     def needed(self, quant: Quant, slots: int = _SLOTS) -> int:
         """Return the bytes of memory for a quant with its projector and ``slots`` slots of 8192 tokens."""
         return quant.size + self.projector_size + slots * _TOKENS * self.kv_bytes_per_token + RESERVE
+
+    def needed_by_weights(self, size: int) -> int:
+        """Return the bytes of memory for a checkpoint with weights of ``size`` bytes, and for as much context."""
+        return size + _SLOTS * _TOKENS * self.kv_bytes_per_token + RESERVE
+
+    def checkpoint(self, name: str) -> PublishedCheckpoint | None:
+        """Return the published checkpoint of that name, with or without its owner's; None where there is none."""
+        return next((each for each in self.checkpoints if name in (each.repository, each.short_name)), None)
 
     def best_for(self, memory: Memory, among: Sequence[str] = ()) -> tuple[Quant, str]:
         """Return the best quant that fits with four slots, else with one, else the smallest; and the reason.
@@ -82,6 +111,17 @@ def load_catalog() -> Catalog:
         projector_size=int(data["projector"]["size"] * GB),
         kv_bytes_per_token=data["kv_bytes_per_token"],
         repositories=tuple(data["repositories"]),
+        checkpoints=tuple(
+            PublishedCheckpoint(
+                repository=each["repository"],
+                model_type=each["model_type"],
+                size=int(each["size"] * GB),
+                max_seconds=float(each["max_seconds"]),
+                licence=each["licence"],
+                reasons=each.get("reasons", False),
+            )
+            for each in data["checkpoints"]
+        ),
     )
 
 

@@ -197,11 +197,26 @@ def _checksum(path: Path, digits: int) -> str:
 # -- the hub's own cache, which other tools fill ---------------------------------------------------------
 
 
-def _cached(file: HubFile) -> Path | None:
-    """Return a file's blob in the cache, which is named by its checksum and appears only when it is whole."""
+def cached_snapshot(repository: str) -> Path | None:
+    """Return the folder of a repository's main branch in the cache, which may lack files; None where there is none."""
+    cache = _cache_of(repository)
+    try:
+        commit = (cache / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    snapshot = cache / "snapshots" / Path(commit).name
+    return snapshot if commit and snapshot.is_dir() else None
+
+
+def _cache_of(repository: str) -> Path:
     from huggingface_hub import constants
 
-    blob = Path(constants.HF_HUB_CACHE) / f"models--{file.repository.replace('/', '--')}" / "blobs" / file.checksum
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _cached(file: HubFile) -> Path | None:
+    """Return a file's blob in the cache, which is named by its checksum and appears only when it is whole."""
+    blob = _cache_of(file.repository) / "blobs" / file.checksum
     return blob if blob.is_file() and blob.stat().st_size == file.size else None
 
 

@@ -1,21 +1,31 @@
-"""Which GGUF pair to use: by name, by path, or the best one in the models folder."""
+"""Which model to use, a GGUF pair or a checkpoint: by name, by path, or the best one that is installed."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from musicflamingo_cli._version import __version__
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.errors import ConfigError, ModelError, ToolMissingError
 from musicflamingo_cli.llamacpp import memory as system_memory
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
+from musicflamingo_cli.models.checkpoints import (
+    HOW_TO_INSTALL,
+    check_checkpoint,
+    find_checkpoint,
+    installed_checkpoints,
+    is_checkpoint_name,
+)
 from musicflamingo_cli.models.gguf import GgufHeader, read_header
-from musicflamingo_cli.models.model import TINY, ModelPair
-from musicflamingo_cli.paths import data_file
+from musicflamingo_cli.models.model import TINY, Checkpoint, Model, ModelPair
+from musicflamingo_cli.paths import checkpoint_cache_dir, data_file
 
 _FAMILY = "musicflamingo"  # the letters in the models' names; also llama.cpp's name for the kind of projector
 _SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as in GGUF's list of tokens
@@ -33,6 +43,33 @@ def installed(folder: Path) -> list[Path]:
     return sorted(path for path in files if "mmproj" not in path.name.lower() and "imatrix" not in path.name.lower())
 
 
+def resolve_model(settings: Settings) -> Model:
+    """Return the model that the settings name: a GGUF pair, or the checkpoint that a name or the engine asks for.
+
+    `auto` looks at the available memory, and means a checkpoint where no Music Flamingo in GGUF is installed. Raises
+    as ``resolve`` and ``resolve_checkpoint`` do.
+    """
+    name, folder = settings.model, settings.models_folder
+    if settings.engine == EngineName.TRANSFORMERS or is_checkpoint_name(name):
+        return resolve_checkpoint(name, folder)
+    try:
+        return resolve(
+            name,
+            folder,
+            settings.mmproj,
+            lambda: system_memory.available(settings.llama_dir, settings.gpu_layers),
+        )
+    except ModelError:
+        if (
+            name != "auto"
+            or settings.engine != EngineName.AUTO
+            or published(folder)
+            or not installed_checkpoints(folder)
+        ):
+            raise
+    return replace(resolve_checkpoint(name, folder), reason="no GGUF model is installed")
+
+
 def resolve(
     name: str, folder: Path, mmproj: Path | None = None, memory: Callable[[], Memory] | None = None
 ) -> ModelPair:
@@ -46,14 +83,50 @@ def resolve(
     return replace(check_pair(language_model, mmproj or _find_projector(language_model)), reason=reason)
 
 
-def resolve_model(settings: Settings) -> ModelPair:
-    """Return the pair that the settings name; `auto` looks at the available memory. Raises as ``resolve`` does."""
-    return resolve(
-        settings.model,
-        settings.models_folder,
-        settings.mmproj,
-        lambda: system_memory.available(settings.llama_dir, settings.gpu_layers),
-    )
+def resolve_checkpoint(name: str, folder: Path) -> Checkpoint:
+    """Return the checkpoint that ``name`` means: `auto`, `tiny`, a name (see ``is_checkpoint_name``) or a path.
+
+    ``folder`` is the models folder. Raises ConfigError for a name of something else, ModelError where a file is missing
+    or damaged, ToolMissingError where `tiny` cannot be made without the extra `transformers`.
+    """
+    if name == TINY:
+        return check_checkpoint(_tiny_checkpoint(), f"musicflamingo-{TINY}")
+    if name == "auto":
+        found = installed_checkpoints(folder)
+        if not found:
+            hint = f"get the best one for music: musicflamingo models pull {load_catalog().checkpoints[0].repository}"
+            raise ModelError(f"no checkpoint in {folder}", hint)
+        reason = "no other is installed" if len(found) == 1 else "it is the best that is installed"
+        return replace(check_checkpoint(found[0]), reason=reason)
+    hint = "leave --engine out, or name a checkpoint: musicflamingo models list"
+    if name.endswith(".gguf") or _QUANT_NAME.fullmatch(name.rpartition(":")[2].removeprefix("i1-")):
+        raise ConfigError(f"{name} is a GGUF model, which runs under llama.cpp only", hint)
+    if not is_checkpoint_name(name) and not _is_path(name):
+        raise ConfigError(f"--model {name} is neither a checkpoint nor a path", hint)
+    return check_checkpoint(find_checkpoint(name, folder))
+
+
+def _tiny_checkpoint() -> Path:
+    """Return the folder of the tiny model's checkpoint, which is made from the GGUF pair when it is first needed."""
+    language_model = tiny_language_model()
+    pair = (language_model, _find_projector(language_model))
+    digest = hashlib.sha256(__version__.encode())
+    for file in pair:
+        data = file.read_bytes()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    folder = checkpoint_cache_dir() / f"musicflamingo-{TINY}-{digest.hexdigest()[:12]}"
+    try:
+        from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
+
+        write_checkpoint(*pair, folder)
+    except ImportError as error:
+        package = error.name or "a package"
+        raise ToolMissingError(f"the tiny model's checkpoint needs {package}", HOW_TO_INSTALL) from error
+    except OSError as error:
+        problem = f"cannot write the tiny model's checkpoint {folder}: {error.strerror or error}"
+        raise ModelError(problem, "make room, or set XDG_CACHE_HOME") from error
+    return folder
 
 
 def _find_auto(folder: Path, memory: Callable[[], Memory] | None) -> tuple[Path, str]:
@@ -107,7 +180,7 @@ def _find_named(name: str, folder: Path) -> Path:
     """Return the language model that a name other than `auto` means. Raises ConfigError and ModelError."""
     if name == TINY:
         return tiny_language_model()
-    if name.endswith(".gguf") or name.startswith((".", "/", "~")):
+    if name.endswith(".gguf") or _is_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise ModelError(f"no model file at {path}", "list the installed models with: musicflamingo models list")
@@ -120,6 +193,10 @@ def _find_named(name: str, folder: Path) -> Path:
     if not _QUANT_NAME.fullmatch(quant):
         raise ConfigError(f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf")
     raise ModelError(f"no {quant} model in {place}", f"get it with: musicflamingo models pull {name}")
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))
 
 
 def tiny_language_model() -> Path:
