@@ -16,6 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.conversation import messages
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
+from musicflamingo_cli.engines.server.stream import events
 from musicflamingo_cli.errors import EngineError, TimedOutError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.model import ModelPair
@@ -99,8 +101,9 @@ class ServerProcess(ResidentProcess):
                 raise Died(f"exit code {self.child.process.returncode} while loading")
             if self._is_listening():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    if self._request("GET", "/health", None, IdleTimeout(5.0))[0] == 200:
-                        return
+                    with self._response("GET", "/health", None, IdleTimeout(5.0)) as response:
+                        if response.status == 200:
+                            return
             time.sleep(0.02)
         raise Died(f"not ready after {LOADING_SECONDS:g} s")
 
@@ -136,9 +139,31 @@ class ServerProcess(ResidentProcess):
         Raises Died, TimedOutError, or EngineError where the server rejects the request.
         """
         started = time.monotonic()
-        chat = chat_request(prompt, sampling, slot, clips)
+        with self._completion(chat_request(prompt, sampling, slot, clips), timeout) as response:
+            reply: dict[str, Any] = json.loads(response.read())
+        timeout.renew()
+        return reply, time.monotonic() - started
+
+    def stream(
+        self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
+    ) -> Iterator[str | dict[str, Any]]:
+        """Yield the pieces of an answer as they are made, and then the whole reply.
+
+        Closing the iterator closes the connection, and then the server ends the answer. Raises as ``ask``.
+        """
+        chat = chat_request(prompt, sampling, slot, clips) | {"stream": True}
+        with self._completion(chat, timeout) as response:
+            yield from events(response)
+
+    @contextlib.contextmanager
+    def _completion(self, chat: dict[str, Any], timeout: IdleTimeout) -> Iterator[http.client.HTTPResponse]:
+        """Send a chat request; give its response. Raises Died, TimedOutError or EngineError, also while it is read."""
         try:
-            status, body = self._request("POST", "/v1/chat/completions", chat, timeout)
+            with self._response("POST", "/v1/chat/completions", chat, timeout) as response:
+                if response.status != 200:
+                    rejection = _rejection(response.status, response.read())
+                    raise EngineError(rejection, "see the same with: --engine mtmd-cli")
+                yield response
         except TimeoutError as error:
             raise TimedOutError(
                 f"no answer within {timeout.seconds:g} s",
@@ -146,14 +171,12 @@ class ServerProcess(ResidentProcess):
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Died(str(error) or type(error).__name__) from error
-        timeout.renew()
-        if status != 200:
-            raise EngineError(_rejection(status, body), "see the same with: --engine mtmd-cli")
-        reply: dict[str, Any] = json.loads(body)
-        return reply, time.monotonic() - started
 
-    def _request(self, method: str, path: str, body: Any, timeout: IdleTimeout) -> tuple[int, bytes]:
-        """Return the status and the body of the reply. Raises OSError, TimeoutError or HTTPException."""
+    @contextlib.contextmanager
+    def _response(
+        self, method: str, path: str, body: Any, timeout: IdleTimeout
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send a request; give its response, and close the connection. Raises OSError or HTTPException."""
         if self.socket:
             connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout.seconds)
         else:
@@ -163,8 +186,7 @@ class ServerProcess(ResidentProcess):
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, headers)
             timeout.wait_for(connection.sock)
-            response = connection.getresponse()
-            return response.status, response.read()
+            yield connection.getresponse()
         finally:
             connection.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -13,7 +15,7 @@ from musicflamingo_cli.engines.resident import ResidentEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server.process import IdleTimeout, Program, ServerProcess
 from musicflamingo_cli.engines.slots import Slot
-from musicflamingo_cli.errors import EngineError
+from musicflamingo_cli.errors import AnswerCancelledError, EngineError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -50,6 +52,43 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         sampling: Sampling,
         on_text: Callable[[str], None] | None,
     ) -> Iterator[Answer | Failure]:
+        if on_text is None or len(prompts) > 1:
+            yield from self._ask_together(slot, clip, prompts, sampling)
+        else:
+            yield self._ask_streamed(slot, clip, prompts[0], sampling, on_text)
+
+    def _ask_streamed(
+        self,
+        slot: Slot[ServerProcess],
+        clip: Clip,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_text: Callable[[str], None],
+    ) -> Answer | Failure:
+        """Return the answer to one prompt, after passing on its pieces."""
+        started, timeout = time.monotonic(), IdleTimeout(self._settings.timeout)
+        reply: dict[str, Any] = {}
+        try:
+            slot.process.put(clip, slot.number)
+            stream = slot.process.stream(prompt, sampling, slot.number, timeout, len(clip.all))
+            with contextlib.closing(stream):
+                for event in stream:
+                    if isinstance(event, str):
+                        on_text(event)
+                    else:
+                        reply = event
+        except AnswerCancelledError:
+            raise  # the connection is closed, at which the server ends the answer
+        except EngineError as error:
+            return Failure.for_preset(prompt.preset, error)
+        except BaseException as error:
+            self._end(slot.process, error)
+            raise
+        return _answer(reply, clip, prompt, sampling, time.monotonic() - started)
+
+    def _ask_together(
+        self, slot: Slot[ServerProcess], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[Answer | Failure]:
         """Yield results as they come: the server processes the audio for one prompt, the others share its memory."""
         shared = answered = 0
         timeout = IdleTimeout(self._settings.timeout)
@@ -71,13 +110,15 @@ class ServerEngine(ResidentEngine[ServerProcess]):
                 yield _answer(reply, clip, waiting[done], sampling, seconds)
             self._check_shared(shared, answered)
         except BaseException as error:
-            # Ends the other requests too, so that the pool's threads can end.
-            is_first_report = self._slots.end(slot.process)
-            if isinstance(error, Died):  # another clip in progress may have noticed the same death
-                error.is_first_report = is_first_report
+            self._end(slot.process, error)  # and with it the other requests, so that the pool's threads can end
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _end(self, process: ServerProcess, error: BaseException) -> None:
+        is_first_report = self._slots.end(process)
+        if isinstance(error, Died):  # another clip in progress may have noticed the same death
+            error.is_first_report = is_first_report
 
     def _check_shared(self, shared: int, answered: int) -> None:
         """Warn once where the server did not share the processed audio between prompts."""
