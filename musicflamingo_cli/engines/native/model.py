@@ -6,6 +6,7 @@ Used in the worker process only (worker.py): llama.cpp ends its process where an
 from __future__ import annotations
 
 import argparse
+import codecs
 import ctypes
 import logging
 import os
@@ -21,6 +22,7 @@ from musicflamingo_cli.engines.conversation import messages
 from musicflamingo_cli.engines.native.bindings import BINDINGS, SEQUENCES
 from musicflamingo_cli.types import Prompt, Sampling
 
+_utf8 = codecs.getincrementaldecoder("utf-8")
 _BATCH = 2048  # tokens, llama.cpp's own default
 # Defaults of llama.cpp's tools for the sampling settings that we do not offer (common.h, common_params_sampling).
 _TOP_K, _MIN_P, _PENALTY_LAST_N = 40, 0.05, 64
@@ -28,7 +30,10 @@ _TOP_K, _MIN_P, _PENALTY_LAST_N = 40, 0.05, 64
 
 @dataclass(slots=True)
 class ActiveAnswer:
-    """An answer in progress, in a sequence of its own. ``unread``: tokens after the audio, still to be decoded."""
+    """An answer in progress, in a sequence of its own.
+
+    ``unread``: tokens after the audio, still to be decoded. ``is_streamed``: its pieces are sent as they are made.
+    """
 
     prompt: Prompt
     slot: int
@@ -38,9 +43,11 @@ class ActiveAnswer:
     audio_tokens: int
     prefill_seconds: float
     unread: Sequence[int] = ()
+    is_streamed: bool = False
     started: float = field(default_factory=time.monotonic)
     token: int = 0  # the last one that was sampled
-    text: bytearray = field(default_factory=bytearray)
+    text: list[str] = field(default_factory=list)
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8(errors="replace"))
     count: int = 0  # of tokens sampled
 
 

@@ -1,21 +1,25 @@
 """The worker process of engine `native`: processes a clip's audio once, and answers all its questions in one batch.
 
-The audio is encoded and prefilled into one sequence of a unified KV cache, which the other questions' sequences share
-by reference (llama_memory_seq_cp). The text after the audio is decoded together, then one token of each answer at a
-time. Clips in other slots join the same batches. It is a process of its own because llama.cpp ends its process where
-an assertion fails.
+The audio is encoded and prefilled into the first sequence of the clip's slot, in a unified KV cache; the answers'
+sequences share it by reference (llama_memory_seq_cp). The text after the audio is decoded together, then one token of
+each answer at a time. Clips in other slots join the same batches. The audio stays until another clip comes to the
+slot, so that retries and follow-up questions cost only their text. It is a process of its own because llama.cpp ends
+its process where an assertion fails.
 
-It reads each ``ClipRequest`` from a connection (see process.py), and sends a ``Reply`` for each of its questions.
+It reads each ``ClipRequest`` from a connection (see worker_process.py), and sends a ``Reply`` for each of its
+questions.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,13 +27,31 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from musicflamingo_cli.engines.messages import ClipRequest, Ready, Reply
+from musicflamingo_cli.engines.messages import Cancel, ClipRequest, Piece, Ready, Reply
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
 from musicflamingo_cli.engines.native.model import ActiveAnswer, Libraries, Model
 from musicflamingo_cli.types import Prompt
 
-# Questions that are decoded together, with the chunks (template text and audio) that they share.
-Group = tuple[list[Prompt], Any]
+# What is in a slot's first sequence: the text before the audio, and each file's path, size and time of change.
+Source = tuple[str, tuple[tuple[str, int, int], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Questions that are answered together. ``chunks``: text and audio before them, None where the slot has them."""
+
+    prompts: Sequence[Prompt]
+    source: Source
+    chunks: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The processed audio in a slot's first sequence. ``length`` is in tokens, of which some are audio."""
+
+    source: Source
+    length: int
+    audio_tokens: int
 
 
 class Worker:
@@ -41,10 +63,13 @@ class Worker:
         self._connection = connection
         self._prepared: queue.Queue[tuple[ClipRequest, list[Group] | str] | None] = queue.Queue()
         self._active: list[ActiveAnswer] = []
+        # Written by one thread while the other one waits for it: a slot gets its next request after its last reply.
+        self._prefixes: dict[int, Prefix] = {}
+        self._cancelled: set[int] = set()  # slots
 
     def run(self) -> None:
         """Work until the other side closes the connection."""
-        threading.Thread(target=self._prepare_all, daemon=True).start()
+        threading.Thread(target=self._receive_all, daemon=True).start()
         while True:
             try:
                 item = self._prepared.get(block=not self._active)
@@ -55,69 +80,106 @@ class Worker:
                 return
             self._begin(*item)
 
-    def _prepare_all(self) -> None:
+    def _receive_all(self) -> None:
         """Prepare each request as it arrives; queue it with its groups, or with the reason why it failed."""
         while True:
             try:
-                request: ClipRequest = self._connection.recv()
+                message: ClipRequest | Cancel = self._connection.recv()
             except (EOFError, OSError):
                 return self._prepared.put(None)
+            if isinstance(message, Cancel):
+                self._cancelled.add(message.slot)
+                continue
+            self._cancelled.discard(message.slot)  # one that came after the last reply
             try:
-                clips = [np.ascontiguousarray(soundfile.read(path, dtype="float32")[0]) for path in request.paths]
-                self._prepared.put((request, list(self._groups(request, clips))))
+                self._prepared.put((message, list(self._groups(message))))
             except Exception as error:
-                self._prepared.put((request, f"{type(error).__name__}: {error}"))
+                self._prepared.put((message, f"{type(error).__name__}: {error}"))
 
-    def _groups(self, request: ClipRequest, clips: Sequence[NDArray[np.float32]]) -> Iterator[Group]:
-        """Yield the questions with the same text before the audio together, at most SEQUENCES in a group."""
-        by_prefix: dict[str, list[Prompt]] = {}
+    def _groups(self, request: ClipRequest) -> Iterator[Group]:
+        """Yield the questions with the same text before the audio together, as many as there are sequences for.
+
+        Those for which the slot has the audio already come first.
+        """
+        files = tuple((path, (status := os.stat(path)).st_size, status.st_mtime_ns) for path in request.paths)
+        by_source: dict[Source, list[Prompt]] = {}
         for prompt in request.prompts:
-            by_prefix.setdefault(self._model.split(prompt)[0], []).append(prompt)
-        for prefix, prompts in by_prefix.items():
-            for start in range(0, len(prompts), SEQUENCES):
-                yield prompts[start : start + SEQUENCES], self._model.prepare(prefix, clips)
+            by_source.setdefault((self._model.split(prompt)[0], files), []).append(prompt)
+        prefix = self._prefixes.get(request.slot)
+        there = prefix.source if prefix else None
+        clips: list[NDArray[np.float32]] = []
+        for source in sorted(by_source, key=lambda each: each != there):
+            if source != there:
+                clips = clips or [read_clip(path) for path in request.paths]
+            prompts, most = by_source[source], SEQUENCES - 1
+            for start in range(0, len(prompts), most):
+                chunks = self._model.prepare(source[0], clips) if source != there else None
+                there = source
+                yield Group(prompts[start : start + most], source, chunks)
 
     def _begin(self, request: ClipRequest, prepared: list[Group] | str) -> None:
         """Process a clip's audio and start its answers. The groups of a clip are answered one after another."""
         if isinstance(prepared, str):
             self._send_errors(request.slot, request.prompts, prepared)
             return
-        for number, (prompts, chunks) in enumerate(prepared):
+        for number, group in enumerate(prepared):
             while number and any(each.slot == request.slot for each in self._active):
                 self._step()
             try:
-                self._prefill(request, prompts, chunks)
+                if request.slot in self._cancelled:
+                    raise RuntimeError("cancelled")
+                self._start_answers(request, group)
             except RuntimeError as error:
-                self._model.clear_sequence(request.slot * SEQUENCES)
-                self._send_errors(request.slot, prompts, str(error))
+                self._send_errors(request.slot, group.prompts, str(error))
             finally:
-                self._model.libraries.mtmd.mtmd_input_chunks_free(chunks)
+                if group.chunks:
+                    self._model.libraries.mtmd.mtmd_input_chunks_free(group.chunks)
 
     def _send_errors(self, slot: int, prompts: Sequence[Prompt], error: str) -> None:
         for prompt in prompts:
             self._connection.send(Reply(slot=slot, preset=prompt.preset, error=error))
 
-    def _prefill(self, request: ClipRequest, prompts: Sequence[Prompt], chunks: Any) -> None:
-        """Encode and prefill the audio once; start an answer to each question in a sequence of its own."""
+    def _start_answers(self, request: ClipRequest, group: Group) -> None:
+        """Start an answer to each question, in a sequence of its own. Raises RuntimeError."""
         model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
-        position, audio_tokens = model.prefill(chunks, first)
-        prefill_seconds = time.monotonic() - started
-        for number, prompt in enumerate(prompts):
-            if number:
-                model.copy_sequence(first, first + number)
+        prefix = self._prefix(request.slot, group)
+        prefill_seconds = time.monotonic() - started if group.chunks else 0.0
+        for number, prompt in enumerate(group.prompts, 1):
+            model.copy_sequence(first, first + number)
             self._active.append(
                 ActiveAnswer(
                     prompt=prompt,
                     slot=request.slot,
                     sequence=first + number,
                     sampler=model.sampler(request.sampling),
-                    position=position,
-                    audio_tokens=audio_tokens,
+                    position=prefix.length,
+                    audio_tokens=prefix.audio_tokens,
                     prefill_seconds=prefill_seconds,
                     unread=model.tokens(model.split(prompt)[1]),
+                    is_streamed=request.is_streamed,
                 )
             )
+
+    def _prefix(self, slot: int, group: Group) -> Prefix:
+        """Return the audio of a group's questions in the slot's first sequence, processed if it is not there.
+
+        Raises RuntimeError.
+        """
+        prefix = self._prefixes.get(slot)
+        if prefix and prefix.source == group.source:
+            return prefix
+        if not group.chunks:  # the group before this one, which has them, failed
+            raise RuntimeError("the audio could not be decoded")
+        sequence = slot * SEQUENCES
+        self._prefixes.pop(slot, None)
+        self._model.clear_sequence(sequence)
+        try:
+            length, audio_tokens = self._model.prefill(group.chunks, sequence)
+        except RuntimeError:
+            self._model.clear_sequence(sequence)
+            raise
+        return self._prefixes.setdefault(slot, Prefix(group.source, length, audio_tokens))
 
     def _step(self) -> None:
         """Decode one more token of every answer; send those that are complete."""
@@ -127,21 +189,29 @@ class Worker:
             each.count += 1
             is_end = self._model.is_end(each.token)
             if not is_end:
-                each.text += self._model.piece(each.token)
-            if not is_end and each.count < each.prompt.max_tokens:
+                self._add(each, self._model.piece(each.token))
+            if is_end or each.count >= each.prompt.max_tokens or each.slot in self._cancelled:
+                self._finish(each, hit_limit=not is_end)
+            else:
                 unfinished.append(each)
-                continue
-            self._finish(each, hit_limit=not is_end)
         self._active = unfinished
 
+    def _add(self, answer: ActiveAnswer, data: bytes, is_last: bool = False) -> None:
+        """Add bytes to an answer; where it is streamed, send the characters that are complete with them."""
+        text = answer.decoder.decode(data, final=is_last)
+        answer.text.append(text)
+        if text and answer.is_streamed:
+            self._connection.send(Piece(answer.slot, text))
+
     def _finish(self, answer: ActiveAnswer, hit_limit: bool) -> None:
+        self._add(answer, b"", is_last=True)
         self._model.clear_sequence(answer.sequence)
         self._model.free_sampler(answer.sampler)
         self._connection.send(
             Reply(
                 slot=answer.slot,
                 preset=answer.prompt.preset,
-                text=answer.text.decode("utf-8", errors="replace"),
+                text="".join(answer.text),
                 hit_limit=hit_limit,
                 audio_tokens=answer.audio_tokens,
                 answer_tokens=answer.count,
@@ -149,6 +219,11 @@ class Worker:
                 answer_seconds=time.monotonic() - answer.started,
             )
         )
+
+
+def read_clip(path: str) -> NDArray[np.float32]:
+    """Return the samples of a mono WAV file."""
+    return np.ascontiguousarray(soundfile.read(path, dtype="float32")[0])
 
 
 def main() -> None:
