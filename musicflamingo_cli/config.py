@@ -125,6 +125,11 @@ def _harmless(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def require_setting(name: str, value: float) -> None:
+    """Raise SettingError for a number that the setting ``name`` cannot have."""
+    _require_within_limits({name: value}, "")
+
+
 def _require_within_limits(values: Mapping[str, Any], place: str) -> None:
     """Raise an error for a number out of range; ``place`` names the file that it came from, if any."""
     for each in fields(Settings):

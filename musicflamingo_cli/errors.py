@@ -188,6 +188,18 @@ class AnswerCancelledError(EngineError):
     kind = FailureKind.INTERRUPTED
 
 
+class AnswerError(EngineError):
+    """A question of a conversation got no answer that can be used; ``kind`` is what the failure is counted by."""
+
+    def __init__(self, message: str, hint: str, kind: FailureKind) -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[AnswerError], tuple[str, str, FailureKind]]:
+        """Pickle with the three arguments, so that the error can cross a process boundary."""
+        return AnswerError, (str(self), self.hint, self.kind)
+
+
 class TooLongError(EngineError):
     """The clip does not fit into the model's context."""
 

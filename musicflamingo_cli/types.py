@@ -105,17 +105,19 @@ def _trimmed_tokens(samples: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question of a conversation that was answered."""
+    """A question of a conversation that was answered. ``answer_tokens``: see Answer."""
 
     question: str
     answer: str
+    answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question with its variables filled in. ``template_hash`` identifies the text before they were.
 
-    ``history``: what was asked and answered before it, in a conversation about the same audio.
+    ``history``: what was asked and answered before it, in a conversation about the same audio. ``room``: the tokens
+    after the audio that such a conversation may need, for an engine whose context cannot grow without a restart.
     """
 
     preset: str
@@ -126,6 +128,7 @@ class Prompt:
     lines: bool = False  # an answer in lines (lyrics), where repetition is no fault
     template_hash: str = ""
     history: tuple[Turn, ...] = ()
+    room: int = 0
 
 
 _RETRY_REPEAT_PENALTY = 1.1
@@ -152,11 +155,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What an engine is opened for: how many tracks, how many prompts each, how many tracks at once at most."""
+    """What an engine is opened for: how many tracks, how many prompts each, how many tracks at once at most.
+
+    ``is_conversation``: later prompts follow up on earlier ones.
+    """
 
     tracks: int
     prompts: int
     at_once: int = 1
+    is_conversation: bool = False
 
     @property
     def is_single(self) -> bool:

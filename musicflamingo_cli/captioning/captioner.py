@@ -93,9 +93,9 @@ class Captioner:
                 except BaseException:
                     if save:
                         with contextlib.suppress(TrackError):
-                            self._save(track, self._to_save(_captions(results, presets), info), clip)
+                            self.save(track, _captions(results, presets), info, clip)
                     raise
-                saved = save and self._save(track, self._to_save(_captions(results, presets), info), clip)
+                saved = save and self.save(track, _captions(results, presets), info, clip)
         except (ToolMissingError, ModelError):
             raise
         except TrackError as error:
@@ -105,7 +105,7 @@ class Captioner:
         except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
             results.append(_bug(error))
         captions = _captions(results, presets)
-        notes = _cut_note(clip) if clip else ()
+        notes = cut_note(clip) if clip else ()
         if save and self._to_save(captions, info) != captions:
             notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
         return Outcome(
@@ -129,12 +129,12 @@ class Captioner:
             for result in self._answers(clip, pending, self.policy.sampling.for_retry(attempt)):
                 if isinstance(result, Failure):
                     yield result
-                elif failure := _not_heard(result, self.engine.expected_audio_tokens(clip)):
+                elif failure := not_heard(result, self.engine.expected_audio_tokens(clip)):
                     yield failure
-                elif isinstance(judged := _judged(result), Caption):
-                    yield judged
+                elif isinstance(verdict := judged(result), Caption):
+                    yield verdict
                 else:
-                    refusals[result.prompt.preset] = judged
+                    refusals[result.prompt.preset] = verdict
             pending = [prompt for prompt in pending if prompt.preset in refusals]
         for prompt in pending:
             yield self._refused(prompt, refusals[prompt.preset])
@@ -159,15 +159,18 @@ class Captioner:
             hint="try another --seed, or more --retries",
         )
 
-    def _to_save(self, captions: list[Caption], info: Mapping[str, Any]) -> list[Caption]:
+    def _to_save(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> list[Caption]:
         """Without the tiny model's captions that would replace a real model's."""
         if not self.model.is_tiny or self.policy.overwrite:
-            return captions
+            return list(captions)
         return [caption for caption in captions if not has_real_caption(info, caption.preset)]
 
-    def _save(self, track: Track, captions: Sequence[Caption], clip: Clip) -> bool:
-        """Merge captions into the track's sidecar; return whether there were any."""
-        if not captions:
+    def save(self, track: Track, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> bool:
+        """Merge captions into the track's sidecar, whose data is ``info``; return whether there were any.
+
+        The tiny model's are left out where they would replace a real model's. Raises SidecarError.
+        """
+        if not (captions := self._to_save(captions, info)):
             return False
         keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
         keys[MODEL_KEY] = self.model.label
@@ -217,15 +220,15 @@ def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[
     return prompts, failures
 
 
-def _judged(answer: Answer) -> Caption | str:
-    """The caption that an answer makes, or why it is refused."""
+def judged(answer: Answer) -> Caption | str:
+    """Return the caption that an answer makes, or why it is refused."""
     prompt = answer.prompt
     verdict = judge(answer.text, answer.hit_limit, prompt.min_words, prompt.lines)
     return verdict.refusal or Caption(prompt.preset, verdict.text, answer)
 
 
-def _not_heard(answer: Answer, expected: int) -> Failure | None:
-    """The failure of an answer for which the audio did not reach the model: it would be worse than none."""
+def not_heard(answer: Answer, expected: int) -> Failure | None:
+    """Return the failure of an answer for which the audio did not reach the model: it would be worse than none."""
     if answer.audio_tokens is None or answer.audio_tokens >= expected:
         return None
     return Failure(
@@ -236,7 +239,8 @@ def _not_heard(answer: Answer, expected: int) -> Failure | None:
     )
 
 
-def _cut_note(clip: Clip) -> tuple[str, ...]:
+def cut_note(clip: Clip) -> tuple[str, ...]:
+    """Return a message about a clip that is only a part of its track; nothing where it is all of it."""
     if not clip.was_cut:
         return ()
     whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""

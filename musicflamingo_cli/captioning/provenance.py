@@ -33,6 +33,8 @@ def provenance(caption: Caption, clip: Clip, engine: Engine, model: Model, excer
         made["mmproj"] = model.projector_name
     if prompt.system:
         made["system"] = prompt.system
+    if prompt.history:
+        made["conversation"] = [turn.question for turn in prompt.history]  # asked before ``prompt``
     if clip.was_cut and clip.source_seconds:
         made["source_seconds"] = round(clip.source_seconds, 3)
     elif clip.was_cut:

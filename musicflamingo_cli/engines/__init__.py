@@ -15,6 +15,7 @@ from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Wor
 
 _FOR_ONE = (EngineName.MTMD_CLI, EngineName.SERVER, EngineName.EMBEDDED)
 _FOR_MANY = (EngineName.NATIVE, EngineName.SERVER, EngineName.MTMD_CLI, EngineName.EMBEDDED)
+_FOR_CONVERSATIONS = (EngineName.NATIVE, EngineName.SERVER, EngineName.EMBEDDED)
 
 
 class Engine(Protocol):
@@ -63,8 +64,9 @@ def open_engine(settings: Settings, model: Model, workload: Workload) -> tuple[E
     """Return the engine that the settings name, and the reason for the choice.
 
     A checkpoint runs in `transformers`. For a GGUF pair, `auto` is `mtmd-cli` for one prompt about one track, where
-    nothing can be shared, else `native`; where that is not available, the next of `server`, `mtmd-cli`, `embedded`.
-    Raises ToolMissingError where none is available, ConfigError where the named engine does not run such a model.
+    nothing can be shared, else `native`; where that is not available, the next of `server`, `mtmd-cli` (which cannot
+    hold a conversation), `embedded`. Raises ToolMissingError where none is available, ConfigError where the named
+    engine does not run such a model.
     """
     if isinstance(model, Checkpoint):
         return _open_transformers(settings, model, workload)
@@ -75,7 +77,7 @@ def open_engine(settings: Settings, model: Model, workload: Workload) -> tuple[E
     unavailable: list[str] = []
     if settings.llama_dir is not None:  # a named folder without any binary is a mistake to report, not to work around
         _require_binary(settings.llama_dir)
-    for name in _FOR_ONE if workload.is_single else _FOR_MANY:
+    for name in _candidates(workload):
         try:
             return _open(name, settings, model, workload), "; ".join([*unavailable, reason])
         except ToolMissingError as error:
@@ -84,11 +86,19 @@ def open_engine(settings: Settings, model: Model, workload: Workload) -> tuple[E
                 reason = "it is what is available"
     from musicflamingo_cli.engines.server.embedded import HOW_TO_INSTALL
 
+    what = "no engine for conversations is installed" if workload.is_conversation else "llama.cpp is not installed"
     raise ToolMissingError(
-        f"llama.cpp is not installed ({'; '.join(unavailable)})",
+        f"{what} ({'; '.join(unavailable)})",
         f"build it with: musicflamingo build; or without a compiler: {HOW_TO_INSTALL};"
         " or name the folder of your own build with --llama-dir",
     )
+
+
+def _candidates(workload: Workload) -> tuple[EngineName, ...]:
+    """The engines among which `auto` chooses, the best first."""
+    if workload.is_conversation:
+        return _FOR_CONVERSATIONS
+    return _FOR_ONE if workload.is_single else _FOR_MANY
 
 
 def _open_transformers(settings: Settings, checkpoint: Checkpoint, workload: Workload) -> tuple[Engine, str]:

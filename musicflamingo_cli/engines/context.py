@@ -8,10 +8,11 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import TooLongError
 from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.models.model import Model, ModelPair
-from musicflamingo_cli.types import Clip, Prompt
+from musicflamingo_cli.types import Clip, Prompt, Turn
 
 # For the chat template around the prompt: about 30 tokens with its own system prompt (ChatML).
 _TEMPLATE_TOKENS = 128
+_TURN_TOKENS = 32  # around each earlier question and its answer: about 10
 _MIN_SIZE = 4096  # tokens: two minutes and an answer
 # A GPU's decoding is bound by reading the weights, which all slots then share; a CPU's by its arithmetic, which they
 # do not: there, more than one gained nothing (docs/engines.md, "How fast they are").
@@ -24,17 +25,32 @@ def tokens_needed(audio_tokens: int, clip: Clip, prompt: Prompt, settings: Setti
 
     Raises TooLongError where the context that the user set, or else the model's own, does not hold them.
     """
-    said = [prompt.text, prompt.system, *(part for turn in prompt.history for part in (turn.question, turn.answer))]
-    text = sum(len(each.encode()) for each in said)
-    needed = audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS * (1 + len(prompt.history))
+    text = _text_tokens(prompt.text, prompt.system) + sum(map(_turn_tokens, prompt.history))
+    needed = audio_tokens + text + prompt.max_tokens + _TEMPLATE_TOKENS
     limit = settings.ctx_size or model.context_length
     if needed > limit:
         seconds = sum(each.seconds for each in clip.all)
         raise TooLongError(
-            f"{seconds:.0f} s of audio and the answer need {needed} tokens, the context holds {limit}",
-            "use less audio: --max-seconds 600" + (", or raise --ctx-size" if settings.ctx_size else ""),
+            f"{seconds:.0f} s of audio{', the conversation' if prompt.history else ''} and the answer need"
+            f" {needed} tokens, the context holds {limit}",
+            ("start a new conversation (in chat: /forget), or " if prompt.history else "")
+            + "use less audio: --max-seconds 600"
+            + (", or raise --ctx-size" if settings.ctx_size else ""),
         )
-    return needed
+    return max(needed, min(limit, audio_tokens + prompt.room))
+
+
+def _turn_tokens(turn: Turn) -> int:
+    """The tokens of an earlier question and its answer, which the engine has counted where it can."""
+    if turn.answer_tokens is None:
+        answer = _text_tokens(turn.answer)
+    else:
+        answer = turn.answer_tokens + 3 * turn.answer.count("\ufffd")  # in place of one token that was no text
+    return _text_tokens(turn.question) + answer + _TURN_TOKENS
+
+
+def _text_tokens(*texts: str) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 class SlotBudget:

@@ -78,7 +78,8 @@ class WorkerProcess(ResidentProcess):
         Died where the worker ends first, TimeoutError where the next message takes too long.
         """
         paths = [str(each.path) for each in clip.all]
-        self._send(ClipRequest(slot, paths, list(prompts), sampling, is_streamed=on_text is not None))
+        is_streamed = on_text is not None and len(prompts) == 1
+        self._send(ClipRequest(slot, paths, list(prompts), sampling, is_streamed))
         for number in range(len(prompts)):
             while isinstance(message := self._next_message(slot), Piece):
                 try:

@@ -123,6 +123,15 @@ def _replacement(character: str) -> str:
     return character
 
 
+def without_template_tokens(raw: str) -> str:
+    """Return an answer up to its end, without tokens that would act as such in a later prompt.
+
+    >>> without_template_tokens("It is slow.<|im_end|>\n<|im_start|>user")
+    'It is slow.'
+    """
+    return TEMPLATE_TOKEN.sub(" ", _END_OF_ANSWER.split(raw, maxsplit=1)[0]).strip()
+
+
 # -- accepting an answer -------------------------------------------------------------------------------
 
 

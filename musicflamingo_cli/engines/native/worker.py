@@ -13,7 +13,6 @@ questions.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import sys
 import threading
@@ -21,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class Worker:
 
         Those for which the slot has the audio already come first.
         """
-        files = tuple((path, (status := os.stat(path)).st_size, status.st_mtime_ns) for path in request.paths)
+        files = tuple(map(identity, request.paths))
         by_source: dict[Source, list[Prompt]] = {}
         for prompt in request.prompts:
             by_source.setdefault((self._model.split(prompt)[0], files), []).append(prompt)
@@ -219,6 +219,12 @@ class Worker:
                 answer_seconds=time.monotonic() - answer.started,
             )
         )
+
+
+def identity(path: str) -> tuple[str, int, int]:
+    """Return a file's path, size in bytes and time of its last change in nanoseconds."""
+    status = Path(path).stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 def read_clip(path: str) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -100,10 +100,12 @@ class ServerProcess(ResidentProcess):
             if not self.child.is_running:
                 raise Died(f"exit code {self.child.process.returncode} while loading")
             if self._is_listening():
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    with self._response("GET", "/health", None, IdleTimeout(5.0)) as response:
-                        if response.status == 200:
-                            return
+                with (
+                    contextlib.suppress(OSError, http.client.HTTPException),
+                    self._response("GET", "/health", None, IdleTimeout(5.0)) as response,
+                ):
+                    if response.status == 200:
+                        return
             time.sleep(0.02)
         raise Died(f"not ready after {LOADING_SECONDS:g} s")
 
@@ -146,7 +148,7 @@ class ServerProcess(ResidentProcess):
 
     def stream(
         self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
-    ) -> Iterator[str | dict[str, Any]]:
+    ) -> Generator[str | dict[str, Any]]:
         """Yield the pieces of an answer as they are made, and then the whole reply.
 
         Closing the iterator closes the connection, and then the server ends the answer. Raises as ``ask``.
@@ -173,9 +175,7 @@ class ServerProcess(ResidentProcess):
             raise Died(str(error) or type(error).__name__) from error
 
     @contextlib.contextmanager
-    def _response(
-        self, method: str, path: str, body: Any, timeout: IdleTimeout
-    ) -> Iterator[http.client.HTTPResponse]:
+    def _response(self, method: str, path: str, body: Any, timeout: IdleTimeout) -> Iterator[http.client.HTTPResponse]:
         """Send a request; give its response, and close the connection. Raises OSError or HTTPException."""
         if self.socket:
             connection: http.client.HTTPConnection = _UnixConnection(self.socket, timeout.seconds)
