@@ -34,6 +34,7 @@ from musicflamingo_cli.engines.transformers.cache import Prefix
 from musicflamingo_cli.engines.transformers.model import Features, Model
 from musicflamingo_cli.engines.transformers.sampling import RowSampler
 
+NO_MEMORY = "there is not enough memory for this clip"
 _Key = tuple[object, ...]  # identifies what a prefix holds: the clips' files and the texts before them
 
 
@@ -102,7 +103,7 @@ class Worker:
             clips = [soundfile.read(path, dtype="float32")[0] for path in request.paths]
             return Prepared(request, [self._model.features(samples) for samples in clips])
         except Exception as error:
-            return Prepared(request, [], f"{type(error).__name__}: {error}")
+            return Prepared(request, [], NO_MEMORY if is_lack_of_memory(error) else f"{type(error).__name__}: {error}")
 
     # -- the thread that computes --
 
@@ -124,11 +125,11 @@ class Worker:
         self._kept.clear()
         release_memory(self._model.device)
         if len(batch) == 1:
-            return self._fail(batch, rows, "there is not enough memory for this clip; use --max-seconds or --quantize")
+            return self._fail(batch, rows, NO_MEMORY)
         self._most = len(batch) // 2
         self._connection.send(Notice(f"not enough memory for {len(batch)} tracks at once; trying {self._most}"))
         unanswered = [each for each in batch if not any(row.is_done for row in rows if row.slot == each.request.slot)]
-        self._fail([each for each in batch if each not in unanswered], rows, "there was not enough memory")
+        self._fail([each for each in batch if each not in unanswered], rows, NO_MEMORY)
         for start in range(0, len(unanswered), self._most):
             self._answer(unanswered[start : start + self._most])
 
@@ -167,7 +168,8 @@ class Worker:
         self._kept = {key: prefix for key, prefix in self._kept.items() if key in wanted}
         new = {key: value for key, value in wanted.items() if key not in self._kept}
         if new:
-            heard = {id(each): [self._model.hear(clip) for clip in each.clips] for each, _ in new.values()}
+            clips = {id(each): each.clips for each, _ in new.values()}
+            heard = {number: [self._model.hear(clip) for clip in some] for number, some in clips.items()}
             vectors = []
             for each, before in new.values():
                 parts = [

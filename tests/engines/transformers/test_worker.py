@@ -1,0 +1,86 @@
+"""What the worker computes, counted: encoder calls, and tokens that the language model processes."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from musicflamingo_cli.engines.messages import ClipRequest, Reply
+from musicflamingo_cli.engines.transformers.model import Model
+from musicflamingo_cli.engines.transformers.worker import Worker
+from musicflamingo_cli.models.model import Checkpoint
+from musicflamingo_cli.types import Prompt, Sampling, Turn
+from tests.conftest import MakeWav
+
+pytestmark = pytest.mark.slow
+PROMPTS = [Prompt(preset=f"p{index}", text=f"What is {index}?", max_tokens=4) for index in range(5)]
+
+
+class Counted:
+    """A worker in a thread of this process, and what its model was asked to do."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        options = argparse.Namespace(
+            folder=str(checkpoint.folder), device="cpu", attention="sdpa", quantize="none", threads=1
+        )
+        self.model = Model(options)
+        self.tokens = 0
+        forward = self.model.forward
+
+        def counting(cache: Any, mask: Any, **inputs: Any) -> Any:
+            given = next(iter(inputs.values()))
+            self.tokens += given.shape[0] * given.shape[1]
+            return forward(cache, mask, **inputs)
+
+        self.model.forward = counting  # type: ignore[method-assign]
+        self.ours, theirs = multiprocessing.Pipe()
+        threading.Thread(target=Worker(self.model, theirs, slots=4).run, daemon=True).start()
+
+    def ask(self, paths: Sequence[str], prompts: Sequence[Prompt]) -> list[Reply]:
+        self.ours.send(ClipRequest(0, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
+        return [self.ours.recv() for _ in prompts]
+
+
+@pytest.fixture
+def counted(checkpoints: dict[str, Checkpoint]) -> Counted:
+    return Counted(checkpoints["random 2601"])
+
+
+def test_five_questions_take_one_encoder_call(counted: Counted, make_wav: MakeWav) -> None:
+    replies = counted.ask([str(make_wav(seconds=20.0))], PROMPTS)
+    assert [reply.error for reply in replies] == [""] * 5
+    assert counted.model.encoder_calls == 1
+    audio = replies[0].audio_tokens
+    assert audio == 500
+    assert audio < counted.tokens < 2 * audio  # not five times
+
+
+def test_the_next_turn_hears_nothing_again(counted: Counted, make_wav: MakeWav) -> None:
+    path = str(make_wav(seconds=20.0))
+    (first,) = counted.ask([path], PROMPTS[:1])
+    before = counted.tokens
+    (second,) = counted.ask([path], [Prompt("p1", "And?", 4, history=(Turn(PROMPTS[0].text, first.text),))])
+    assert counted.model.encoder_calls == 1
+    assert second.prefill_seconds == 0.0
+    assert counted.tokens - before < 100
+
+
+def test_another_clip_under_the_same_name_is_heard(counted: Counted, make_wav: MakeWav) -> None:
+    path = make_wav("clip.wav", seconds=2.0)
+    counted.ask([str(path)], PROMPTS[:1])
+    make_wav("clip.wav", seconds=3.0)
+    (reply,) = counted.ask([str(path)], PROMPTS[:1])
+    assert counted.model.encoder_calls == 2
+    assert reply.audio_tokens == 75
+
+
+def test_system_prompts_share_the_encoder_call(counted: Counted, make_wav: MakeWav) -> None:
+    prompts = [PROMPTS[0], Prompt("steered", PROMPTS[0].text, 4, system="Be brief.")]
+    replies = counted.ask([str(make_wav(seconds=2.0))], prompts)
+    assert [reply.error for reply in replies] == ["", ""]
+    assert counted.model.encoder_calls == 1
