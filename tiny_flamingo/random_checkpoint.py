@@ -74,7 +74,7 @@ class Size:
 SIZES = {
     "tiny": Size(128, 384, 3, 4, 2, 0, Encoder(128, 512, 4, 3)),
     # benchmarks/throughput.py says why this encoder; the output matrix is a twentieth of the weights, as in 7B.
-    "small": Size(768, 4096, 12, 12, 2, 8192, Encoder(384, 1536, 6, 6)),
+    "small": Size(768, 4096, 10, 12, 2, 8192, Encoder(384, 1536, 6, 6)),
     "full": Size(3584, 18_944, 28, 28, 4, 151_672, Encoder(1280, 5120, 20, 32), "bfloat16"),
 }
 
