@@ -12,7 +12,7 @@ from typing import Any
 from musicflamingo_cli.errors import ConfigError, PromptError, suggestion
 from musicflamingo_cli.paths import built_in_prompts, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
-from musicflamingo_cli.types import Prompt
+from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own
 VARIABLES = ("metadata", "title", "artist", "album", "year", "genre", "bpm", "key", "duration")
@@ -173,8 +173,8 @@ def _read_preset(name: str, value: object, file: Path) -> Preset:
 
 def validate(preset: Preset, place: str, hint: str) -> Preset:
     """Return the preset if it can be asked; else raise ConfigError. ``place`` begins the message, ``hint`` ends it."""
-    if not _NAME.fullmatch(preset.name) or preset.name in RESERVED_NAMES:
-        allowed = f"lower-case letters, digits and _, but not {' or '.join(RESERVED_NAMES)}"
+    if not _NAME.fullmatch(preset.name) or _is_reserved(preset.name):
+        allowed = f"lower-case letters, digits and _, but not {' or '.join(RESERVED_NAMES)}, nor ...{REASONING_SUFFIX}"
         raise ConfigError(f"{place}: a preset's name holds {allowed}", hint)
     if not preset.prompt.strip():
         raise ConfigError(f"{place} has no prompt", hint)
@@ -187,6 +187,10 @@ def validate(preset: Preset, place: str, hint: str) -> Preset:
     for variable in _VARIABLE.findall(preset.prompt):
         _require_known(variable, VARIABLES, f"{place}: the variables", hint)
     return preset
+
+
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED_NAMES or name.endswith(REASONING_SUFFIX)
 
 
 def free_question(text: str, name: str) -> Preset:
@@ -209,7 +213,7 @@ def _edit_hint(file: Path) -> str:
 
 def require_caption_name(name: str) -> None:
     """Raise ConfigError where a preset's name is that of a sidecar key which holds no caption."""
-    if name in RESERVED_NAMES:
+    if _is_reserved(name):
         raise ConfigError(f"{name} is not a preset: that sidecar key is no caption", "see: musicflamingo prompts list")
 
 

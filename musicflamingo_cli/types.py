@@ -8,6 +8,7 @@ from pathlib import Path
 from musicflamingo_cli.errors import FailureKind, TrackError
 
 KEY_PREFIX = "music_flamingo_"  # the only keys of a sidecar that are ours
+REASONING_SUFFIX = "_reasoning"  # of the key beside a caption's, with what a model that thinks wrote before it
 
 # What the model's encoder takes (whisper's): 16 kHz mono in windows of 30 s, 750 tokens each.
 SAMPLE_RATE = 16_000  # Hz

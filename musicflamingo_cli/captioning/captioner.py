@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from musicflamingo_cli.audio import tags
@@ -26,10 +26,11 @@ from musicflamingo_cli.errors import (
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption
+from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption, reasoning_key
 from musicflamingo_cli.sidecars.merge import merge_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
 from musicflamingo_cli.text.cleaning import judge
+from musicflamingo_cli.text.reasoning import split_reasoning
 from musicflamingo_cli.types import (
     Answer,
     Caption,
@@ -43,15 +44,21 @@ from musicflamingo_cli.types import (
     Workload,
 )
 
+_REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How tracks are captioned. ``overwrite``: the tiny model's captions may replace a real model's, too."""
+    """How tracks are captioned. ``overwrite``: the tiny model's captions may replace a real model's, too.
+
+    ``keep_reasoning``: save what a model that thinks writes before its answer beside the caption.
+    """
 
     sampling: Sampling = field(default_factory=Sampling)
     retries: int = Settings().retries
     excerpt: Excerpt = field(default_factory=Excerpt)
     overwrite: bool = False
+    keep_reasoning: bool = False
 
 
 class Captioner:
@@ -86,6 +93,8 @@ class Captioner:
                 values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
                 prompts, failures = _render(presets, values)
                 results += failures
+                if self.model.reasons:
+                    prompts = [replace(each, max_tokens=each.max_tokens + _REASONING_TOKENS) for each in prompts]
                 try:
                     with self._slots:
                         for result in self._results(clip, prompts):
@@ -178,6 +187,12 @@ class Captioner:
             caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt)
             for caption in captions
         }
+        for caption in captions:
+            key = reasoning_key(caption.preset)
+            if self.policy.keep_reasoning and caption.reasoning:
+                keys[key] = caption.reasoning
+            elif key in info:
+                keys[key] = None  # that of another caption
         merge_sidecar(track.sidecar, keys)
         return True
 
@@ -198,6 +213,7 @@ def open_captioner(
         retries=settings.retries,
         excerpt=settings.excerpt(model.max_seconds),
         overwrite=overwrite,
+        keep_reasoning=settings.keep_reasoning,
     )
     engine, reason = open_engine(settings, model, workload)
     with contextlib.closing(engine):
@@ -223,8 +239,11 @@ def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[
 def judged(answer: Answer) -> Caption | str:
     """Return the caption that an answer makes, or why it is refused."""
     prompt = answer.prompt
-    verdict = judge(answer.text, answer.hit_limit, prompt.min_words, prompt.lines)
-    return verdict.refusal or Caption(prompt.preset, verdict.text, answer)
+    reasoning, text = split_reasoning(answer.text)
+    if reasoning and not text:
+        return "the model was still reasoning at the token limit"
+    verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
+    return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
 
 
 def not_heard(answer: Answer, expected: int) -> Failure | None:

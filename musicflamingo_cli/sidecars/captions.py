@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from musicflamingo_cli.types import KEY_PREFIX
+from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
 MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
@@ -16,6 +16,11 @@ TINY_MODEL_ONLY = "captions of the tiny model only"  # which are not real: it kn
 def caption_key(preset: str) -> str:
     """Return the sidecar key of a preset's caption."""
     return f"{KEY_PREFIX}{preset}"
+
+
+def reasoning_key(preset: str) -> str:
+    """Return the sidecar key of the reasoning that a caption follows from."""
+    return f"{KEY_PREFIX}{preset}{REASONING_SUFFIX}"
 
 
 def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:

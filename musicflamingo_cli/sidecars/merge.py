@@ -15,7 +15,7 @@ from typing import Any
 
 from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MODEL_KEY, PROVENANCE_KEY
 from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
-from musicflamingo_cli.types import KEY_PREFIX
+from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decoder = json.JSONDecoder()
@@ -57,7 +57,8 @@ def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dic
     made = values.get(PROVENANCE_KEY) or before.get(PROVENANCE_KEY)
     made = dict(made) if isinstance(made, dict) else {}
     for key, caption in before.items():
-        is_caption = key.startswith(KEY_PREFIX) and key != MODEL_KEY and isinstance(caption, str)
+        is_caption = key.startswith(KEY_PREFIX) and key != MODEL_KEY and not key.endswith(REASONING_SUFFIX)
+        is_caption = is_caption and isinstance(caption, str)
         if is_caption and values.get(key, caption) == caption:
             known = made.get(preset := key.removeprefix(KEY_PREFIX))
             made[preset] = {**(known if isinstance(known, dict) else {}), "approved": True}

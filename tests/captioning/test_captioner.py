@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,28 @@ def test_what_was_answered_before_a_stop_is_saved(make_wav: MakeWav) -> None:
     assert outcome.saved
     assert [caption.preset for caption in outcome.captions] == ["full"]
     assert json.loads(audio.with_suffix(".INFO").read_text())["music_flamingo_full"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_reasoning_stays_out_of_the_caption(make_wav: MakeWav, keep: bool) -> None:
+    audio = make_wav()
+    audio.with_suffix(".INFO").write_text('{"music_flamingo_brief_reasoning": "of an older caption"}')
+    limits = []
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        limits.append(prompt.max_tokens)
+        return f"<think>A kick.</think>{GOOD}" if prompt.preset == "full" else GOOD
+
+    captioner = Captioner(ScriptedEngine(reply), replace(REAL_PAIR, reasons=True), Policy(keep_reasoning=keep))
+    track = track_for(audio)
+    captioner.caption(track, PRESETS, sidecar.read_sidecar(track.sidecar), save=True)
+    saved = sidecar.read_sidecar(track.sidecar)
+    assert saved["music_flamingo_full"] == GOOD
+    assert saved.get("music_flamingo_full_reasoning") == ("A kick." if keep else None)
+    assert saved["music_flamingo_brief_reasoning"] is None
+    assert min(limits) > 300  # reasoning does not use up the answer's tokens
+
+
+def test_an_answer_that_is_only_reasoning_is_refused(make_wav: MakeWav) -> None:
+    outcome, _ = run(make_wav(), lambda p, s: "<think>A kick, and", retries=0)
+    assert {failure.reason for failure in outcome.failures} == {"the model was still reasoning at the token limit"}
