@@ -1,4 +1,4 @@
-"""Reasoning and answer are told apart, whichever tags are there."""
+"""Reasoning and answer are separated, whichever tags are there."""
 
 from __future__ import annotations
 
