@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +13,15 @@ from musicflamingo_cli.errors import ConfigError, ExitCode, ModelError
 if TYPE_CHECKING:
     from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
-    from musicflamingo_cli.models.model import ModelPair
+    from musicflamingo_cli.models.model import Model
 
-models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove GGUF models.")
+models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove models.")
 app.add_typer(models_app, name="models")
 
 _GB = 1e9
-Name = Annotated[str, typer.Argument(help="auto, tiny, a quant, OWNER/NAME:QUANT or a path.")]
+Name = Annotated[
+    str, typer.Argument(help="auto, tiny, a quant, OWNER/NAME:QUANT, a checkpoint (OWNER/NAME) or a path.")
+]
 
 
 def _settings(common: Common) -> "Settings":
@@ -30,50 +32,28 @@ def _settings(common: Common) -> "Settings":
 
 @command(models_app, "list")
 def list_(common: Common, json: Json) -> None:
-    """List the published quants: which are installed, how large they are, which fit; and other installed models."""
+    """List the published models: which are installed, how large they are, which fit; and other installed ones."""
+    from musicflamingo_cli.cli.model_rows import line, rows_of
     from musicflamingo_cli.llamacpp import memory
-    from musicflamingo_cli.models.catalog import load_catalog, quant_of
-    from musicflamingo_cli.models.resolve import installed, published
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
-    catalog, free = load_catalog(), memory.available(settings.llama_dir)
-    others = installed(settings.models_folder)
-    for quant in catalog.quants:
-        needed = catalog.needed(quant)
-        file = next((file for file in published(settings.models_folder) if quant_of(file) == quant.name), None)
-        others = [other for other in others if other != file]
-        row = {
-            "quant": quant.name,
-            "bytes": file.stat().st_size if file else quant.size,
-            "memory_bytes": needed,
-            "fits": needed <= free.free,
-            "recommended": quant.name == catalog.recommended,
-            "path": str(file) if file else None,
-        }
+    free = memory.available(settings.llama_dir)
+    for row in rows_of(settings.models_folder, free):
         console.json(row)
-        console.data(_line(row))
-    for file in others:
-        row = {"quant": quant_of(file), "bytes": file.stat().st_size, "path": str(file)}
-        console.json(row)
-        console.data(_line(row))
+        console.data(line(row))
     console.info(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
-    console.info("download one with: musicflamingo models pull NAME (auto: the best that fits)")
+    console.info("download one with: musicflamingo models pull NAME (auto: the best quant that fits)")
+    console.info("quants run under llama.cpp, checkpoints (OWNER/NAME) in transformers")
     console.info("the tiny model is included; it knows no real music")
-
-
-def _line(row: dict[str, Any]) -> str:
-    needs = ""
-    if "memory_bytes" in row:
-        fits = "fits" if row["fits"] else "too large"
-        needs = f"needs {row['memory_bytes'] / _GB:4.1f} GB, {fits:9}{' recommended' if row['recommended'] else ''}"
-    return f"{row['quant']:8} {row['bytes'] / _GB:5.1f} GB  {needs:36} {row['path'] or 'not installed'}"
 
 
 # Long, as its parameters are the command's options.
 @command(models_app)
 def pull(
-    name: Annotated[str, typer.Argument(help="auto, tiny, a quant (Q6_K) or OWNER/NAME:QUANT.")],
+    name: Annotated[
+        str, typer.Argument(help="auto, tiny, a quant (Q6_K), OWNER/NAME:QUANT or a checkpoint (OWNER/NAME).")
+    ],
     common: Common,
     json: Json,
     source: Annotated[
@@ -95,30 +75,48 @@ def pull(
     ] = "main",
     imatrix: Annotated[bool, typer.Option("--imatrix", help="Also download the importance matrix.")] = False,
 ) -> None:
-    """Download a model and its projector: resumed where it stopped, checked, and complete or not there at all."""
+    """Download a model: resumed where it stopped, checked, and complete or not there at all.
+
+    A quant comes with its projector; a checkpoint is a folder.
+    """
     from musicflamingo_cli.models import pull as pulling
     from musicflamingo_cli.models import resolve as models
+    from musicflamingo_cli.models.checkpoints import repository_of
     from musicflamingo_cli.models.model import TINY
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
     folder = settings.models_folder
+    if common.quiet:
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented there
+
+        disable_progress_bars()
     if name == TINY:
         pair = models.resolve(name, folder)
         files = [pair.language_model, pair.projector]
         console.info("the tiny model is included: there is nothing to download; it knows no real music")
+    elif repository := repository_of(name):
+        if source or imatrix:
+            raise ConfigError(f"{repository} is a checkpoint, not a quant", "leave --source and --imatrix out")
+        files = [_pull_checkpoint(console, repository, folder, revision)]
     else:
         if name == "auto":
             name = _best_quant(console, settings)
-        if common.quiet:
-            from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented there
-
-            disable_progress_bars()
         files = pulling.fetch(pulling.find(name, folder, source, revision, imatrix))
         models.check_pair(files[0], files[1])
     for file in files:
         console.data(str(file))
     console.json([str(file) for file in files])
+
+
+def _pull_checkpoint(console: "Console", repository: str, folder: Path, revision: str) -> Path:
+    """Say what will be downloaded, download it, and return its folder."""
+    from musicflamingo_cli.models.pull import fetch_checkpoint, find_checkpoint_files
+
+    order = find_checkpoint_files(repository, folder, revision)
+    licence = order.licence or "see its model card"
+    console.info(f"{repository}: {len(order.files)} files, {order.size / _GB:.1f} GB; licence: {licence}")
+    return fetch_checkpoint(order)
 
 
 def _best_quant(console: "Console", settings: "Settings") -> str:
@@ -133,15 +131,32 @@ def _best_quant(console: "Console", settings: "Settings") -> str:
 
 @command(models_app)
 def path(name: Name, common: Common, json: Json) -> None:
-    """Show the paths of a model and its projector."""
+    """Show the paths of a model and its projector, or a checkpoint's folder."""
+    model = _resolved(name, _settings(common))
+    projector = _projector(model)
+    console = console_for(common, json.as_json)
+    console.data(str(model.path))
+    if projector:
+        console.data(str(projector))
+    console.json({"model": str(model.path), "mmproj": str(projector) if projector else None})
+
+
+def _resolved(name: str, settings: "Settings") -> "Model":
+    """The model of that name; the settings' engine only decides which kind `auto` and `tiny` mean."""
     from dataclasses import replace
 
+    from musicflamingo_cli.choices import EngineName
+    from musicflamingo_cli.models.model import TINY
     from musicflamingo_cli.models.resolve import resolve_model
 
-    console = console_for(common, json.as_json)
-    pair = resolve_model(replace(_settings(common), model=name))
-    console.data(f"{pair.language_model}\n{pair.projector}")
-    console.json({"model": str(pair.language_model), "mmproj": str(pair.projector)})
+    engine = settings.engine if name in ("auto", TINY) else EngineName.AUTO
+    return resolve_model(replace(settings, model=name, engine=engine))
+
+
+def _projector(model: "Model") -> Path | None:
+    from musicflamingo_cli.models.model import ModelPair
+
+    return model.projector if isinstance(model, ModelPair) else None
 
 
 @command(models_app)
@@ -153,18 +168,23 @@ def check(
         Path | None, typer.Option("--mmproj", help="The projector of a model that is a path.", metavar="PATH")
     ] = None,
 ) -> None:
-    """Check that a model and its projector are complete and belong together."""
-    from musicflamingo_cli.models import resolve as models
+    """Check that a model is complete, and that its projector belongs to it."""
+    from dataclasses import replace
+
+    from musicflamingo_cli.cli.model_rows import good_line, good_row
+    from musicflamingo_cli.models.checkpoints import installed_checkpoints
+    from musicflamingo_cli.models.resolve import installed
 
     console = console_for(common, json.as_json)
-    folder = _settings(common).models_folder
-    names = [name] if name else [str(path.absolute()) for path in models.installed(folder)]
-    if not names:
+    settings = replace(_settings(common), mmproj=mmproj)
+    folder = settings.models_folder
+    found = [*installed(folder), *installed_checkpoints(folder)]
+    if not name and not found:
         raise ModelError(f"no models in {folder}", "download one with: musicflamingo models pull auto")
     bad = False
-    for each in names:
+    for each in [name] if name else [str(path.absolute()) for path in found]:
         try:
-            pair = models.resolve(each, folder, mmproj)
+            model = _resolved(each, settings)
         except ModelError as error:
             if name:
                 raise
@@ -172,31 +192,10 @@ def check(
             console.fail(error)
             console.json({"model": each, "good": False, "reason": str(error), "hint": error.hint})
             continue
-        _show_pair(console, pair)
+        console.data(good_line(model))
+        console.json(good_row(model))
     if bad:
         raise typer.Exit(ExitCode.MODEL)
-
-
-def _show_pair(console: "Console", pair: "ModelPair") -> None:
-    """Print what is known of a model that passed its check."""
-    from musicflamingo_cli.models.resolve import is_music_flamingo
-
-    is_own = is_music_flamingo(pair.language_model)
-    remark = ", the tiny model: it knows no real music" if pair.is_tiny else "" if is_own else ", not Music Flamingo"
-    facts = f"{pair.architecture} with {pair.projector_type}, {pair.context_length} tokens{remark}"
-    console.data(f"{pair.language_model.name} + {pair.projector.name}: {facts}, ok")
-    console.json(
-        {
-            "model": str(pair.language_model),
-            "mmproj": str(pair.projector),
-            "good": True,
-            "architecture": pair.architecture,
-            "projector_type": pair.projector_type,
-            "context_length": pair.context_length,
-            "tiny": pair.is_tiny,
-            "music_flamingo": is_own,
-        }
-    )
 
 
 @command(models_app)
@@ -206,20 +205,28 @@ def remove(
     json: Json,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a model, and its projector when no other model in its folder uses it."""
+    """Delete a model, and its projector when no other model in its folder uses it; or a checkpoint's folder."""
+    from musicflamingo_cli.models import checkpoints
     from musicflamingo_cli.models import resolve as models
 
     console = console_for(common, json.as_json)
     folder = _settings(common).models_folder
-    files = models.files_of(name, folder)
-    size = sum(file.stat().st_size for file in files)
-    listed = "\n".join(f"  {file}" for file in files)
+    if checkpoints.is_checkpoint_name(name):
+        paths = [checkpoints.removable(name, folder)]
+        size = checkpoints.size_of(paths[0])
+    else:
+        paths = models.files_of(name, folder)
+        size = sum(path.stat().st_size for path in paths)
+    listed = "\n".join(f"  {path}" for path in paths)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"this would delete:\n{listed}", "to confirm, add --yes")
         typer.confirm(f"delete {size / _GB:.1f} GB?\n{listed}\n", abort=True, err=True)
-    for file in files:
-        file.unlink()
-        console.data(str(file))
-    console.json([str(file) for file in files])
+    for path in paths:
+        if path.is_dir():
+            checkpoints.delete(path)
+        else:
+            path.unlink()
+        console.data(str(path))
+    console.json([str(path) for path in paths])
     console.info(f"{size / _GB:.1f} GB deleted")

@@ -10,14 +10,16 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import ModelError
+from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models.catalog import FAMILY_MARK, load_catalog
 from musicflamingo_cli.models.hub import cached_snapshot
 from musicflamingo_cli.models.model import TINY, Checkpoint
+from musicflamingo_cli.models.safetensors import require_whole
 from musicflamingo_cli.types import LONGEST_SECONDS
 
 CONFIG = "config.json"
@@ -41,7 +43,6 @@ _QWEN2 = {
 _BYTES_AT_BF16 = 2
 _MAX_COUNT = 1 << 24  # of layers, heads, tokens: a greater number is none
 _MAX_JSON = 16 << 20  # bytes
-_MAX_HEADER = 100 << 20  # bytes: the format's own limit
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -119,7 +120,7 @@ def check_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     All files that loading needs must be there, and the weights as long as they say that they are. Raises ModelError.
     """
     name = name or name_of(folder)
-    config = read_config(folder)
+    config = read_config(folder, name)
     if missing := _missing(folder):
         raise ModelError(f"{folder} lacks {', '.join(missing)}", _again(name))
     processor = _read_json(folder / _PROCESSOR)
@@ -138,25 +139,53 @@ def check_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         or (published.max_seconds if published else _MAX_SECONDS[config["model_type"]]),
         is_tiny=config.get(_TINY_KEY) is True,
         kv_bytes_per_token=_kv_bytes_per_token(text, folder),
-        size=sum(_require_whole(file, name) for file in _weights(folder)),
+        size=sum(require_whole(file, f"delete it, then: {_pull(name)}") for file in _weights(folder)),
         reasons=published.reasons if published else "think" in name.lower(),
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def size_of(folder: Path) -> int:
+    """Return the size of a checkpoint's weights in bytes."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
+
+
+def removable(name: str, models_folder: Path) -> Path:
+    """Return the folder to delete with a checkpoint. Raises ConfigError for one that is not in the models folder."""
+    folder = Path(os.path.abspath(find_checkpoint(name, models_folder)))  # noqa: PTH100  (a link is deleted itself)
+    read_config(folder)
+    if folder.parent.resolve() == models_folder.resolve():
+        return folder
+    if folder.parent.name == "snapshots":
+        hint = f"other programs use it, too; delete it with: hf cache rm model/{name_of(folder)}"
+        raise ConfigError(f"{folder} is in the hub's cache", hint)
+    raise ConfigError(f"{folder} is not in {models_folder}", f"delete it yourself: rm -r '{folder}'")
+
+
+def delete(folder: Path) -> None:
+    """Delete a checkpoint's folder; an interrupt leaves nothing that is taken for a checkpoint."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)  # of an interrupted removal
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def read_config(folder: Path, name: str = "") -> dict[str, Any]:
     """Return a checkpoint's configuration. Raises ModelError where it is not that of a model that we can run."""
-    file = folder / CONFIG
+    file, name = folder / CONFIG, name or name_of(folder)
     if not folder.is_dir():
         raise ModelError(f"no checkpoint at {folder}", "list the installed models with: musicflamingo models list")
     config = _read_json(file)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in _MAX_SECONDS:
         raise ModelError(
-            f"{folder} is a checkpoint of type {_shown(kind)}; supported: {', '.join(_MAX_SECONDS)}",
+            f"{name} is a checkpoint of type {_shown(kind)}; supported: {', '.join(_MAX_SECONDS)}",
             "name another: musicflamingo models list",
         )
     if not isinstance(config.get("text_config"), dict):
-        raise ModelError(f"{file} has no text_config", _again(name_of(folder)))
+        raise ModelError(f"{file} has no text_config", _again(name))
     return config
 
 
@@ -210,31 +239,6 @@ def _weights(folder: Path) -> list[Path]:
 def _is_part(name: Any) -> bool:
     """Whether it is a plain file name, which leads to nowhere else."""
     return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\", "\0"} & set(name)
-
-
-def _require_whole(file: Path, name: str) -> int:
-    """Return the size of a safetensors file in bytes. Raises ModelError unless it is what its header says."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > _MAX_HEADER:
-                raise ModelError(f"{file} is not in the format safetensors", f"delete it, then: {_pull(name)}")
-            header = stream.read(length)
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}", "check its permissions") from error
-    hint = f"delete it, then: {_pull(name)}"
-    if size <= 8 + length:
-        raise ModelError(f"{file} is cut short ({size} bytes)", hint)
-    try:
-        tensors = {key: entry for key, entry in json.loads(header).items() if key != "__metadata__"}
-        expected = 8 + length + max(int(entry["data_offsets"][1]) for entry in tensors.values())
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        raise ModelError(f"{file} has a damaged header", hint) from error
-    if size != expected:
-        problem = "is cut short" if size < expected else "is too long"
-        raise ModelError(f"{file} {problem}: {size} bytes, and {expected} by its header", hint)
-    return size
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Downloads a model and its projector into the models folder."""
+"""Downloads models into the models folder: a GGUF file and its projector, or a checkpoint's folder."""
 
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +12,12 @@ from pathlib import Path
 
 from musicflamingo_cli.errors import ConfigError, HubUnreachableError, ModelError
 from musicflamingo_cli.models import catalog, hub
+from musicflamingo_cli.models.checkpoints import CONFIG, INDEX, WHOLE, check_checkpoint, folder_for, read_config
 from musicflamingo_cli.models.hub import HubFile
 
 logger = logging.getLogger(__name__)
+_PARTS = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_SMALL = re.compile(r"[\w.-]+\.(json|jinja|txt|model)|(LICENSE|NOTICE)[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,100 @@ def fetch(order: Order) -> list[Path]:
             f"cannot write to {order.folder}: {error.strerror}", "name another folder with --models-dir"
         ) from error
     return [paths[file.name] for file in order.files]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOrder:
+    """The files of a checkpoint to fetch, and the folder that they will be in. ``licence``: empty where unknown."""
+
+    repository: str
+    files: tuple[HubFile, ...]
+    folder: Path
+    licence: str
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def partial(self) -> Path:
+        """The hidden folder of an incomplete download; each commit has its own."""
+        return self.folder.with_name(f".{self.folder.name}.{self.files[0].revision.replace('/', '-')[:12]}.part")
+
+
+def find_checkpoint_files(repository: str, models_folder: Path, revision: str = "main") -> CheckpointOrder:
+    """Return the files that transformers loads: weights in safetensors and small files, config.json first.
+
+    Code, weights in other formats and subfolders are left out. Raises ModelError, or ConfigError for a GGUF repository.
+    """
+    listed = {file.name: file for file in hub.list_files(repository, revision)}
+    weights = [WHOLE] if WHOLE in listed else sorted(filter(_PARTS.fullmatch, listed))
+    if not weights and any(name.endswith(".gguf") for name in listed):
+        raise ConfigError(
+            f"{repository} holds GGUF models, of which one has to be named", f"for example: {repository}:Q6_K"
+        )
+    if not weights or CONFIG not in listed:
+        raise ModelError(
+            f"{repository} holds no checkpoint for transformers ({CONFIG} and safetensors)",
+            "see: musicflamingo models list",
+        )
+    small = sorted(name for name in listed if _SMALL.fullmatch(name) and name != CONFIG)
+    if weights == [WHOLE]:
+        small = [name for name in small if name != INDEX]
+    published = catalog.load_catalog().checkpoint(repository)
+    return CheckpointOrder(
+        repository=repository,
+        files=tuple(listed[name] for name in [CONFIG, *small, *weights]),
+        folder=folder_for(repository, models_folder),
+        licence=published.licence if published else "",
+    )
+
+
+def fetch_checkpoint(order: CheckpointOrder) -> Path:
+    """Fetch the files that are missing, check the checkpoint, and return its folder.
+
+    It appears under its name only when it is complete; of one that is there already, each file is verified. Raises
+    ModelError, for a model that we cannot run right after its configuration arrived.
+    """
+    place = order.folder.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with _pull_lock(place):
+            if (order.folder / CONFIG).is_file():
+                _fetch_files(order, order.folder)
+                return order.folder
+            if order.folder.exists() and any(order.folder.iterdir()):
+                raise ModelError(f"{order.folder} exists and is not a checkpoint", "move it away, and run this again")
+            for old in place.glob(f".{order.folder.name}.*.part"):  # of another commit
+                if old != order.partial:
+                    shutil.rmtree(old)
+            _fetch_files(order, order.partial)
+            order.partial.rename(order.folder)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write {order.folder}: {error.strerror}", "name another folder with --models-dir"
+        ) from error
+    return order.folder
+
+
+def _fetch_files(order: CheckpointOrder, folder: Path) -> None:
+    """Fetch all files into a folder, and check that they are a checkpoint that we can run. Raises ModelError."""
+    hub.require_space(list(order.files), folder)
+    for file in order.files:
+        hub.fetch(file, folder)
+        if file.name == CONFIG:
+            _require_supported(order, folder)
+    check_checkpoint(folder, order.repository)
+
+
+def _require_supported(order: CheckpointOrder, folder: Path) -> None:
+    try:
+        read_config(folder, order.repository)
+    except ModelError:
+        if folder == order.partial:
+            shutil.rmtree(folder)
+        raise
 
 
 @contextmanager

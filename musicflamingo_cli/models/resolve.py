@@ -182,6 +182,8 @@ def _find_named(name: str, folder: Path) -> Path:
         return tiny_language_model()
     if name.endswith(".gguf") or _is_path(name):
         path = Path(name).expanduser()
+        if path.is_dir():
+            raise ModelError(f"{path} holds no checkpoint (no config.json)", "name a checkpoint or a .gguf file")
         if not path.is_file():
             raise ModelError(f"no model file at {path}", "list the installed models with: musicflamingo models list")
         return path

@@ -12,6 +12,7 @@ from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "c0ff"
+_IN_GIT = (".json", ".jinja", ".txt", ".py", ".md", "LICENSE")  # endings of files that are not in LFS
 
 
 @dataclass
@@ -55,8 +56,22 @@ class Hub:
 
     @property
     def downloads(self) -> list[str]:
-        """The files that were sent, with the requested ranges."""
+        """The large files that were sent, with the requested ranges."""
         return [request for request in self.requests if request.startswith("GET /storage/")]
+
+    @property
+    def small_downloads(self) -> list[str]:
+        """The names of the files that were sent which are not in LFS."""
+        return [
+            request.split("/")[-1]
+            for request in self.requests
+            if request.startswith("GET /") and "/resolve/" in request
+        ]
+
+
+def blob_id(data: bytes) -> str:
+    """Git's name of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -86,7 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
             if path.startswith(f"/api/models/{name}/revision/"):
                 return self.send_info(name, files, path.rpartition("/")[2])
             if path.startswith(f"/{name}/resolve/"):
-                return self.redirect(files, path.removeprefix(f"/{name}/resolve/").partition("/")[2])
+                file = path.removeprefix(f"/{name}/resolve/").partition("/")[2]
+                return self.send_small(files[file]) if file.endswith(_IN_GIT) else self.redirect(files, file)
         return self.refuse(404, "RepoNotFound")
 
     def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
@@ -100,7 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         if revision != "main":
             return self.refuse(404, "RevisionNotFound")
         siblings = [
-            {
+            {"rfilename": name, "size": len(data), "blobId": blob_id(data)}
+            if name.endswith(_IN_GIT)
+            else {
                 "rfilename": name,
                 "size": len(data),
                 "blobId": "0" * 40,
@@ -114,6 +132,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def send_small(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{blob_id(data)}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
 
     def redirect(self, files: dict[str, bytes], name: str) -> None:
         digest = hashlib.sha256(files[name]).hexdigest()
