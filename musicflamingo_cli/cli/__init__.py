@@ -34,6 +34,19 @@ def _main(
 
 options.register_callback(app, _main)
 
-from musicflamingo_cli.cli import batch, build, caption, demo, doctor, export, models, prompts, report, status  # noqa: E402  (they register themselves)
+from musicflamingo_cli.cli import batch, build, caption, chat, demo, doctor, export, models, prompts, report, status  # noqa: E402  (they register themselves)
 
-__all__ = ["app", "batch", "build", "caption", "demo", "doctor", "export", "models", "prompts", "report", "status"]
+__all__ = [
+    "app",
+    "batch",
+    "build",
+    "caption",
+    "chat",
+    "demo",
+    "doctor",
+    "export",
+    "models",
+    "prompts",
+    "report",
+    "status",
+]

@@ -24,20 +24,17 @@ def caption(
     """Caption these files and print the captions."""
     from musicflamingo_cli.captioning.captioner import open_captioner
     from musicflamingo_cli.cli.outcomes import announce, outcome_json, show
-    from musicflamingo_cli.cli.presets import presets_to_ask, require_existing
+    from musicflamingo_cli.cli.presets import presets_to_ask, require_files
     from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
     from musicflamingo_cli.types import Outcome, Workload
 
     console = console_for(common, json.as_json)
-    require_existing(audio, "file")
-    for path in audio:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder", f"caption it with: musicflamingo batch '{path}'")
+    require_files(audio)
     settings = options.settings(common, audio)
     if save and options.ask is not None and options.save_as is None:
         raise ConfigError("an --ask answer has no key to be saved under", "name one with --save-as NAME")
     save = save or options.save_as is not None
-    presets = {path.parent: presets_to_ask(options, settings, path) for path in audio}
+    presets = {path.parent: presets_to_ask(options, settings, path, options.save_as) for path in audio}
     failed = False
     workload = Workload(len(audio), max(map(len, presets.values())))
     with open_captioner(settings, workload) as captioner:

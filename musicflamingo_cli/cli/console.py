@@ -36,6 +36,11 @@ class Console:
         if not self.as_json:
             _write(sys.stdout, text)
 
+    def stream(self, text: str) -> None:
+        """Print a piece of an answer on stdout, fit for a terminal; its end is a line of its own (``data("")``)."""
+        if not self.as_json:
+            _write(sys.stdout, printable(text), end="")
+
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON on stdout, with --json only."""
         if self.as_json:
@@ -135,10 +140,10 @@ def write_message(text: str) -> None:
     _write(sys.stderr, printable(text))
 
 
-def _write(stream: Any, text: str) -> None:
+def _write(stream: Any, text: str, end: str = "\n") -> None:
     encoding = stream.encoding or "utf-8"
     try:
-        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.write(text.encode(encoding, "replace").decode(encoding) + end)
         stream.flush()
     except BrokenPipeError:  # the reader (head, less) has gone, which is no error
         devnull = os.open(os.devnull, os.O_WRONLY)

@@ -39,7 +39,7 @@ def demo(
     console = console_for(common, json.as_json)
     require_existing(audio or [], "file")
     settings = _demo_settings(options, common)
-    presets = presets_to_ask(options, settings, None)
+    presets = presets_to_ask(options, settings, None, options.save_as)
     failed = False
     save = options.ask is None or options.save_as is not None
     workload = Workload(len(audio or songs()), len(presets))

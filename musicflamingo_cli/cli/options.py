@@ -61,8 +61,8 @@ class Json:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """Which model, engine and presets, and how answers are sampled. Help shows the defaults of ``Settings``."""
+class ModelChoice:
+    """Which model, and what runs it."""
 
     model: Annotated[
         str | None,
@@ -72,14 +72,29 @@ class ModelOptions:
         Path | None, _model("--mmproj", help="The projector of a --model that is a path.", metavar="PATH")
     ] = None
     engine: Annotated[EngineName | None, _model("--engine", help="What runs the model.")] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What is asked, and how often at most."""
+
     preset: Annotated[
         list[str] | None,
         _model("--preset", "-p", help="A preset to ask, repeatable.  \\[default: those marked so]", metavar="NAME"),
     ] = None
+    transcribe: Annotated[bool, _model("--transcribe", help="Ask for lyrics and speech: --preset transcription.")] = (
+        False
+    )
     ask: Annotated[str | None, _model("--ask", help="Ask one free question instead of presets.", metavar="TEXT")] = None
-    save_as: Annotated[
-        str | None, _model("--save-as", help="Save the answer to --ask as a preset of this name.", metavar="NAME")
+    retries: Annotated[
+        int | None, _model("--retries", help="How often to retry a refused answer with another seed.", metavar="N")
     ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How answers are sampled, and which audio they are about. Help shows the defaults of ``Settings``."""
+
     prompts: Annotated[Path | None, _model("--prompts", help="Another presets file.", metavar="FILE")] = None
     temperature: Annotated[
         float | None, _model("--temperature", help="Randomness of the answers; 0: always the likeliest token.")
@@ -93,10 +108,6 @@ class ModelOptions:
     seed: Annotated[int | None, _model("--seed", help="Seed of the sampling.")] = None
     ctx_size: Annotated[
         int | None, _model("--ctx-size", help="Context size in tokens.  \\[default: what the clip needs]")
-    ] = None
-    slots: Annotated[
-        int | None,
-        _model("--slots", help="Tracks at once.  \\[default: by memory, up to 4 on a GPU, 1 on a CPU]", metavar="N"),
     ] = None
     gpu_layers: Annotated[
         int | None, _model("--gpu-layers", help="Model layers on the GPU.  \\[default: as many as fit]")
@@ -115,9 +126,6 @@ class ModelOptions:
         _model("--keep-reasoning", help="Save what a model that thinks writes before its answer."),
     ] = None
     timeout: Annotated[float | None, _model("--timeout", help="Seconds to wait for an answer.")] = None
-    retries: Annotated[
-        int | None, _model("--retries", help="How often to retry a refused answer with another seed.", metavar="N")
-    ] = None
     max_seconds: Annotated[
         float | None,
         _model(
@@ -146,6 +154,29 @@ class ModelOptions:
         names = {field.name for field in dataclasses.fields(Settings)}
         given = {**dataclasses.asdict(common), **dataclasses.asdict(self)}
         return {name: value for name, value in given.items() if name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatOptions(RunOptions, ModelChoice):
+    """All of a command that holds a conversation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AskOptions(RunOptions, Questions):
+    """What is asked, and how answers are sampled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(AskOptions, ModelChoice):
+    """All of a command that runs one model. The options of ModelChoice come first (dataclasses: bases from the end)."""
+
+    save_as: Annotated[
+        str | None, _model("--save-as", help="Save the answer to --ask as a preset of this name.", metavar="NAME")
+    ] = None
+    slots: Annotated[
+        int | None,
+        _model("--slots", help="Tracks at once.  \\[default: by memory, up to 4 on a GPU, 1 on a CPU]", metavar="N"),
+    ] = None
 
 
 def _dataset_with_settings(datasets: Sequence[Path]) -> Path | None:

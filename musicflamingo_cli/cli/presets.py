@@ -6,23 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musicflamingo_cli.captioning.batch import Dataset
-from musicflamingo_cli.cli.options import ModelOptions
+from musicflamingo_cli.cli.options import AskOptions, ModelOptions
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.prompts import Preset, choose, free_question, load_presets, prompts_files, require_caption_name
 
 _FREE_QUESTION = "ask"  # the name of an unsaved --ask in the output
+_TRANSCRIPTION = "transcription"  # the preset that --transcribe asks
 
 
-def presets_to_ask(options: ModelOptions, settings: Settings, dataset: Path | None) -> list[Preset]:
-    """Return the presets to ask about a dataset. Raises ConfigError for unknown names and contradictions."""
+def presets_to_ask(
+    options: AskOptions, settings: Settings, dataset: Path | None, save_as: str | None = None
+) -> list[Preset]:
+    """Return the presets to ask about a dataset. Raises ConfigError for unknown names and contradictions.
+
+    ``save_as``: the name under which the answer to --ask is saved, if it is.
+    """
+    if options.transcribe and (options.preset or options.ask is not None):
+        raise ConfigError("--transcribe excludes --preset and --ask", f"name both: -p full -p {_TRANSCRIPTION}")
     if options.ask is None:
-        if options.save_as is not None:
+        if save_as is not None:
             raise ConfigError("--save-as names an --ask question", "add --ask 'your question'")
-        return choose(load_presets(prompts_files(dataset, settings.prompts)), options.preset or [])
+        names = [_TRANSCRIPTION] if options.transcribe else options.preset or []
+        return choose(load_presets(prompts_files(dataset, settings.prompts)), names)
     if options.preset:
         raise ConfigError("--ask and --preset exclude each other", "leave one of them out")
-    return [free_question(options.ask, options.save_as or _FREE_QUESTION)]
+    return [free_question(options.ask, save_as or _FREE_QUESTION)]
 
 
 def presets_to_read(dataset: Path, names: list[str] | None) -> list[str]:
@@ -37,7 +46,15 @@ def presets_to_read(dataset: Path, names: list[str] | None) -> list[str]:
 
 def datasets_to_ask(options: ModelOptions, settings: Settings, folders: Sequence[Path]) -> list[Dataset]:
     """Return the folders with their presets; a folder may have presets of its own. Raises ConfigError."""
-    return [Dataset(folder, presets_to_ask(options, settings, folder)) for folder in folders]
+    return [Dataset(folder, presets_to_ask(options, settings, folder, options.save_as)) for folder in folders]
+
+
+def require_files(paths: Sequence[Path]) -> None:
+    """Raise ConfigError for the first path that is not a file."""
+    require_existing(paths, "file")
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder", f"caption it with: musicflamingo batch '{path}'")
 
 
 def require_existing(paths: Sequence[Path], kind: str) -> None:
