@@ -49,7 +49,7 @@ from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.gguf import read_header
-from musicflamingo_cli.models.model import ModelPair
+from musicflamingo_cli.models.model import Model, ModelPair
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import Preset, choose, load_presets
@@ -175,7 +175,7 @@ def engine_row(
     return {name: seconds} | ({limit: sum(computed) / len(tracks)} if limit else {})
 
 
-def batch(pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
+def batch(pair: Model, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
     engine, _ = open_engine(settings, pair, Workload(len(tracks), len(presets), len(tracks)))
     captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0))
     summary = Summary()

@@ -334,7 +334,7 @@ def test_quantization_without_its_library_names_it(
 
 def test_quantization_is_refused_on_rocm(checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.13.0+rocm7.1", "transformers": "5.23.0"}
-    monkeypatch.setattr(engine_module.importlib.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr("importlib.metadata.version", versions.__getitem__)
     with pytest.raises(ToolMissingError, match="does not work with torch for ROCm"):
         opened(checkpoints["tiny"], quantize=Quantization.INT8)
 
