@@ -6,18 +6,27 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli._version import __version__
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native.engine import native_libraries
 from musicflamingo_cli.engines.server.embedded import HOW_TO_INSTALL, embedded_server
+from musicflamingo_cli.engines.transformers.environment import (
+    OPTIONAL,
+    Environment,
+    describe_environment,
+    missing_libraries,
+)
 from musicflamingo_cli.errors import ExitCode, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries, memory
-from musicflamingo_cli.models.checkpoints import installed_checkpoints, name_of
+from musicflamingo_cli.models.catalog import load_catalog
+from musicflamingo_cli.models.checkpoints import check_checkpoint, installed_checkpoints, is_checkpoint_name, name_of
 from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
 from musicflamingo_cli.models.resolve import installed, resolve_model
 from musicflamingo_cli.paths import llama_cache_dir, user_config_dir, user_log_dir
@@ -76,17 +85,32 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Yield all checks but the hearing tests, each as soon as it is known. Raises nothing."""
     versions = f"musicflamingo {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield Check.ok("product", versions)
-    yield from _engines(settings)
-    yield _memory(settings)
-    yield from _models(settings)
-    yield from _decoders()
-    yield from _disks(settings)
-    yield _folders(settings)
-    yield _hub()
+    uses_transformers = runs_in_transformers(settings)
+    with ThreadPoolExecutor(1) as background:  # importing torch takes seconds
+        environment = background.submit(describe_environment, settings.device)
+        yield from _engines(settings, uses_transformers)
+        if not uses_transformers:
+            yield _memory(settings)
+        yield from _models(settings)
+        yield from _decoders()
+        yield from _disks(settings)
+        yield _folders(settings)
+        yield _hub()
+        yield from _transformers(settings, uses_transformers, environment)
 
 
-def _engines(settings: Settings) -> Iterator[Check]:
-    has_binary = False
+def runs_in_transformers(settings: Settings) -> bool:
+    """Return whether the settings mean a checkpoint, which llama.cpp does not run."""
+    if settings.engine is EngineName.TRANSFORMERS:
+        return True
+    try:
+        return isinstance(resolve_model(settings), Checkpoint)
+    except MusicFlamingoError:
+        return is_checkpoint_name(settings.model)
+
+
+def _engines(settings: Settings, uses_transformers: bool) -> Iterator[Check]:
+    has_binary = uses_transformers  # llama.cpp is not needed then
     for name in (binaries.SERVER, binaries.MTMD_CLI):
         try:
             binary = binaries.find(name, settings.llama_dir)
@@ -113,6 +137,49 @@ def _engines(settings: Settings) -> Iterator[Check]:
             yield Check.for_error("embedded", error, f"musicflamingo build; or: {HOW_TO_INSTALL}")
 
 
+def _transformers(settings: Settings, is_needed: bool, environment: Future[Environment]) -> Iterator[Check]:
+    """Yield what torch reports, and which checkpoint there is; where neither is needed, their absence is no fault."""
+    try:
+        found = environment.result()
+    except ToolMissingError as error:
+        if is_needed:
+            yield Check.for_error("transformers", error)
+        else:
+            yield Check.ok("transformers", f"not available: {error}", error.hint)
+        return
+    yield Check.ok("transformers", _summary(found))
+    if is_needed and (missing := missing_libraries(settings)):
+        detail = f"{', '.join(missing)} not installed, which --quantize or --attention needs"
+        yield Check.failure("libraries", detail, f"pip install {' '.join(missing)}")
+    checkpoints = installed_checkpoints(settings.models_folder)
+    if checkpoints:
+        yield _checkpoint(checkpoints[0])
+    else:
+        yield Check.ok("checkpoint", "none is installed", _pull_checkpoint())
+
+
+def _pull_checkpoint() -> str:
+    return f"musicflamingo models pull {load_catalog().checkpoints[0].repository}"
+
+
+def _summary(found: Environment) -> str:
+    memory = f", {found.free / _GB:.1f} of {found.total / _GB:.1f} GB free" if found.total else ""
+    precision = "bf16" if found.has_bf16 else "no bf16"
+    libraries = [f"{name} {found.libraries.get(name, 'not installed')}" for name in OPTIONAL]
+    return (
+        f"{found.transformers}, torch {found.torch} on {found.device}"
+        f" ({found.device_name}{memory}, {precision}); {', '.join(libraries)}"
+    )
+
+
+def _checkpoint(folder: Path) -> Check:
+    try:
+        found = check_checkpoint(folder)
+    except MusicFlamingoError as error:
+        return Check.warning("checkpoint", str(error), error.hint)
+    return Check.ok("checkpoint", f"{_description(found)} in {folder}")
+
+
 def _memory(settings: Settings) -> Check:
     available = memory.available(settings.llama_dir, settings.gpu_layers)
     detail = f"{available.where}: {available.free / _GB:.1f} of {available.total / _GB:.1f} GB free for models"
@@ -133,7 +200,8 @@ def _models(settings: Settings) -> Iterator[Check]:
     detail = _description(model)
     if model.is_tiny:
         detail = f"{detail}: it knows simple synthesised music only"
-        yield Check.warning("model", detail, "musicflamingo models pull auto")
+        hint = "musicflamingo models pull auto" if isinstance(model, ModelPair) else _pull_checkpoint()
+        yield Check.warning("model", detail, hint)
     else:
         yield Check.ok("model", f"{detail}{f'; {model.reason}' if model.reason else ''}")
 

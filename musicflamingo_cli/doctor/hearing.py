@@ -1,20 +1,22 @@
-"""The proof of hearing: llama.cpp names what is played in known songs, and the model tells two clips apart."""
+"""The proof of hearing: the engine names what is played in known songs, and the model tells two clips apart."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from musicflamingo_cli.audio.clip import write_clip
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
-from musicflamingo_cli.doctor.checks import Check
+from musicflamingo_cli.doctor.checks import Check, runs_in_transformers
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models.model import TINY, Model
-from musicflamingo_cli.models.resolve import resolve, resolve_model
+from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.system.temporary import folder_prefix
 from musicflamingo_cli.types import SAMPLE_RATE, Answer, Clip, Prompt, Sampling, Workload
 
@@ -22,18 +24,25 @@ _SHORT_QUESTION = Prompt(preset="hearing", text="Describe what you hear.", max_t
 _FULL_QUESTION = Prompt(preset="hearing", text="Describe this music in full detail.", max_tokens=100, min_words=1)
 _GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
 _REBUILD = "build the tested llama.cpp: musicflamingo build"
+_PLAIN = "try --device cpu, --attention eager and no --quantize"
 
 
 def hearing_tests(settings: Settings) -> Iterator[Check]:
     """Yield two checks, made with the engine that a batch would use. Raises nothing.
 
-    First the tiny model is asked about known songs: that shows whether decoding, llama.cpp and its audio encoder work.
+    First the tiny model is asked about known songs: that shows whether decoding, the engine and its audio encoder work.
     Then the settings' own model, unless it is the tiny one: at temperature 0, two different clips must get different
     answers, and the same clip the same answer twice.
     """
-    yield _checked("hearing", settings, lambda: resolve(TINY, settings.models_folder), _test_known_songs)
+    yield _checked("hearing", settings, lambda: _tiny_model(settings), _test_known_songs)
     if settings.model != TINY:
         yield _checked("model's hearing", settings, lambda: resolve_model(settings), _test_two_clips)
+
+
+def _tiny_model(settings: Settings) -> Model:
+    """Return the tiny model as what the settings' own model is: a GGUF pair or a checkpoint."""
+    engine = EngineName.TRANSFORMERS if runs_in_transformers(settings) else settings.engine
+    return resolve_model(replace(settings, model=TINY, mmproj=None, engine=engine))
 
 
 # Gets a folder for clips; returns what works, or what does not and what to do (empty strings for the others).
@@ -64,7 +73,7 @@ def _test_known_songs(engine: Engine, folder: Path) -> tuple[str, str, str]:
         text = _ask(engine, clip, _FULL_QUESTION).text.strip()
         if missed := song.missed(text):
             problem = f"the answer about a song with {', '.join(missed)} is wrong: {text[:200]!r}"
-            return "", problem, f"{_REBUILD}; or try another --engine"
+            return "", problem, f"{_fix_for(engine)}; or try another --engine"
     return "names tempo, key and instruments of known songs", "", ""
 
 
@@ -72,7 +81,7 @@ def _test_two_clips(engine: Engine, folder: Path) -> tuple[str, str, str]:
     """Ask twice about a steady tone, and once about drum-like bursts of noise."""
     tone, bursts = _write_clips(folder)
     answers = [_ask(engine, clip, _SHORT_QUESTION) for clip in (tone, tone, bursts)]
-    problem, hint = _problem(engine.expected_audio_tokens(tone), *answers)
+    problem, hint = _problem(engine.expected_audio_tokens(tone), _fix_for(engine), *answers)
     return "different clips, different answers; the same clip, the same answer", problem, hint
 
 
@@ -84,17 +93,21 @@ def _ask(engine: Engine, clip: Clip, question: Prompt) -> Answer:
     raise EngineError(f"no answer: {result.reason}", result.hint)
 
 
-def _problem(expected: int, first: Answer, repeated: Answer, other: Answer) -> tuple[str, str]:
+def _fix_for(engine: Engine) -> str:
+    return _PLAIN if engine.name == EngineName.TRANSFORMERS else _REBUILD
+
+
+def _problem(expected: int, fix: str, first: Answer, repeated: Answer, other: Answer) -> tuple[str, str]:
     """Return what is wrong and what to do; two empty strings where nothing is wrong."""
     if first.audio_tokens is not None and first.audio_tokens < expected:
-        return f"the audio never reached the model ({first.audio_tokens} of {expected} tokens)", _REBUILD
+        return f"the audio never reached the model ({first.audio_tokens} of {expected} tokens)", fix
     if first.text != repeated.text:
-        return "the same clip got two different answers: the seed is random, or memory is faulty", _REBUILD
+        return "the same clip got two different answers: the seed is random, or memory is faulty", fix
     if first.text == other.text:
         return (
             f"two different clips got the same answer ({first.text.strip()[:60]!r}): the audio does not reach the"
             " model, or the projector belongs to another model",
-            "get the pair again: musicflamingo models pull auto; or try another --engine",
+            "download the model again: musicflamingo models pull NAME; or try another --engine",
         )
     return "", ""
 

@@ -76,10 +76,10 @@ def find_checkpoint(name: str, models_folder: Path) -> Path:
         return own
     if (cached := cached_snapshot(repository)) and _holds_config(cached):
         return cached
-    raise ModelError(
-        f"no checkpoint {repository} in {models_folder} or in the hub's cache",
-        f"get it with: musicflamingo models pull {repository}; of a GGUF repository, name a quant: {repository}:Q6_K",
-    )
+    hint = f"get it with: {_pull(repository)}"
+    if load_catalog().checkpoint(repository) is None:
+        hint += f"; of a GGUF repository, name a quant: {repository}:Q6_K"
+    raise ModelError(f"no checkpoint {repository} in {models_folder} or in the hub's cache", hint)
 
 
 def installed_checkpoints(models_folder: Path) -> list[Path]:

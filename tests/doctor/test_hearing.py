@@ -13,8 +13,11 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.doctor import hearing
 from musicflamingo_cli.doctor.checks import CheckStatus
+from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.system.processes import Guarded
+from musicflamingo_cli.types import Workload
+from tests.fakes.checkpoints import put_checkpoint
 from tests.fakes.engines import ScriptedEngine
 from tests.fakes.mtmd_cli import write_fake
 
@@ -43,7 +46,7 @@ def test_both_tests_pass_with_real_engines(
 def test_a_model_with_random_weights_fails_on_known_songs(
     random_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "resolve", lambda name, folder: resolve("F32", folder))
+    monkeypatch.setattr(hearing, "_tiny_model", lambda settings: resolve("F32", settings.models_folder))
     known = next(hearing.hearing_tests(random_settings))
     assert known.status == CheckStatus.FAILURE
     assert "is wrong" in known.detail
@@ -56,6 +59,37 @@ def test_the_tiny_model_is_tested_only_once(monkeypatch: pytest.MonkeyPatch) -> 
     (check,) = hearing.hearing_tests(Settings(model="tiny"))
     assert check.status == CheckStatus.OK
     assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_checkpoint", "is_checkpoint"),
+    [
+        (Settings(), False, False),
+        (Settings(), True, True),
+        (Settings(engine=EngineName.SERVER), True, False),
+        (Settings(engine=EngineName.TRANSFORMERS), False, True),
+        (Settings(model="some/tune"), False, True),
+        (Settings(model="tiny"), True, False),
+    ],
+)
+def test_the_tiny_model_has_the_models_form(
+    settings: Settings, has_checkpoint: bool, is_checkpoint: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is not proved by a GGUF pair, which another engine runs."""
+    if has_checkpoint:
+        put_checkpoint(tmp_path / "models" / "nvidia--music-flamingo-hf", "audioflamingo3")
+    used: list[Model] = []
+
+    def opened(settings: Settings, model: Model, workload: Workload) -> tuple[ScriptedEngine, str]:
+        used.append(model)
+        return ScriptedEngine(lambda prompt, sampling: "wrong"), "a test"
+
+    monkeypatch.setattr(hearing, "open_engine", opened)
+    known = next(hearing.hearing_tests(replace(settings, models_dir=tmp_path / "models")))
+    assert known.status == CheckStatus.FAILURE
+    (model,) = used
+    assert model.is_tiny
+    assert isinstance(model, Checkpoint if is_checkpoint else ModelPair)
 
 
 @pytest.mark.parametrize(
