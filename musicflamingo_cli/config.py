@@ -57,7 +57,7 @@ class Settings:
 
     @property
     def models_folder(self) -> Path:
-        """The folder of GGUF files, where none is set the default one."""
+        """The folder of models, where none is set the default one."""
         return self.models_dir or default_models_dir()
 
     @property

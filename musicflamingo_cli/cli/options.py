@@ -38,7 +38,7 @@ _model = functools.partial(_flag, panel=_MODEL)
 class Common:
     """What every command takes."""
 
-    models_dir: Annotated[Path | None, _common("--models-dir", help="Folder of GGUF files.", metavar="DIR")] = None
+    models_dir: Annotated[Path | None, _common("--models-dir", help="Folder of models.", metavar="DIR")] = None
     llama_dir: Annotated[Path | None, _common("--llama-dir", help="Folder of llama.cpp's binaries.", metavar="DIR")] = (
         None
     )

@@ -1,1 +1,1 @@
-"""GGUF models: which pair to use, what can be downloaded, and how."""
+"""Models, GGUF pairs and checkpoints: which one to use, what can be downloaded, and how."""

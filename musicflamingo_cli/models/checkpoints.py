@@ -18,7 +18,7 @@ from typing import Any
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models.catalog import FAMILY_MARK, load_catalog
 from musicflamingo_cli.models.hub import cached_snapshot
-from musicflamingo_cli.models.model import TINY, Checkpoint
+from musicflamingo_cli.models.model import Checkpoint
 from musicflamingo_cli.models.safetensors import require_whole
 from musicflamingo_cli.types import LONGEST_SECONDS
 
@@ -48,7 +48,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*
 
 def is_checkpoint_name(name: str) -> bool:
     """Return whether a name means a checkpoint: OWNER/NAME, a published one's name, or a folder with a config.json."""
-    return name not in ("auto", TINY) and (repository_of(name) is not None or _holds_config(_as_path(name)))
+    return repository_of(name) is not None or (_is_path(name) and _holds_config(_as_path(name)))
 
 
 def repository_of(name: str) -> str | None:
@@ -68,9 +68,9 @@ def find_checkpoint(name: str, models_folder: Path) -> Path:
 
     Raises ModelError where there is none.
     """
-    repository, path = repository_of(name), _as_path(name)
-    if _holds_config(path) or repository is None:
-        return path
+    repository = repository_of(name)
+    if repository is None or (_is_path(name) and _holds_config(_as_path(name))):
+        return _as_path(name)
     own = folder_for(repository, models_folder)
     if _holds_config(own):
         return own
@@ -191,6 +191,11 @@ def read_config(folder: Path, name: str = "") -> dict[str, Any]:
 
 def _holds_config(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
+
+
+def _is_path(name: str) -> bool:
+    """Whether it may be a path. A plain name is none: a dataset's settings may hold one, but may not name files."""
+    return "/" in name or name.startswith((".", "~"))
 
 
 def _as_path(name: str) -> Path:

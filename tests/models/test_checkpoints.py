@@ -75,8 +75,9 @@ def test_the_catalog_lists_the_best_for_music_first() -> None:
         ("Q6_K", False),
         ("auto", False),
         ("tiny", False),
-        ("mine", True),  # a folder in the working directory
+        ("mine", False),  # a plain name, which a dataset's settings may hold, is no path
         ("./mine", True),
+        ("sub/mine", True),
         ("./empty", False),
         ("../etc/passwd", False),
         ("~nobody-of-that-name/x", False),
@@ -85,7 +86,7 @@ def test_the_catalog_lists_the_best_for_music_first() -> None:
 def test_which_names_mean_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_one: bool
 ) -> None:
-    for folder in ("mine", "tiny", "auto"):
+    for folder in ("mine", "sub/mine", "tiny", "auto"):
         put_checkpoint(tmp_path / folder)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
