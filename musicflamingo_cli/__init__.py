@@ -13,8 +13,16 @@ from musicflamingo_cli._version import __version__
 
 if TYPE_CHECKING:
     from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF
+    from musicflamingo_cli.captioning.conversation import Chat
     from musicflamingo_cli.dataset.tracks import find_tracks
-    from musicflamingo_cli.errors import ConfigError, ModelError, MusicFlamingoError, ToolMissingError
+    from musicflamingo_cli.errors import (
+        AnswerCancelledError,
+        AnswerError,
+        ConfigError,
+        ModelError,
+        MusicFlamingoError,
+        ToolMissingError,
+    )
     from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
     from musicflamingo_cli.text.cleaning import normalize_text
     from musicflamingo_cli.types import Failure, Skipped, Track
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "AnalysisError",
+    "AnswerCancelledError",
+    "AnswerError",
+    "Chat",
     "ConfigError",
     "Failure",
     "ModelError",
@@ -39,6 +50,9 @@ __all__ = [
 _PUBLIC = {
     "Analysis": "api",
     "AnalysisError": "api",
+    "AnswerCancelledError": "errors",
+    "AnswerError": "errors",
+    "Chat": "captioning.conversation",
     "ConfigError": "errors",
     "Failure": "types",
     "ModelError": "errors",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
+from musicflamingo_cli.captioning.conversation import Chat
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.config import load_settings, typed_settings
 from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
@@ -21,7 +22,7 @@ from musicflamingo_cli.prompts import Preset, choose, free_question, load_preset
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Failure, Skipped, Workload
 
-__all__ = ["Analysis", "AnalysisError", "MusicFlamingoGGUF"]
+__all__ = ["Analysis", "AnalysisError", "Chat", "MusicFlamingoGGUF"]
 
 _QUESTION = "prompt"  # the name of a free question's answer
 _MANY = 1000  # tracks that an engine is opened for: how many will come is not known
@@ -189,6 +190,16 @@ class MusicFlamingoGGUF:
                 self.close()
                 raise
 
+    def chat(self, paths: str | Path | Sequence[str | Path]) -> Chat:
+        """Open a conversation about one audio file, or about several that the model gets together.
+
+        Each question follows up on those before it, and the audio is processed once for all of them. Use it in a
+        `with` block, or close it. Raises ConfigError for an engine that cannot hold a conversation, AudioError,
+        ModelError and ToolMissingError.
+        """
+        files = [paths] if isinstance(paths, (str, Path)) else paths
+        return Chat(self._open(is_conversation=True), [Path(path) for path in files])
+
     def _analyze_or_fail(
         self, captioner: Captioner, path: Path, prompt_type: str | list[str] | None, save: bool
     ) -> Analysis:
@@ -217,10 +228,11 @@ class MusicFlamingoGGUF:
             seconds=outcome.seconds,
         )
 
-    def _open(self) -> Captioner:
+    def _open(self, is_conversation: bool = False) -> Captioner:
         with self._opening:
             if self._captioner is None:
-                workload = Workload(_MANY, len(choose(self._known_presets(None), [])), at_once=_MANY)
+                prompts = len(choose(self._known_presets(None), []))
+                workload = Workload(_MANY, prompts, at_once=_MANY, is_conversation=is_conversation)
                 self._captioner = self._stack.enter_context(open_captioner(self.settings, workload))
             return self._captioner
 

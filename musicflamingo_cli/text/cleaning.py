@@ -132,6 +132,25 @@ def without_template_tokens(raw: str) -> str:
     return TEMPLATE_TOKEN.sub(" ", _END_OF_ANSWER.split(raw, maxsplit=1)[0]).strip()
 
 
+_TRANSCRIPTION = re.compile(
+    r"""^\s*The\ (?:spoken\ content|transcription|content)\ of\ the\ (?:input\ )?audio\ is\s*(?P<quote>["'])
+    (?P<text>.*?)(?:(?P=quote)\s*\.?\s*)?$""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def without_transcription_frame(raw: str) -> str:
+    """Return what is quoted where all of an answer is the sentence that models frame a transcription with.
+
+    An answer that the token limit cut lacks the closing quote. Any other answer is returned as it is.
+
+    >>> without_transcription_frame('The spoken content of the audio is "summer follows spring".')
+    'summer follows spring'
+    """
+    framed = _TRANSCRIPTION.match(raw)
+    return framed["text"] if framed else raw
+
+
 # -- accepting an answer -------------------------------------------------------------------------------
 
 
@@ -149,12 +168,13 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
     Refused are answers that are empty or shorter than ``min_words`` words, loop, contain chat template tokens or
     invalid UTF-8, say that they cannot hear audio, or were cut by the token limit (``hit_limit``) before the end of the
     first sentence. An answer cut later is trimmed to its last whole sentence, or with ``lines`` (lyrics) to its last
-    whole line.
+    whole line, where it has several. A transcription loses the sentence that frames it.
     """
-    raw = _END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0]
+    raw = without_transcription_frame(_END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0])
     if TEMPLATE_TOKEN.search(raw) or _ROLE_LINE.search(raw):
         return Verdict("", "the answer contains tokens of the chat template")
-    if hit_limit and lines:
+    is_cut_at_line = hit_limit and lines and "\n" in raw
+    if is_cut_at_line:
         raw = raw.rpartition("\n")[0]
     whole = raw.rstrip("\ufffd") if hit_limit else raw  # the limit may have cut a character in half
     text = normalize_text(whole)
@@ -162,7 +182,7 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
         return Verdict("", "the answer is empty")
     if refusal := _flaw(whole, text, lines):
         return Verdict("", refusal)
-    kept = whole_sentences(text) if hit_limit and not lines else text
+    kept = whole_sentences(text) if hit_limit and not is_cut_at_line else text
     if not kept:
         return Verdict("", "the token limit cut the answer before its first sentence ended")
     if _word_count(kept) < min_words:

@@ -10,7 +10,7 @@ from musicflamingo_cli.engines.context import SlotBudget, tokens_needed
 from musicflamingo_cli.errors import TooLongError
 from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.models.model import ModelPair
-from musicflamingo_cli.types import Clip, Prompt
+from musicflamingo_cli.types import Clip, Prompt, Turn
 
 GB = 10**9
 # Music Flamingo Q6_K with its projector: 7.2 GB of files, 56 KiB of KV a token.
@@ -91,6 +91,25 @@ def test_a_too_long_clip_gives_a_hint() -> None:
             clip.padded_tokens, clip, Prompt(preset="p", text="x", max_tokens=200), Settings(ctx_size=4096), MODEL
         )
     assert "--ctx-size" in caught.value.hint
+
+
+def test_a_conversation_counts_the_tokens_of_its_answers() -> None:
+    clip = Clip(path=Path("x"), samples=16_000 * 1200, source_seconds=1200.0, was_cut=False)
+
+    def needed(answer: str, tokens: int | None, turns: int = 1, room: int = 0) -> int:
+        history = (Turn("Which key?", answer, tokens),) * turns
+        prompt = Prompt(preset="p", text="x" * 100, max_tokens=500, history=history, room=room)
+        return tokens_needed(clip.padded_tokens, clip, prompt, Settings(), MODEL)
+
+    once = 30_000 + 100 + 500 + 128 + len("Which key?") + 32
+    assert needed("y" * 1500, None) == once + 1500  # a byte may be a token
+    assert needed("y" * 1500, 400) == once + 400
+    assert needed("\ufffd" * 400, 400) == once + 1600  # what was no text is more tokens when it is read again
+    assert needed("y" * 1500, 400, room=2500) == 32_500
+    assert needed("y" * 1500, 400, room=4096) == 32_768  # never more than the model takes
+    with pytest.raises(TooLongError, match="the conversation and the answer need") as caught:
+        needed("y" * 1500, 400, turns=5)
+    assert "/forget" in caught.value.hint
 
 
 def test_shrink_halves_the_slots(free: list[int]) -> None:

@@ -18,6 +18,7 @@ from tests.engines.server.test_server import fake_server
 from tests.fakes.mtmd_cli import write_fake
 
 SINGLE, MANY = Workload(1, 1), Workload(20, 5, at_once=20)
+TALK = Workload(1, 100, is_conversation=True)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ SINGLE, MANY = Workload(1, 1), Workload(20, 5, at_once=20)
         ("mtmd-cli server embedded", Workload(1, 2), "server", "audio once for all prompts"),
         ("mtmd-cli", MANY, "mtmd-cli", "not server: no llama-server in"),
         ("server", SINGLE, "server", "not mtmd-cli: no llama-mtmd-cli in"),
+        ("native mtmd-cli server embedded", TALK, "native", "audio once for all prompts"),
+        ("mtmd-cli embedded", TALK, "embedded", "not server: no llama-server in"),
         ("embedded", MANY, "embedded", "not mtmd-cli: llama-mtmd-cli is not installed"),
     ],
 )
@@ -71,6 +74,15 @@ def test_auto_without_any_engine_hints_at_three_solutions(
         open_engine(Settings(), resolve("F32", random_models), MANY)
     for solution in ("musicflamingo build", "pip install xllamacpp", "--llama-dir"):
         assert solution in caught.value.hint
+
+
+def test_mtmd_cli_alone_holds_no_conversation(
+    tmp_path: Path, random_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "WHEEL", "no_such_wheel")
+    settings = Settings(llama_dir=write_fake(tmp_path, "answer"))
+    with pytest.raises(ToolMissingError, match="no engine for conversations"):
+        open_engine(settings, resolve("F32", random_models), TALK)
 
 
 def test_an_empty_llama_dir_is_an_error(tmp_path: Path, random_models: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicflamingo_cli.text.cleaning import judge, loops, normalize_text, whole_sentences
+from musicflamingo_cli.text.cleaning import (
+    judge,
+    loops,
+    normalize_text,
+    whole_sentences,
+    without_template_tokens,
+    without_transcription_frame,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,66 @@ def test_lyrics_may_repeat_and_are_cut_at_a_line() -> None:
     assert judge(chorus, False, lines=True).text
     assert judge("One line here\nanother line\nand a thi", True, lines=True).text == "One line here another line"
     assert "repeats" in judge("la la la la\n" * 80, True, lines=True).refusal
+
+
+def test_lyrics_in_one_line_are_cut_at_a_sentence() -> None:
+    assert judge("Summer follows spring. The days gr", True, lines=True).text == "Summer follows spring."
+    assert "token limit" in judge("summer follows spring the days gr", True, lines=True).refusal
+
+
+# How the model answers "Transcribe the input speech.", as documented; and answers that only resemble it.
+_TRANSCRIPTIONS = [
+    ('The spoken content of the audio is "summer follows spring".', "summer follows spring"),
+    ("The transcription of the audio is 'it's a summer's day'.", "it's a summer's day"),
+    ('The content of the input audio is "one\ntwo"', "one\ntwo"),
+    ('The spoken content of the audio is "she says "stay" and leaves".', 'she says "stay" and leaves'),
+    ('The spoken content of the audio is "".', ""),
+]
+
+
+@pytest.mark.parametrize(("raw", "spoken"), _TRANSCRIPTIONS)
+def test_a_transcription_loses_its_frame(raw: str, spoken: str) -> None:
+    assert without_transcription_frame(raw) == spoken
+    assert judge(raw, False, min_words=1, lines=True).text == normalize_text(spoken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("raw", "spoken"), _TRANSCRIPTIONS)
+def test_transformers_strips_the_same_frame(raw: str, spoken: str) -> None:
+    from transformers.models.audioflamingo3.processing_audioflamingo3 import AudioFlamingo3Processor
+
+    processor = AudioFlamingo3Processor.__new__(AudioFlamingo3Processor)
+    assert processor._strip_assistant_prefix_and_quotes(raw) == spoken
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "The spoken content of the audio is unclear.",
+        'A song. The spoken content of the audio is "la la".',
+        'The singer repeats "summer".',
+        '"summer follows spring"',
+    ],
+)
+def test_other_answers_keep_their_text(raw: str) -> None:
+    assert without_transcription_frame(raw) == raw
+
+
+def test_a_transcription_that_was_cut_loses_its_frame() -> None:
+    cut = 'The spoken content of the audio is "Summer follows spring. The days gr'
+    assert judge(cut, True, min_words=1, lines=True).text == "Summer follows spring."
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("It is slow.<|im_end|>\n<|im_start|>user\nmore", "It is slow."),
+        (" It has <sound> drums. ", "It has   drums."),
+        ("Plain text.", "Plain text."),
+    ],
+)
+def test_template_tokens_do_not_get_into_a_conversation(raw: str, kept: str) -> None:
+    assert without_template_tokens(raw) == kept
 
 
 def test_min_words_allows_short_answers() -> None:
