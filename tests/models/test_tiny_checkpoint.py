@@ -81,8 +81,9 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_is_there_stays(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (write(tmp_path / "tiny") / "config.json").stat()
+    monkeypatch.setitem(sys.modules, "gguf", None)  # nor is the GGUF pair read again
     write(tmp_path / "tiny")
     assert (tmp_path / "tiny" / "config.json").stat() == before
 
@@ -138,6 +139,8 @@ def test_the_processor_puts_the_audio_first(tmp_path: Path) -> None:
     for content in ([text, audio], [audio, text]):
         rendered = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         assert rendered == "<|im_start|>user\n<sound>What is it?<|im_end|>\n<|im_start|>assistant\n"
+    rendered = processor.apply_chat_template([{"role": "user", "content": [text, text]}])
+    assert rendered == "<|im_start|>user\nWhat is it?What is it?<|im_end|>\n"
     prompt = read_presets(built_in_prompts())["full"].prompt
     ids = processor.tokenizer(prompt)["input_ids"]
     assert processor.tokenizer.decode(ids) == prompt
