@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -110,15 +109,13 @@ def ask_plainly(checkpoint: str, tracks: Sequence[Path], questions: Sequence[str
 
 def run_engine(checkpoint: str, tracks: list[Path], slots: int | None, tokens: int, threads: int) -> None:
     """What `batch` does with engine `transformers`, whose worker goes on to the last token of each answer."""
-    import importlib
-
     from throughput import batch, presets_of
 
     from musicflamingo_cli.choices import EngineName
     from musicflamingo_cli.config import Settings
+    from musicflamingo_cli.engines.transformers import engine
     from musicflamingo_cli.models.resolve import resolve_model
 
-    engine: Any = importlib.import_module("musicflamingo_cli.engines.transformers.engine")
     engine.WORKER = (*engine.WORKER, "--ignore-end")
     settings = Settings(
         engine=EngineName(ENGINE), model=checkpoint, slots=slots, threads=threads, temperature=0.0, retries=0

@@ -1,7 +1,8 @@
-"""Captions for music libraries: NVIDIA's Music Flamingo under llama.cpp, written into `.INFO` sidecars.
+"""Captions for music libraries: NVIDIA's Music Flamingo under llama.cpp or transformers, written into `.INFO` sidecars.
 
-What a program may use: ``MusicFlamingoGGUF`` asks the model; ``normalize_text``, ``read_sidecar``, ``merge_sidecar``
-and ``find_tracks`` are the parts that other tools want. Each is imported when it is first asked for.
+What a program may use: ``MusicFlamingoGGUF`` and ``MusicFlamingoTransformers`` ask the model; ``normalize_text``,
+``read_sidecar``, ``merge_sidecar`` and ``find_tracks`` are the parts that other tools want. Each is imported when it is
+first asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from musicflamingo_cli._version import __version__
 
 if TYPE_CHECKING:
-    from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF
+    from musicflamingo_cli.api import Analysis, AnalysisError, MusicFlamingoGGUF, MusicFlamingoTransformers
     from musicflamingo_cli.captioning.conversation import Chat
     from musicflamingo_cli.dataset.tracks import find_tracks
     from musicflamingo_cli.errors import (
@@ -38,6 +39,7 @@ __all__ = [
     "ModelError",
     "MusicFlamingoError",
     "MusicFlamingoGGUF",
+    "MusicFlamingoTransformers",
     "Skipped",
     "ToolMissingError",
     "Track",
@@ -58,6 +60,7 @@ _PUBLIC = {
     "ModelError": "errors",
     "MusicFlamingoError": "errors",
     "MusicFlamingoGGUF": "api",
+    "MusicFlamingoTransformers": "api",
     "Skipped": "types",
     "ToolMissingError": "errors",
     "Track": "types",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.conversation import Chat
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
+from musicflamingo_cli.choices import Attention, EngineName
 from musicflamingo_cli.config import load_settings, typed_settings
 from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
 from musicflamingo_cli.errors import ConfigError, FailureKind, MusicFlamingoError, SidecarError
@@ -22,8 +25,9 @@ from musicflamingo_cli.prompts import Preset, choose, free_question, load_preset
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Failure, Skipped, Workload
 
-__all__ = ["Analysis", "AnalysisError", "Chat", "MusicFlamingoGGUF"]
+__all__ = ["Analysis", "AnalysisError", "Chat", "MusicFlamingoGGUF", "MusicFlamingoTransformers"]
 
+logger = logging.getLogger(__name__)
 _QUESTION = "prompt"  # the name of a free question's answer
 _MANY = 1000  # tracks that an engine is opened for: how many will come is not known
 
@@ -63,34 +67,24 @@ class AnalysisError(MusicFlamingoError):
         return AnalysisError, (self.analysis,)
 
 
-class MusicFlamingoGGUF:
+class MusicFlamingo:
     """A model that is loaded once, at the first question, and answers about as many tracks as you like.
 
-    ``model_name``: `auto`, a quant (`Q6_K`), `tiny`, or the path of a `.gguf` (then ``mmproj``, its projector's).
-    ``engine``: `auto`, `native`, `server`, `embedded` or `mtmd-cli`. ``settings``: any other option of the command
-    line by its name, with underscores: `temperature=0.0`, `max_seconds=300`, `models_dir="/data/gguf"`, `slots=4`,
-    `prompts=…`. They override the settings files and environment variables, which apply here, too. Warnings are
-    logged to the logger `musicflamingo_cli`.
+    ``settings``: any option of the command line by its name, with underscores: `temperature=0.0`, `max_seconds=300`,
+    `models_dir="/data/gguf"`, `slots=4`, `prompts=…`. They override the settings files and environment variables, which
+    apply here, too. Warnings are logged to the logger `musicflamingo_cli`.
 
     Raises ConfigError for an unknown setting or a wrong value. ModelError and ToolMissingError are raised by the first
     question.
     """
 
-    def __init__(
-        self,
-        model_name: str | None = None,
-        *,
-        mmproj: str | Path | None = None,
-        engine: str | None = None,
-        **settings: Any,
-    ) -> None:
-        given = {"model": model_name, "mmproj": mmproj, "engine": engine, **settings}
-        self.settings = load_settings(typed_settings(given, "MusicFlamingoGGUF"))
+    def __init__(self, **settings: Any) -> None:
+        self.settings = load_settings(typed_settings(settings, type(self).__name__))
         self._stack = contextlib.ExitStack()
         self._captioner: Captioner | None = None
         self._opening = threading.RLock()  # an engine takes gigabytes: never open two
 
-    def __enter__(self) -> MusicFlamingoGGUF:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,6 +240,46 @@ class MusicFlamingoGGUF:
         if prompt_type is not None:
             raise ConfigError("prompt and prompt_type exclude each other", "leave one of them out")
         return [free_question(prompt, _QUESTION)]
+
+
+class MusicFlamingoGGUF(MusicFlamingo):
+    """Music Flamingo under llama.cpp.
+
+    ``model_name``: `auto`, a quant (`Q6_K`), `tiny`, or the path of a `.gguf` (then ``mmproj``, its projector's).
+    ``engine``: `auto`, `native`, `server`, `embedded` or `mtmd-cli`. See MusicFlamingo for ``settings``.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        *,
+        mmproj: str | Path | None = None,
+        engine: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model=model_name, mmproj=mmproj, engine=engine, **settings)
+
+
+class MusicFlamingoTransformers(MusicFlamingo):
+    """A checkpoint of Music Flamingo, Audio Flamingo 3 or Audio Flamingo Next in transformers.
+
+    ``model_id``: its name on the hub, once `musicflamingo models pull` has downloaded it; `auto`, the best that is
+    installed; `tiny`; or its folder. ``use_flash_attention``: where flash-attention is installed, else torch's own
+    attention, with a warning; ``attention="flash_attention_2"`` insists on it. See MusicFlamingo for ``settings``.
+    """
+
+    def __init__(self, model_id: str = "auto", use_flash_attention: bool = False, **settings: Any) -> None:
+        if use_flash_attention:
+            settings.setdefault("attention", _flash_attention())
+        super().__init__(model=model_id, engine=EngineName.TRANSFORMERS.value, **settings)
+
+
+def _flash_attention() -> str:
+    """flash_attention_2 where its package is installed; it computes the same faster, so that going on is right."""
+    if importlib.util.find_spec("flash_attn") is not None:
+        return Attention.FLASH_ATTENTION_2.value
+    logger.warning("flash-attention is not installed; attention is computed by torch (pip install flash-attn)")
+    return Attention.SDPA.value
 
 
 def _failed(path: Path, kind: FailureKind, reason: str, hint: str) -> Analysis:

@@ -287,4 +287,4 @@ def test_the_parts_work_together(make_wav: MakeWav) -> None:
     assert isinstance(track, musicflamingo_cli.types.Track)
     merge_sidecar(track.sidecar, {"music_flamingo_full": normalize_text("**Warm** pads")})
     assert read_sidecar(str(track.sidecar)) == {"music_flamingo_full": "Warm pads"}
-    assert api.__all__ == ["Analysis", "AnalysisError", "Chat", "MusicFlamingoGGUF"]
+    assert api.__all__ == ["Analysis", "AnalysisError", "Chat", "MusicFlamingoGGUF", "MusicFlamingoTransformers"]

@@ -35,8 +35,9 @@ def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_throughput_in_transformers() -> None:
     words = ("--checkpoint", "tiny", "--files", 1, "--seconds", 2, "--tokens", 8, "--threads", 1)
-    printed = run("throughput.py", *words, "--rows", "plain transformers")
+    printed = run("throughput.py", *words, "--rows", "plain transformers,transformers 1")
     assert re.search(r"\| plain transformers \| \d+\.\d \| 1\.0 \| 0\.[1-9] GB", printed)
+    assert re.search(r"\| transformers 1 \| \d+\.\d \| \d+\.\d \| 0\.[1-9] GB", printed)
 
 
 @pytest.mark.real

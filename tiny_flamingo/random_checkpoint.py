@@ -25,14 +25,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+from musicflamingo_cli.models.checkpoints import AUDIO_FLAMINGO_3, CONFIG, MUSIC_FLAMINGO, TINY_KEY
 from musicflamingo_cli.models.resolve import tiny_language_model
 from musicflamingo_cli.models.tiny_checkpoint import (
-    AUDIO_FLAMINGO_3,
-    CONFIG,
     END,
-    MUSIC_FLAMINGO,
     TEMPLATE,
-    TINY_KEY,
     audio_ids,
     complete_folder,
     read_tokenizer,

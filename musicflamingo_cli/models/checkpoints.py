@@ -27,11 +27,12 @@ WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # the weight
 HOW_TO_INSTALL = "pip install 'musicflamingo[transformers]'"  # what runs them
 
 # By the `model_type` of config.json: the longest audio in seconds, where nothing else says.
-_MAX_SECONDS = {"audioflamingo3": 600.0, "musicflamingo": 1200.0}
+AUDIO_FLAMINGO_3, MUSIC_FLAMINGO = "audioflamingo3", "musicflamingo"  # `model_type` in config.json
+MAX_SECONDS = {AUDIO_FLAMINGO_3: 600.0, MUSIC_FLAMINGO: 1200.0}
 _PROCESSOR, _TOKENIZER = "processor_config.json", "tokenizer_config.json"
 _NEEDED = (_PROCESSOR, _TOKENIZER, "tokenizer.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
-_TINY_KEY = "musicflamingo.toy"  # in config.json, as in GGUF files
+TINY_KEY = "musicflamingo.toy"  # in config.json, as in GGUF files: whatever shows its answers says what they are worth
 # What transformers takes for a key that config.json's text_config lacks (Qwen2Config).
 _QWEN2 = {
     "max_position_embeddings": 32768,
@@ -90,7 +91,7 @@ def installed_checkpoints(models_folder: Path) -> list[Path]:
     found = {}
     if models_folder.is_dir():
         folders = (each for each in sorted(models_folder.iterdir()) if not each.name.startswith("."))
-        found = {name_of(each): each for each in folders if _model_type(each) in _MAX_SECONDS}
+        found = {name_of(each): each for each in folders if _model_type(each) in MAX_SECONDS}
     names = [each.repository for each in load_catalog().checkpoints]
     for name in names:
         cached = cached_snapshot(name) if name not in found else None
@@ -136,8 +137,8 @@ def check_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         model_type=config["model_type"],
         context_length=_count(text, "max_position_embeddings", folder),
         max_seconds=_max_seconds(processor, folder)
-        or (published.max_seconds if published else _MAX_SECONDS[config["model_type"]]),
-        is_tiny=config.get(_TINY_KEY) is True,
+        or (published.max_seconds if published else MAX_SECONDS[config["model_type"]]),
+        is_tiny=config.get(TINY_KEY) is True,
         kv_bytes_per_token=_kv_bytes_per_token(text, folder),
         size=sum(require_whole(file, f"delete it, then: {_pull(name)}") for file in _weights(folder)),
         reasons=published.reasons if published else "think" in name.lower(),
@@ -179,9 +180,9 @@ def read_config(folder: Path, name: str = "") -> dict[str, Any]:
         raise ModelError(f"no checkpoint at {folder}", "list the installed models with: musicflamingo models list")
     config = _read_json(file)
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in _MAX_SECONDS:
+    if not isinstance(kind, str) or kind not in MAX_SECONDS:
         raise ModelError(
-            f"{name} is a checkpoint of type {_shown(kind)}; supported: {', '.join(_MAX_SECONDS)}",
+            f"{name} is a checkpoint of type {_shown(kind)}; supported: {', '.join(MAX_SECONDS)}",
             "name another: musicflamingo models list",
         )
     if not isinstance(config.get("text_config"), dict):

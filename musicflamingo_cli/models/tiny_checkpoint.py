@@ -15,16 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musicflamingo_cli.models.checkpoints import AUDIO_FLAMINGO_3, CONFIG, MAX_SECONDS, MUSIC_FLAMINGO, TINY_KEY
 from musicflamingo_cli.types import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CONFIG = "config.json"
-AUDIO_FLAMINGO_3, MUSIC_FLAMINGO = "audioflamingo3", "musicflamingo"  # `model_type` in config.json
 CLASSES = {AUDIO_FLAMINGO_3: "AudioFlamingo3", MUSIC_FLAMINGO: "MusicFlamingo"}  # how its classes' names begin
-TINY_KEY = "musicflamingo.toy"  # in config.json, as in GGUF files: whatever shows its answers says what they are worth
 END_OF_TEXT, START, END, SOUND = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>"
 SOUND_BEGIN, SOUND_END = "<|sound_bos|>", "<|sound_eos|>"  # around the audio, in MusicFlamingo only
 # ChatML, with the audio before the text whatever their order is, as in the published checkpoints.
@@ -36,7 +34,6 @@ TEMPLATE = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_MAX_AUDIO_SECONDS = {AUDIO_FLAMINGO_3: 600, MUSIC_FLAMINGO: 1200}
 _CONTROL = 3  # the type of a special token in GGUF
 # How Qwen2 cuts a text into words, before byte pairs are merged.
 _QWEN2 = (
@@ -172,7 +169,7 @@ def write_processor(
         "processor_class": processor_class,
         "feature_extractor": extractor,
         "audio_token": SOUND,
-        "max_audio_len": max_audio_seconds or _MAX_AUDIO_SECONDS[model_type],
+        "max_audio_len": max_audio_seconds or int(MAX_SECONDS[model_type]),
     }
     write_json(folder / "processor_config.json", processor)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -12,6 +12,7 @@ import pytest
 
 from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.models import tiny_checkpoint
+from musicflamingo_cli.models.checkpoints import TINY_KEY
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.models.tiny_checkpoint import complete_folder, write_checkpoint
 from musicflamingo_cli.paths import built_in_prompts
@@ -126,7 +127,7 @@ def test_transformers_finds_every_weight(tmp_path: Path, as_music_flamingo: bool
     model, report = AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), report
     assert type(model).__name__.startswith("MusicFlamingo" if as_music_flamingo else "AudioFlamingo3")
-    assert getattr(model.config, tiny_checkpoint.TINY_KEY)
+    assert getattr(model.config, TINY_KEY)
     assert model.generation_config.eos_token_id == [764, 765]
 
 
