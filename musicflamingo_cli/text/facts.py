@@ -1,6 +1,6 @@
-"""Tempo, key, genres, instruments and moods that captions name, for exports and reports.
+"""Tempo, key, genres, instruments and moods that captions name, for exports, reports and comparisons.
 
-These are statements of the model, not measurements.
+These are statements of the model, not measurements. What a caption denies ("no drums") it does not name.
 """
 
 from __future__ import annotations
@@ -12,14 +12,63 @@ from dataclasses import dataclass
 
 from musicflamingo_cli.paths import data_file
 
-_TEMPO = re.compile(r"\b(\d{2,3}(?:\.\d+)?)[ -]*(?:BPM\b|beats per minute)", re.IGNORECASE)
-# "A minor detail" is not a key: a bare A counts only after "in", "of", "is" or "key:".
-_KEY = re.compile(
-    r"(?:\b([B-G])|\b(A)(?=[ -]?(?:[#b♯♭]|sharp|flat))|(?<=\bin )(A)|(?<=\bof )(A)|(?<=\bis )(A)|(?<=[Kk]ey: )(A))"
-    r"[ -]?(#|b|♯|♭|sharp|flat)?[ -]*(major|minor|maj|min)\b"
-)
-_NEGATED = re.compile(r"\b(?:no|not|without|lacks?|lacking|absence of|instead of)\b[^.;,]*", re.IGNORECASE)
 SLOWEST, FASTEST = 30, 300  # beats per minute; other numbers are not taken for a tempo
+_CONTEXT = 80  # characters before a tempo or key that are looked at
+_WIDEST_RANGE = 1.2  # "between 120 and 125 BPM" is one tempo, "from 70 to 140 BPM" is not
+
+_NUMBER = r"(?<![\d.,:/])(\d{2,3}(?:\.\d+)?)(?![\d:/%])"
+_RANGE = rf"{_NUMBER}(?:\s*(?:-|–|—|to|and|or)\s*{_NUMBER})?"
+_UNIT = r"(?:b\.?p\.?m\b|beats[ -](?:per|a)[ -]minute)"
+_LEAD = (
+    r"\b(?:BPM|tempo|quarter[ -]note)\b(?: (?:of|is|at|set|sits|to|in|the|a|an|exactly|around|about|near"
+    r"|approximately|roughly|between|steady|fixed))*\s*[:=~≈(]?\s*[~≈]?"
+)
+_TEMPO = re.compile(rf"{_RANGE}[\s-]*{_UNIT}|{_LEAD}{_RANGE}", re.IGNORECASE)
+
+_ACCIDENTAL = r"[ -]?(?:sharp|flat)\b|[ -]?[#♯♭]|b(?![a-z])"
+_KEY = re.compile(
+    rf"(?<![\w#♯♭'’&])(?P<letter>[A-G])(?P<accidental>{_ACCIDENTAL})?[ -]*(?:(?:natural|harmonic|melodic)[ -])?"
+    r"(?P<mode>major|minor|maj|min|ionian|dorian|phrygian|lydian|mixolydian|aeolian|locrian)\b"
+    r"(?![ -]*(?:chord|triad|seventh|ninth|\d))",
+    re.IGNORECASE,
+)
+# "The key of G", "Key: F#m", "in Am".
+_SHORT_KEY = re.compile(
+    rf"(?:\b[Kk]ey(?: signature)?(?: of| is| in|:| =| -|)\s|\b[Ii]n )(?P<letter>[A-G])(?P<accidental>{_ACCIDENTAL})?"
+    r"(?P<mode>m)?(?![\w#♯♭'’])"
+)
+_BEFORE_A_KEY = re.compile(
+    r"\b(?:key|tonality|tonal cent(?:er|re))(?: (?:signature|of|is|in|the|likely|probably|clearly|appears|seems|to|be"
+    r"|around))*\s*[:=–-]?\s*$",
+    re.IGNORECASE,
+)
+_MODES = {"maj": "major", "ionian": "major", "min": "minor", "m": "minor", "aeolian": "minor", None: ""}
+_SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}
+
+# A denial holds in the rest of its clause, and in a whole list: "without drums, bass or vocals".
+_NEW_CLAUSE = (
+    r"\b(?:but|however|while|whereas|although|though|yet|except|only|with|featuring|because|as|it|and (?:the|there)"
+    r"|leaves|leaving|lets|letting|makes|making|gives|giving)\b"
+)
+_CLAUSE = rf"(?:(?!{_NEW_CLAUSE})[^.;,:!?()—])*"
+_PHRASE = rf"(?!{_NEW_CLAUSE})[\w'’&/-]+(?: (?!{_NEW_CLAUSE})[\w'’&/-]+){{0,3}}"
+_DENIAL = (
+    r"\b(?:no|not|never|neither|without|lacks?|lacking|devoid of|free of|absence of|lack of|instead of|rather than"
+    r"|excluding|cannot|(?<!not )unlike|\w+n['’]t)\b(?! (?:only|just|merely|simply|unlike|(?:a )?doubt))"
+)
+_END_OF_LIST = rf"(?:(?: {_PHRASE})? (?:or|nor) {_CLAUSE}| and {_PHRASE}(?=[.;,!?)]|$))"
+_DENIED = re.compile(rf"{_DENIAL}(?:(?: {_PHRASE},){{1,8}}{_END_OF_LIST}|{_CLAUSE})", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(  # "not in the key of", but not the drums of "no drums at 90 BPM"
+    rf"{_DENIAL}(?: (?:in|at|to|of|be|the|an?|exactly|really|strictly|about|around|usual|typical|tempo|key))*\s*$",
+    re.IGNORECASE,
+)
+# "Drums and bass are absent."
+_ABSENT = re.compile(
+    r"\b(?:is|are|remains?) (?:\w+ly )?(?:absent|missing|not (?:present|used|heard|audible|featured|included))\b",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(rf"[.;:!?()—]|{_NEW_CLAUSE}", re.IGNORECASE)
+_CLAUSE_END = re.compile(rf"[.;,:!?()—]|{_NEW_CLAUSE}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,59 +83,113 @@ class Facts:
 
 
 def facts_in(caption: str) -> Facts:
-    """Return what one caption names; each term once, in order of appearance, without negated ones.
+    """Return what one caption names; each term once, in order of appearance, without denied ones.
 
     >>> facts_in("A dark techno track at 128 BPM in F# minor with synths, a kick drum and a synth bass.")
     Facts(tempo=128.0, key='F# minor', genres=('techno',), instruments=('synth', 'kick drum', 'bass'), moods=('dark',))
     """
-    affirmed = _NEGATED.sub(" ", caption)
-    rest = _vocabulary()["genres"][0].sub(" ", affirmed)  # so that "drum and bass" does not name a bass
+    named = _named(_affirmed(caption))
     return Facts(
         tempo=tempo_of(caption),
         key=key_of(caption),
-        genres=tuple(_named(affirmed, "genres")),
-        instruments=tuple(_named(rest, "instruments")),
-        moods=tuple(_named(rest, "moods")),
+        genres=named["genres"],
+        instruments=named["instruments"],
+        moods=named["moods"],
     )
 
 
 def tempo_of(caption: str) -> float | None:
-    """Return the first tempo that a caption names, in beats per minute, or None."""
-    tempi = (float(match[1]) for match in _TEMPO.finditer(caption))
-    return next((tempo for tempo in tempi if SLOWEST <= tempo <= FASTEST), None)
+    """Return the first tempo that a caption names, in beats per minute, or None.
+
+    The tempo of a narrow range (`between 120 and 125 BPM`) is its middle, that of a wide one its first number.
+    """
+    for match in _TEMPO.finditer(caption):
+        tempi = [float(number) for number in match.groups() if number and SLOWEST <= float(number) <= FASTEST]
+        if tempi and _is_affirmed(match):
+            return sum(tempi) / len(tempi) if max(tempi) <= _WIDEST_RANGE * min(tempi) else tempi[0]
+    return None
 
 
 def key_of(caption: str) -> str:
-    """Return the first key that a caption names, as `C# minor` or `Eb major`; empty where it names none."""
-    match = _KEY.search(caption)
+    """Return the key that a caption names, as `C# minor`, `D dorian`, or `G` without a mode; empty where there is none.
+
+    It is spelt as in the caption. What is called a key counts before other mentions (chords, modulations).
+    """
+    named = list(_keys_in(caption))
+    called = [match for match in named if _is_called_key(match)]
+    short = [match for match in _SHORT_KEY.finditer(caption) if _is_affirmed(match) and _is_key(match)]
+    match = next(iter([*called, *short, *named]), None)
     if match is None:
         return ""
-    letter = next(filter(None, match.groups()[:6]))
-    accidental = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}.get(match[7] or "", match[7] or "")
-    return f"{letter}{accidental} {'major' if match[8].startswith('maj') else 'minor'}"
+    sign = (match["accidental"] or "").strip(" -").lower()
+    mode = match["mode"] and match["mode"].lower()
+    return f"{match['letter'].upper()}{_SIGNS.get(sign, sign)} {_MODES.get(mode, mode)}".rstrip()
 
 
-def _named(caption: str, kind: str) -> Iterator[str]:
-    """Yield the terms of a kind (`genres`, `instruments`, `moods`) that a caption names, each once."""
-    pattern, counted_as = _vocabulary()[kind]
-    yield from dict.fromkeys(counted_as[match[0].lower()] for match in pattern.finditer(caption))
+def _keys_in(caption: str) -> Iterator[re.Match[str]]:
+    """Yield the keys with a mode that a caption names; `a minor detail` and `A minor detail` are none."""
+    for match in _KEY.finditer(caption):
+        if _is_affirmed(match) and not _is_article(match):
+            yield match
+
+
+def _is_article(match: re.Match[str]) -> bool:
+    """Return whether the letter of a key is the word `a`, which has a capital where it begins a sentence."""
+    if match["letter"] not in "Aa" or match["accidental"] or "-" in match[0] or _is_called_key(match):
+        return False
+    before = _before(match).rstrip()
+    return match["letter"] == "a" or not before or before[-1] in ".!?"
+
+
+def _is_key(match: re.Match[str]) -> bool:
+    """Return whether a short key is one: after a mere `in` it needs the `m` of a minor key."""
+    return bool(match["mode"]) or not match[0].lower().startswith("in ")
+
+
+def _is_affirmed(match: re.Match[str]) -> bool:
+    return not _DENIED_BEFORE.search(_before(match))
+
+
+def _is_called_key(match: re.Match[str]) -> bool:
+    return bool(_BEFORE_A_KEY.search(_before(match)))
+
+
+def _before(match: re.Match[str]) -> str:
+    """Return the text before a match, as much of it as can concern it: so the time is linear in a text's length."""
+    return match.string[max(0, match.start() - _CONTEXT) : match.start()]
+
+
+def _affirmed(caption: str) -> str:
+    """Return a caption without what it denies."""
+    for match in reversed(list(_ABSENT.finditer(caption))):
+        subject = caption[: match.start()]
+        end = _SENTENCE_END if re.search(r", (?:and|or) [^,]*$", subject) else _CLAUSE_END
+        start = max((found.end() for found in end.finditer(subject)), default=0)
+        caption = f"{caption[:start]} {caption[match.end() :]}"
+    return _DENIED.sub(" ", caption)
+
+
+def _named(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the terms of each kind that a text names, each once. Of terms that overlap, the longest counts."""
+    pattern, counted_as = _vocabulary()
+    found: dict[str, dict[str, None]] = {kind: {} for kind, _ in counted_as.values()}
+    for match in pattern.finditer(text):
+        kind, name = counted_as[match[0].lower()]
+        found[kind][name] = None
+    return {kind: tuple(names) for kind, names in found.items()}
 
 
 @functools.cache
-def _vocabulary() -> dict[str, tuple[re.Pattern[str], dict[str, str]]]:
-    """Return for each kind of term a pattern that matches any of them, and the name that each match counts as."""
+def _vocabulary() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
+    """Return a pattern that matches any term, and kind (`genres`, `instruments`, `moods`) and name of each match."""
     import yaml
 
     kinds = yaml.safe_load(data_file("configs", "words.yaml").read_text(encoding="utf-8"))
-    return {kind: _compiled(entries) for kind, entries in kinds.items()}
-
-
-def _compiled(entries: list[str | dict[str, str]]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return pattern and names of one kind's entries: terms, or mappings of terms to the name they count as."""
-    counted_as: dict[str, str] = {}
-    for entry in entries:
-        for word, name in (entry if isinstance(entry, dict) else {entry: entry}).items():
-            counted_as[str(word).lower()] = str(name)
+    counted_as: dict[str, tuple[str, str]] = {}
+    for kind, entries in kinds.items():
+        for entry in entries:  # terms, or mappings of terms to the name they count as
+            for word, name in (entry if isinstance(entry, dict) else {entry: entry}).items():
+                counted_as[str(word).lower()] = (kind, str(name))
     longest_first = sorted(counted_as, key=lambda word: (-len(word), word))
     one_of = "|".join(map(re.escape, longest_first))
     return re.compile(rf"(?<![\w-])(?:{one_of})(?![\w-])", re.IGNORECASE), counted_as
