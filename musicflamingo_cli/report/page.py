@@ -5,34 +5,22 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
-import re
-import urllib.parse
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.audio.thumbnail import COLUMNS, ROWS
-from musicflamingo_cli.exports.output import new_file
+from musicflamingo_cli.report import template
 from musicflamingo_cli.report.contents import Entry, Report
 from musicflamingo_cli.text.t5_tokens import LIMITS
 
 MARKER = "<!-- a report of musicflamingo -->"  # identifies reports: only these are replaced by a later one
 _SHARED_SHOWN = 20
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_page(report: Report, out: Path) -> None:
     """Write the page completely, or not at all. Raises ConfigError where ``out`` exists and is not a report."""
-    with new_file(out, overwrite=True, is_ours=is_report) as building:
-        building.write_text(render(report, out.parent), encoding="utf-8", newline="")
-
-
-def is_report(file: Path) -> bool:
-    """Return whether a file is a report, which a later one may replace."""
-    with file.open("rb") as page:
-        return MARKER.encode() in page.read(200)
+    template.write(render(report, out.parent), out, MARKER)
 
 
 def render(report: Report, folder: Path) -> str:
@@ -44,19 +32,11 @@ def render(report: Report, folder: Path) -> str:
         "marker": MARKER,
         "title": html.escape(name),
         "version": __version__,
-        "style": _file("page.css"),
-        "script": _file("page.js"),
+        "style": template.text_of("page.css"),
+        "script": template.text_of("page.js"),
         "data": data,
     }
-    page = _PLACEHOLDER.sub(
-        lambda match: parts[match[1]], _file("page.html")
-    )  # in one pass, since parts may contain such placeholders
-    return page.encode("utf-8", "replace").decode()
-
-
-def _file(name: str) -> str:
-    """Return the text of a file beside this module."""
-    return resources.files(__package__ or __name__).joinpath(name).read_text(encoding="utf-8")
+    return template.fill("page.html", parts)
 
 
 def _data(report: Report, folder: Path) -> dict[str, Any]:
@@ -83,7 +63,7 @@ def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
     facts = entry.facts
     return {
         "name": entry.track.audio.relative_to(root).as_posix(),
-        "audio": _url(entry.track.audio, folder),
+        "audio": template.audio_url(entry.track.audio, folder),
         "seconds": round(entry.seconds, 2),
         "captions": entry.captions,
         "tokens": entry.tokens,
@@ -96,12 +76,3 @@ def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
         "flags": entry.flags,
         "picture": base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else "",
     }
-
-
-def _url(audio: Path, folder: Path) -> str:
-    """Return the URL of the audio for a page in ``folder``: relative, so that both can be moved or served together."""
-    try:
-        path = Path(os.path.relpath(audio.absolute(), folder.absolute())).as_posix()
-    except ValueError:  # it is on another drive (Windows)
-        return audio.absolute().as_uri()
-    return urllib.parse.quote(path.encode("utf-8", "surrogateescape"), safe="/")

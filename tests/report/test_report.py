@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from typer.testing import CliRunner
 
 from musicflamingo_cli.captioning.run_log import RunLog
@@ -22,6 +19,7 @@ from musicflamingo_cli.errors import ConfigError, FailureKind
 from musicflamingo_cli.report import contents, gather, write_page
 from musicflamingo_cli.text.t5_tokens import token_counter
 from musicflamingo_cli.types import Failure, Outcome, Track
+from tests.report.conftest import contrast, open_page
 
 PRESETS = ("full", "structure")
 NASTY = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'> \u2028 {{data}}"
@@ -144,38 +142,6 @@ def test_a_page_refers_to_no_host(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A real Chromium; where MUSICFLAMINGO_REQUIRE_CHROMIUM is set, it must be installed."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        reason = "NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)"
-        if os.environ.get("MUSICFLAMINGO_REQUIRE_CHROMIUM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        options = ["--disable-gpu", "--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        browser = playwright.chromium.launch(executable_path=found, args=options)
-        yield browser
-        browser.close()
-
-
-def open_page(browser: Browser, page: Path, **options: Any) -> tuple[Page, list[str]]:
-    """Open the page; also return a list of its console messages, errors and network requests."""
-    opened = browser.new_page(**options)
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on(
-        "request",
-        lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url),
-    )
-    opened.goto(page.as_uri())
-    opened.wait_for_selector("tr.track")
-    return opened, complaints
-
-
-@pytest.fixture(scope="module")
 def report_page(dataset: Path) -> Path:
     """The page of the dataset."""
     page = dataset.parent / "page.html"
@@ -195,18 +161,6 @@ def test_the_page_fits_and_has_contrast(chromium: Browser, report_page: Path, sc
     assert contrast(page.evaluate("getComputedStyle(document.querySelector('.soft')).color"), back) >= 4.5
     assert complaints == []
     page.close()
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG's contrast ratio of two `rgb(…)` colours."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted([luminance(one), luminance(other)])
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.slow
