@@ -11,7 +11,7 @@ from typing import Any
 import typer.main
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, ModelOptions, show_defaults
+from musicflamingo_cli.cli.options import AskOptions, Common, Json, ModelOptions, show_defaults
 from musicflamingo_cli.errors import ExitCode
 
 HEAD = """# The command line
@@ -24,6 +24,8 @@ print one object a track,
     {"track": path, "sidecar": path or null, "captions": {preset: text},
      "failures": [{"preset", "reason", "hint"}], "skipped": reason or null,
      "engine": name, "model": file name, "audio_seconds": s, "seconds": s}
+
+The objects of `compare` are in [compare.md](compare.md).
 """
 EXIT_CODES = {
     0: "all done",
@@ -48,11 +50,16 @@ def lines() -> Iterator[str]:
     commands = list(all_commands(typer.main.get_command(app), "musicflamingo"))
     for name, command in commands:
         yield f"\n## {name}\n\n{command.help}\n"
-        shared = {field for group in (*SHARED.values(), Json) if takes(command, group) for field in fields_of(group)}
+        groups = (*SHARED.values(), AskOptions, Json)
+        shared = {field for group in groups if takes(command, group) for field in fields_of(group)}
         yield f"    {name} {' '.join(usage(command))}\n"
         yield from table([param for param in command.params if param.name not in shared])
         if takes(command, ModelOptions):
             yield "\nTakes the [model and sampling](#model-and-sampling) options."
+        elif takes(command, AskOptions):
+            missing = sorted(fields_of(ModelOptions) - fields_of(AskOptions))
+            options = ", ".join(f"`--{field.replace('_', '-')}`" for field in missing)
+            yield f"\nTakes the [model and sampling](#model-and-sampling) options except {options}."
     for title, group in SHARED.items():
         yield f"\n## {title}\n"
         names = fields_of(group) | (fields_of(Json) if group is Common else set())

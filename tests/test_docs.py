@@ -44,10 +44,11 @@ def _is_run(command: str) -> bool:
 
 
 def _install_models(source: Path, folder: Path) -> None:
-    """Copy the random pair under the names of the real model."""
+    """Copy the random pair under the names of the real model, in two quants."""
     folder.mkdir()
-    for name, quant in ((random_pair.LANGUAGE_MODEL_NAME, "Q6_K"), (random_pair.PROJECTOR_NAME, "mmproj-f16")):
-        shutil.copy(source / name, folder / f"music-flamingo-hf.{quant}.gguf")
+    for quant in ("Q6_K", "IQ3_M"):
+        shutil.copy(source / random_pair.LANGUAGE_MODEL_NAME, folder / f"music-flamingo-hf.{quant}.gguf")
+    shutil.copy(source / random_pair.PROJECTOR_NAME, folder / "music-flamingo-hf.mmproj-f16.gguf")
 
 
 @pytest.mark.parametrize("command", [command for command in _command_lines() if _is_run(command)])

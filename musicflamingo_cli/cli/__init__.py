@@ -34,7 +34,20 @@ def _main(
 
 options.register_callback(app, _main)
 
-from musicflamingo_cli.cli import batch, build, caption, chat, demo, doctor, export, models, prompts, report, status  # noqa: E402  (they register themselves)
+from musicflamingo_cli.cli import (  # noqa: E402  (they register themselves)
+    batch,
+    build,
+    caption,
+    chat,
+    compare,
+    demo,
+    doctor,
+    export,
+    models,
+    prompts,
+    report,
+    status,
+)
 
 __all__ = [
     "app",
@@ -42,6 +55,7 @@ __all__ = [
     "build",
     "caption",
     "chat",
+    "compare",
     "demo",
     "doctor",
     "export",

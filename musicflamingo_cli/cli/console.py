@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +42,20 @@ class Console:
         """Print a piece of an answer on stdout, fit for a terminal; its end is a line of its own (``data("")``)."""
         if not self.as_json:
             _write(sys.stdout, printable(text), end="")
+
+    def table(self, table: Any) -> None:
+        """Print a rich table on stdout, as wide as the terminal; in colours only where the terminal has them."""
+        if self.as_json:
+            return
+        import rich.console
+
+        styled = self.colour and sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns
+        screen = rich.console.Console(file=io.StringIO(), width=width, force_terminal=styled, no_color=not styled)
+        with screen.capture() as printed:
+            screen.print(table)
+        lines = (line.rstrip() for line in printed.get().splitlines())
+        _write(sys.stdout, "\n".join(lines).strip("\n"))
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON on stdout, with --json only."""

@@ -12,6 +12,7 @@ from musicflamingo_cli.text.facts import Facts
 
 TOLERANCE = 0.02  # of a tempo
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_PUNCTUATION = ".,;:!?()[]\"'“”‘’…–—-*"  # around words
 _SHIFTS = {"#": 1, "b": -1, "": 0}
 
 
@@ -122,8 +123,8 @@ def marked_words(text: str, other: str) -> Iterator[tuple[str, bool]]:
 
 
 def _plain(words: list[str]) -> list[str]:
-    """Return words by which two are compared; what has no letter or digit stays."""
-    return [re.sub(r"\W", "", word.casefold()) or word.strip() for word in words]
+    """Return what words are compared by; a sharp or flat is not punctuation."""
+    return [word.strip().casefold().strip(_PUNCTUATION) for word in words]
 
 
 def _one_sided(has_first: bool, has_second: bool) -> Match:

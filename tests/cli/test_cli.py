@@ -358,6 +358,7 @@ def test_help_of_every_command() -> None:
     for command in (
         [],
         ["caption"],
+        ["compare"],
         ["batch"],
         ["demo"],
         ["build"],

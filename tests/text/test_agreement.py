@@ -70,6 +70,7 @@ def test_words_that_differ_are_marked() -> None:
     assert marked("A slow, calm waltz in C.", "A calm and fast waltz in D.") == ["slow,", "C."]
     assert marked("A calm and fast waltz in D.", "A slow, calm waltz in C.") == ["and fast", "D."]
     assert marked("The SAME words", "the same words.") == []
+    assert marked('In C#, "calm".', "in C calm") == ["C#,"]
     assert marked("all of it", "") == ["all of it"]
     assert marked("", "all of it") == []
 
