@@ -357,7 +357,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour == "refuses": return self.reply(400, {{"error": {{"message": "no such file"}}}})
         n = 20 if behaviour == "no_audio" else 790
         self.reply(200, {{"choices": [{{"finish_reason": "stop", "message": {{"content": "A warm track."}}}}],
-                         "timings": {{"cache_n": 0, "prompt_n": n}}}})
+                         "timings": {{"cache_n": 0, "prompt_n": n, "predicted_n": 3}}}})
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
 Server(path, Handler).serve_forever()
 ' BEHAVIOUR "$@"
