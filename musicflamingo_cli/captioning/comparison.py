@@ -13,7 +13,8 @@ from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.errors import ConfigError, FailureKind, ModelError, SidecarError, ToolMissingError, suggestion
-from musicflamingo_cli.models.resolve import ModelPair, resolve_model
+from musicflamingo_cli.models.model import Model
+from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.agreement import Agreement, agreement, marked_words
@@ -52,13 +53,13 @@ class Side:
     """An engine and a model that were found. ``engine``: the one that runs, where the user named `auto`."""
 
     engine: str
-    model: ModelPair
+    model: Model
     settings: Settings
 
     @property
     def model_name(self) -> str:
         """The model's name, as in `caption --json`."""
-        return self.model.language_model.name
+        return self.model.name
 
 
 @dataclass(frozen=True, slots=True)
