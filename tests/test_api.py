@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,9 +20,10 @@ import musicflamingo_cli
 from musicflamingo_cli import AnalysisError, MusicFlamingoGGUF, api, find_tracks, merge_sidecar, normalize_text
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.errors import ConfigError, FailureKind, ModelError
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling
+from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling, Workload
 from tests.conftest import MakeWav
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
 
@@ -76,6 +78,25 @@ def test_many_tracks_are_analyzed_and_saved(
         assert analysis.ok
         assert analysis.audio_seconds == pytest.approx(1 + paths.index(path) / 10, abs=0.05)
         assert read_sidecar(path.with_suffix(".INFO"))["music_flamingo_full"] == analysis.captions["full"]
+
+
+@pytest.mark.real
+def test_a_conversation_about_one_track_and_about_two(real_llama_dir: Path, tmp_path: Path) -> None:
+    first, second = (
+        shutil.copy(song.path, tmp_path / f"{name}.mp3") for name, song in zip("ab", songs(), strict=False)
+    )
+    with MusicFlamingoGGUF("tiny", llama_dir=real_llama_dir, temperature=0.0, threads=1) as flamingo:
+        with flamingo.chat(first) as chat:
+            pieces: list[str] = []
+            tempo = chat.ask("What is the tempo of this track?", on_text=pieces.append)
+            assert "".join(pieces).strip() == tempo
+            drums = chat.ask("Which drums are played?")
+            assert flamingo.analyze(second, prompt="What is the tempo of this track?")
+            assert chat.save("drums") == read_sidecar(first.with_suffix(".INFO"))["music_flamingo_drums"]
+            assert [turn.answer for turn in chat.history] == [tempo, drums]
+        with flamingo.chat([first, str(second)]) as chat:
+            assert chat.ask("Which is faster?")
+            assert chat.answers[0].audio_tokens == 2 * 750
 
 
 # -- what the real thing will not do on command --------------------------------------------------------
@@ -251,6 +272,23 @@ def test_an_error_survives_the_way_from_another_process(make_wav: MakeWav, monke
         over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch).analyze("nowhere.wav")
     back = pickle.loads(pickle.dumps(raised.value))
     assert (str(back), back.hint, back.analysis) == (str(raised.value), raised.value.hint, raised.value.analysis)
+
+
+def test_the_engine_of_a_conversation_can_hold_one(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for = []
+
+    @contextlib.contextmanager
+    def opened(settings: Settings, workload: Workload) -> Iterator[Captioner]:
+        asked_for.append(workload.is_conversation)
+        yield Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
+
+    monkeypatch.setattr(api, "open_captioner", opened)
+    flamingo = MusicFlamingoGGUF()
+    with flamingo.chat(make_wav()) as chat:
+        assert chat.ask("Which key?") == GOOD
+    with flamingo.chat(make_wav()) as chat:
+        assert chat.history == ()
+    assert asked_for == [True]
 
 
 def test_presets_lists_those_in_force() -> None:

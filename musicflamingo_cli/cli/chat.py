@@ -1,5 +1,6 @@
 """`musicflamingo chat`: follow-up questions about a track, typed, piped or given as options."""
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,8 @@ def _answer_lines(session: "Session") -> None:
 
 
 def _piped_lines() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")  # not so in the locale "C"
     try:
         yield from filter(None, map(str.strip, sys.stdin))
     except UnicodeDecodeError as error:

@@ -73,6 +73,18 @@ def test_ask_is_printed_and_saved_only_under_a_name(make_wav: MakeWav, fake: lis
     assert read_sidecar(audio.with_suffix(".INFO"))["music_flamingo_what"] == "A warm track with drums."
 
 
+def test_transcribe_is_short_for_the_preset(make_wav: MakeWav, fake: list[str]) -> None:
+    audio = make_wav("data/a.wav")
+    done = musicflamingo("caption", audio, "--transcribe", "--json", *fake)
+    assert list(json.loads(done.stdout)["captions"]) == ["transcription"]
+    assert musicflamingo("batch", audio.parent, "--transcribe", *fake).returncode == 0
+    saved = read_sidecar(audio.with_suffix(".INFO"))
+    assert saved["music_flamingo_provenance"]["transcription"]["prompt"] == "Transcribe the input speech."
+    for more in (["--preset", "full"], ["--ask", "x"]):
+        refused = musicflamingo("caption", audio, "--transcribe", *more, *fake)
+        assert (refused.returncode, "--transcribe excludes" in refused.stderr) == (2, True)
+
+
 def test_batch_saves_resumes_and_counts(tmp_path: Path, make_wav: MakeWav, fake: list[str]) -> None:
     data = make_wav("data/a.wav").parent
     make_wav("data/b.wav")

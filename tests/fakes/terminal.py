@@ -47,6 +47,14 @@ class Terminal:
         """Type text; a line ends with ``\\n``."""
         os.write(self._terminal, text.replace("\n", "\r").encode())
 
+    def press_ctrl_c(self) -> None:
+        """Press Ctrl-C at a prompt, or just after a line was typed.
+
+        After a pause: while CPython's readline handles a key it does not notice a signal, until the next key.
+        """
+        time.sleep(0.3)
+        self.type(CTRL_C)
+
     def expect(self, text: str, seconds: float = 60.0) -> str:
         """Return what is shown up to and with ``text``, after what earlier calls returned."""
         deadline = time.monotonic() + seconds
