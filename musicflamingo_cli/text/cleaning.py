@@ -124,7 +124,7 @@ def _replacement(character: str) -> str:
 
 
 def without_template_tokens(raw: str) -> str:
-    """Return an answer up to its end, without tokens that would act as such in a later prompt.
+    r"""Return an answer up to its end, without tokens that would act as such in a later prompt.
 
     >>> without_template_tokens("It is slow.<|im_end|>\n<|im_start|>user")
     'It is slow.'
