@@ -82,9 +82,9 @@ def test_many_tracks_are_analyzed_and_saved(
 
 @pytest.mark.real
 def test_a_conversation_about_one_track_and_about_two(real_llama_dir: Path, tmp_path: Path) -> None:
-    first, second = (
-        shutil.copy(song.path, tmp_path / f"{name}.mp3") for name, song in zip("ab", songs(), strict=False)
-    )
+    first, second = tmp_path / "a.mp3", tmp_path / "b.mp3"
+    for song, copy in zip(songs(), (first, second), strict=False):
+        shutil.copyfile(song.path, copy)
     with MusicFlamingoGGUF("tiny", llama_dir=real_llama_dir, temperature=0.0, threads=1) as flamingo:
         with flamingo.chat(first) as chat:
             pieces: list[str] = []

@@ -44,7 +44,7 @@ from musicflamingo_cli.types import (
     Workload,
 )
 
-_REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
+REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Captioner:
                 prompts, failures = _render(presets, values)
                 results += failures
                 if self.model.reasons:
-                    prompts = [replace(each, max_tokens=each.max_tokens + _REASONING_TOKENS) for each in prompts]
+                    prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]
                 try:
                     with self._slots:
                         for result in self._results(clip, prompts):

@@ -10,7 +10,7 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.captioner import Captioner, cut_note, judged, not_heard
+from musicflamingo_cli.captioning.captioner import REASONING_TOKENS, Captioner, cut_note, judged, not_heard
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for
@@ -18,6 +18,7 @@ from musicflamingo_cli.errors import AnswerError, ConfigError, FailureKind, Side
 from musicflamingo_cli.prompts import Preset, free_question
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.cleaning import without_template_tokens
+from musicflamingo_cli.text.reasoning import split_reasoning
 from musicflamingo_cli.types import Answer, Failure, Prompt, Turn
 
 _QUESTION = "ask"  # what a free question is called until its answer is saved
@@ -104,7 +105,7 @@ class Chat:
             result = not_heard(result, engine.expected_audio_tokens(self._clip)) or result
         if isinstance(result, Failure):
             raise AnswerError(result.reason, result.hint, result.kind)
-        text = without_template_tokens(result.text)
+        text = without_template_tokens(split_reasoning(result.text)[1])
         self._turns.append(Turn(prompt.text, text, result.answer_tokens))
         self.answers.append(result)
         return text
@@ -136,6 +137,8 @@ class Chat:
         if isinstance(question, str):
             question = replace(free_question(question, _QUESTION), max_tokens=_MAX_TOKENS)
         prompt = question.render(self._variables())
+        reasoning = REASONING_TOKENS if self._captioner.model.reasons else 0
+        prompt = replace(prompt, max_tokens=prompt.max_tokens + reasoning)
         return replace(prompt, system="", history=self.history, room=_ROOM)
 
     def _variables(self) -> dict[str, str]:
