@@ -184,8 +184,8 @@ class MusicFlamingo:
                 self.close()
                 raise
 
-    def chat(self, paths: str | Path | Sequence[str | Path]) -> Chat:
-        """Open a conversation about one audio file, or about several that the model gets together.
+    def chat(self, paths: str | Path | Sequence[str | Path] = ()) -> Chat:
+        """Open a conversation about one audio file, about several that the model gets together, or in words only.
 
         Each question follows up on those before it, and the audio is processed once for all of them. Use it in a
         `with` block, or close it. Raises ConfigError for an engine that cannot hold a conversation, AudioError,

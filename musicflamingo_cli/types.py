@@ -75,8 +75,8 @@ class Clip:
 
     @property
     def all(self) -> tuple[Clip, ...]:
-        """This clip and those after it."""
-        return (self, *self.also)
+        """This clip and those after it; none where there is no audio."""
+        return (self, *self.also) if self.samples else ()
 
     @property
     def seconds(self) -> float:
@@ -92,6 +92,9 @@ class Clip:
     def trimmed_tokens(self) -> int:
         """The audio tokens of transformers, which leaves padding out: 25 for every second, in all clips."""
         return sum(_trimmed_tokens(clip.samples) for clip in self.all)
+
+
+NO_AUDIO = Clip(path=Path(), samples=0, source_seconds=None, was_cut=False)  # of a conversation in words only
 
 
 def _trimmed_tokens(samples: int) -> int:

@@ -19,7 +19,7 @@ from musicflamingo_cli.prompts import Preset, free_question
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.cleaning import without_template_tokens
 from musicflamingo_cli.text.reasoning import split_reasoning
-from musicflamingo_cli.types import Answer, Failure, Prompt, Turn
+from musicflamingo_cli.types import NO_AUDIO, Answer, Failure, Prompt, Turn
 
 _QUESTION = "ask"  # what a free question is called until its answer is saved
 _MAX_TOKENS = 500  # of an answer to one, as of the longest default preset
@@ -33,7 +33,7 @@ class Chat:
     """
 
     def __init__(self, captioner: Captioner, paths: Sequence[Path]) -> None:
-        """Prepare the audio of the tracks, which the model gets in this order.
+        """Prepare the audio of the tracks, which the model gets in this order; without any, it is asked in words only.
 
         Raises ConfigError for an engine that cannot hold a conversation, and AudioError.
         """
@@ -42,18 +42,18 @@ class Chat:
                 "mtmd-cli cannot hold a conversation: it keeps nothing from one question to the next",
                 "leave --engine out, or use: --engine server, native or embedded",
             )
-        if not paths:
-            raise ConfigError("a conversation needs audio", "name at least one audio file")
         self._captioner = captioner
         self._tracks = [track_for(path) for path in paths]
         with contextlib.ExitStack() as stack:
             clips = [stack.enter_context(prepared(path, captioner.policy.excerpt)) for path in paths]
             self._stack = stack.pop_all()
-        self._clip = replace(clips[0], also=tuple(clips[1:]))
+        self._clip = replace(clips[0], also=tuple(clips[1:])) if clips else NO_AUDIO
         self._sampling = captioner.policy.sampling
         self._turns: list[Turn] = []
         self.answers: list[Answer] = []
         self.notes = [f"{path}: {note}" for path, clip in zip(paths, clips, strict=True) for note in cut_note(clip)]
+        if not clips:
+            self.notes.append("no audio: the model is asked in words only")
 
     def __enter__(self) -> Chat:
         return self
@@ -118,8 +118,9 @@ class Chat:
         """
         if not self.answers:
             raise ConfigError("there is no answer to save", "ask a question first")
-        if len(self._tracks) > 1:
-            raise ConfigError("an answer about several tracks belongs to none of their sidecars", "ask about one track")
+        if len(self._tracks) != 1:
+            whose = "about several tracks belongs to none of their sidecars" if self._tracks else "is about no track"
+            raise ConfigError(f"an answer {whose}", "ask about one track")
         answer = self.answers[-1]
         free_question(answer.prompt.text, name)  # for its check of the name
         caption = judged(replace(answer, prompt=replace(answer.prompt, preset=name)))
@@ -142,8 +143,8 @@ class Chat:
         return replace(prompt, system="", history=self.history, room=_ROOM)
 
     def _variables(self) -> dict[str, str]:
-        """What a prompt's variables stand for: nothing where there are several tracks."""
-        if len(self._tracks) > 1:
+        """What a prompt's variables stand for: nothing where there is not exactly one track."""
+        if len(self._tracks) != 1:
             return {}
         (track,), clip = self._tracks, self._clip
         info: dict[str, Any] = {}

@@ -20,10 +20,13 @@ _MANY = 100  # questions that an engine is opened for: how many will come is not
 
 @command(app)
 def chat(
-    audio: Annotated[list[Path], typer.Argument(help="Audio files, for one conversation.", metavar="AUDIO")],
     options: ChatOptions,
     common: Common,
     json: Json,
+    audio: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Audio files, for one conversation; none: in words only.", metavar="[AUDIO]..."),
+    ] = None,
     questions: Annotated[
         list[str] | None,
         typer.Option("--ask", help="A question, repeatable: ask these, then end.", metavar="TEXT", show_default=False),
@@ -39,9 +42,10 @@ def chat(
     from musicflamingo_cli.types import Workload
 
     console = console_for(common, json.as_json)
+    audio = audio or []
     require_files(audio)
     settings = options.settings(common, audio)
-    presets = load_presets(prompts_files(audio[0], settings.prompts))
+    presets = load_presets(prompts_files(audio[0] if audio else None, settings.prompts))
     workload = Workload(tracks=1, prompts=_MANY, is_conversation=True)
     try:
         with open_captioner(settings, workload) as captioner, Chat(captioner, audio) as conversation:

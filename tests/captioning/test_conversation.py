@@ -239,8 +239,16 @@ def test_an_engine_that_keeps_nothing_is_rejected(make_wav: MakeWav) -> None:
     captioner = Captioner(Forgetful(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
     with pytest.raises(ConfigError, match="mtmd-cli cannot hold a conversation"):
         Chat(captioner, [make_wav()])
-    with pytest.raises(ConfigError, match="needs audio"):
-        Chat(Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy()), [])
+
+
+def test_without_audio_it_is_a_conversation_in_words() -> None:
+    captioner = Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
+    with Chat(captioner, []) as chat:
+        assert chat.notes == ["no audio: the model is asked in words only"]
+        assert chat.ask("What is a fugue?") == GOOD
+        assert chat.answers[0].audio_tokens == 0
+        with pytest.raises(ConfigError, match="is about no track"):
+            chat.save("fugue")
 
 
 @pytest.mark.real

@@ -148,6 +148,15 @@ class Model:
         self.forward(cache, mask, inputs_embeds=batch)
         return split(cache, lengths, audio_tokens)
 
+    def nothing(self) -> Prefix:
+        """Return the memory of no audio at all, for questions in words only."""
+        import torch
+
+        config = self.net.config.get_text_config()
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        empty = torch.zeros((config.num_key_value_heads, 0, size), device=self.device, dtype=self.dtype)
+        return Prefix([(empty, empty)] * config.num_hidden_layers, 0)
+
     def forward(self, cache: Any, mask: Tensor, **inputs: Tensor) -> Tensor:
         """Process new tokens after those of ``cache``; return the scores after the last one, (rows, vocabulary).
 

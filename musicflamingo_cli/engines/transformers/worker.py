@@ -166,6 +166,7 @@ class Worker:
         started = time.monotonic()
         wanted = {key: (prepared, before) for key, prepared, before in places}
         self._kept = {key: prefix for key, prefix in self._kept.items() if key in wanted}
+        self._kept |= {key: self._model.nothing() for key, (each, _) in wanted.items() if not each.clips}
         new = {key: value for key, value in wanted.items() if key not in self._kept}
         if new:
             clips = {id(each): each.clips for each, _ in new.values()}

@@ -53,10 +53,10 @@ class Recipe:
 
     def converse(self, clip: Clip, questions: Sequence[str], answers: Sequence[str], limit: int) -> str:
         """The last of several questions; ``answers`` are those to the others."""
-        samples, _ = soundfile.read(clip.path, dtype="float32")
         said: list[dict[str, Any]] = []
         for number, question in enumerate(questions):
-            audio = [] if number else [{"type": "audio", "audio": samples}]
+            heard = clip.all if number == 0 else ()
+            audio = [{"type": "audio", "audio": soundfile.read(each.path, dtype="float32")[0]} for each in heard]
             said.append({"role": "user", "content": [{"type": "text", "text": question}, *audio]})
             if number < len(answers):
                 said.append({"role": "assistant", "content": [{"type": "text", "text": answers[number]}]})

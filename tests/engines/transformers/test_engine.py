@@ -23,7 +23,7 @@ from musicflamingo_cli.errors import AnswerCancelledError, ModelError, StoppedEr
 from musicflamingo_cli.models.model import Checkpoint
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import choose, load_presets
-from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Turn
+from musicflamingo_cli.types import NO_AUDIO, Answer, Clip, Failure, Prompt, Sampling, Turn
 from tests.conftest import MakeWav
 from tests.engines.transformers.conftest import KINDS, Recipe
 
@@ -152,6 +152,17 @@ def test_a_conversation_equals_the_recipe_and_hears_once(checkpoints: dict[str, 
             said = [turn.answer for turn in turns]
             assert answer.text == recipe.converse(clip, questions[: number + 1], said, 50)
             turns.append(Turn(question, answer.text))
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("kind", ["tiny", "random 2601"])
+def test_a_question_in_words_only_equals_the_recipe(kind: str, checkpoints: dict[str, Checkpoint]) -> None:
+    recipe, engine = Recipe(checkpoints[kind]), opened(checkpoints[kind])
+    try:
+        (answer,) = answers(engine, NO_AUDIO, [Prompt("chat", "What is the capital of France?", 30)]).values()
+        assert answer.text == recipe.converse(NO_AUDIO, ["What is the capital of France?"], [], 30)
+        assert answer.audio_tokens == 0
     finally:
         engine.close()
 
