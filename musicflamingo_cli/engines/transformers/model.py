@@ -54,10 +54,13 @@ class Model:
         self.dtype = _dtype_for(self.device)
         folder = str(Path(options.folder))
         # Not to stop at its own limit with a warning: the clip was cut to the model's length before.
-        self.processor = AutoProcessor.from_pretrained(folder, max_audio_len=10**6, local_files_only=True)
-        self.tokenizer = self.processor.tokenizer
+        # One for each of the worker's threads: a tokenizer whose padding is being set cannot be used meanwhile.
+        self._for_audio, self._for_text = (
+            AutoProcessor.from_pretrained(folder, max_audio_len=10**6, local_files_only=True) for _ in range(2)
+        )
+        self.tokenizer = self._for_text.tokenizer
         self.net = _load(folder, self.device, self.dtype, options)
-        self.audio_token = self.processor.audio_token
+        self.audio_token = self._for_text.audio_token
         self.ends = _end_tokens(self.net, self.tokenizer)
         self.pad = self.tokenizer.pad_token_id or 0
         self.encoder_calls = 0
@@ -78,7 +81,7 @@ class Model:
         Raises ValueError where the template does not place the audio.
         """
         said = messages(prompt, [_AUDIO] * clips)
-        text = self.processor.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        text = self._for_audio.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
         parts = text.split(self.audio_token)
         if len(parts) != clips + 1:
             raise ValueError(f"the chat template has {len(parts) - 1} places for {clips} clips of audio")
@@ -101,7 +104,7 @@ class Model:
         if 0 < rest <= _TOO_SHORT_WINDOW and len(samples) > WINDOW_SAMPLES:
             samples = samples[: len(samples) - rest]
         # This form of the call does not let a template decide where the audio goes.
-        done = self.processor(text=[self.audio_token], audio=[samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        done = self._for_audio(text=[self.audio_token], audio=[samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")
         return Features(done["input_features"], done["input_features_mask"], done["input_ids"][0])
 
     def hear(self, features: Features) -> Tensor:

@@ -15,8 +15,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,18 +33,30 @@ from musicflamingo_cli.engines.transformers.answers import (
 from musicflamingo_cli.engines.transformers.cache import Prefix
 from musicflamingo_cli.engines.transformers.model import Features, Model
 from musicflamingo_cli.engines.transformers.sampling import RowSampler
+from musicflamingo_cli.types import Prompt
 
 NO_MEMORY = "there is not enough memory for this clip"
+_POLL_SECONDS = 0.05
 _Key = tuple[object, ...]  # identifies what a prefix holds: the clips' files and the texts before them
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt in the checkpoint's template: the texts before each clip, and the text after the last one."""
+
+    prompt: Prompt
+    before: Sequence[str]
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request with its clips as the encoder takes them, or with the reason why they could not be read."""
+    """A request with its clips as the encoder takes them. ``files``: which files these are."""
 
     request: ClipRequest
-    clips: list[Features]
-    error: str = ""
+    questions: Sequence[Question]
+    clips: Sequence[Features]
+    files: Sequence[tuple[str, int, int]]
 
 
 class Worker:
@@ -58,6 +70,7 @@ class Worker:
         self._received: queue.Queue[Prepared | None] = queue.Queue()
         self._unprepared = 0  # requests that the other thread is still preparing
         self._cancelled: set[int] = set()
+        self._sending = threading.Lock()  # both threads do
         self._kept: dict[_Key, Prefix] = {}
         self._prefill_seconds = 0.0
         self._together = Together(
@@ -65,7 +78,7 @@ class Worker:
             on_step=self._show,
             on_done=self._reply,
             is_cancelled=lambda row: row.slot in self._cancelled,
-            on_notice=lambda text: connection.send(Notice(text)),
+            on_notice=lambda text: self._send(Notice(text)),
             ignores_end=ignores_end,
         )
 
@@ -75,7 +88,11 @@ class Worker:
         while (first := self._received.get()) is not None:
             batch = [first]
             while len(batch) < self._most and (self._unprepared or not self._received.empty()):
-                if (another := self._received.get()) is None:
+                try:
+                    another = self._received.get(timeout=_POLL_SECONDS)  # one that fails never comes
+                except queue.Empty:
+                    continue
+                if another is None:
                     return
                 batch.append(another)
             self._answer(batch)
@@ -94,16 +111,24 @@ class Worker:
                 continue
             self._cancelled.discard(message.slot)
             self._unprepared += 1
-            prepared = self._prepare(message)
-            self._unprepared -= 1  # first: the other thread would wait for one more
-            self._received.put(prepared)
+            try:
+                prepared = self._prepare(message)
+            except Exception as error:  # an unreadable clip, or a template that rejects the prompt
+                self._fail_request(message, _reason(error))
+            else:
+                self._received.put(prepared)
+            finally:
+                self._unprepared -= 1
 
     def _prepare(self, request: ClipRequest) -> Prepared:
-        try:
-            clips = [soundfile.read(path, dtype="float32")[0] for path in request.paths]
-            return Prepared(request, [self._model.features(samples) for samples in clips])
-        except Exception as error:
-            return Prepared(request, [], NO_MEMORY if is_lack_of_memory(error) else f"{type(error).__name__}: {error}")
+        clips = [self._model.features(soundfile.read(path, dtype="float32")[0]) for path in request.paths]
+        questions = [Question(prompt, *self._model.split(prompt, len(clips))) for prompt in request.prompts]
+        return Prepared(request, questions, clips, [_identity(path) for path in request.paths])
+
+    def _fail_request(self, request: ClipRequest, reason: str) -> None:
+        """Answer all questions with an error."""
+        for prompt in request.prompts:
+            self._send(Reply(slot=request.slot, preset=prompt.preset, error=reason))
 
     # -- the thread that computes --
 
@@ -121,50 +146,45 @@ class Worker:
             if re.search("(CUDA|HIP) error", str(error)):
                 raise  # the device is unusable from then on: a new process is needed
             if not is_lack_of_memory(error):
-                return self._fail(batch, rows, f"{type(error).__name__}: {error}")
+                return self._fail(_unanswered(batch, rows), _reason(error))
         self._kept.clear()
+        left = _unanswered(batch, rows)
+        rows.clear()
         release_memory(self._model.device)
-        if len(batch) == 1:
-            return self._fail(batch, rows, NO_MEMORY)
-        self._most = len(batch) // 2
-        self._connection.send(Notice(f"not enough memory for {len(batch)} tracks at once; trying {self._most}"))
-        unanswered = [each for each in batch if not any(row.is_done for row in rows if row.slot == each.request.slot)]
-        self._fail([each for each in batch if each not in unanswered], rows, NO_MEMORY)
-        for start in range(0, len(unanswered), self._most):
-            self._answer(unanswered[start : start + self._most])
+        if len(left) <= 1:
+            return self._fail(left, NO_MEMORY)
+        self._most = len(left) // 2
+        self._send(Notice(f"not enough memory for {len(left)} tracks at once; trying {self._most}"))
+        for start in range(0, len(left), self._most):
+            self._answer(left[start : start + self._most])
 
     def _rows(self, batch: Sequence[Prepared]) -> list[Row]:
-        """Hear what was not heard yet, and return a row for each question; send the error of unreadable clips."""
-        places: list[tuple[_Key, Prepared, list[str]]] = []  # what to hear: a clip and the texts before it
-        rows: list[tuple[_Key, ClipRequest, int, str]] = []
+        """Hear what was not heard yet, and return a row for each question."""
+        places: dict[_Key, tuple[Prepared, Sequence[str]]] = {}  # what to hear: a clip and the texts before it
+        rows: list[tuple[_Key, ClipRequest, Question]] = []
         for each in batch:
-            if each.error:
-                self._fail([each], [], each.error)
-                continue
-            for number, prompt in enumerate(each.request.prompts):
-                before, after = self._model.split(prompt, len(each.clips))
-                key = (*map(_identity, each.request.paths), *before)
-                places.append((key, each, before))
-                rows.append((key, each.request, number, after))
+            for question in each.questions:
+                key = (*each.files, *question.before)
+                places[key] = each, question.before
+                rows.append((key, each.request, question))
         self._hear(places)
         return [
             Row(
                 slot=request.slot,
-                prompt=request.prompts[number],
+                prompt=question.prompt,
                 prefix=self._kept[key],
-                after=after,
+                after=question.after,
                 sampler=RowSampler(request.sampling),
                 is_streamed=request.is_streamed,
             )
-            for key, request, number, after in rows
+            for key, request, question in rows
         ]
 
-    def _hear(self, places: Sequence[tuple[_Key, Prepared, list[str]]]) -> None:
+    def _hear(self, wanted: Mapping[_Key, tuple[Prepared, Sequence[str]]]) -> None:
         """Encode and prefill, in one batch, what is not in memory yet; forget what is not needed now."""
         import torch
 
         started = time.monotonic()
-        wanted = {key: (prepared, before) for key, prepared, before in places}
         self._kept = {key: prefix for key, prefix in self._kept.items() if key in wanted}
         self._kept |= {key: self._model.nothing() for key, (each, _) in wanted.items() if not each.clips}
         new = {key: value for key, value in wanted.items() if key not in self._kept}
@@ -185,15 +205,19 @@ class Worker:
 
     # -- what is sent --
 
+    def _send(self, message: Notice | Piece | Reply) -> None:
+        with self._sending:
+            self._connection.send(message)
+
     def _show(self, row: Row) -> None:
         if row.is_streamed and (text := new_text(row, self._model.text_of(row.tokens))):
-            self._connection.send(Piece(row.slot, text))
+            self._send(Piece(row.slot, text))
 
     def _reply(self, row: Row) -> None:
         text = self._model.text_of(row.tokens)
         if row.is_streamed and (piece := new_text(row, text)):
-            self._connection.send(Piece(row.slot, piece))
-        self._connection.send(
+            self._send(Piece(row.slot, piece))
+        self._send(
             Reply(
                 slot=row.slot,
                 preset=row.prompt.preset,
@@ -206,13 +230,25 @@ class Worker:
             )
         )
 
-    def _fail(self, batch: Sequence[Prepared], rows: Sequence[Row], error: str) -> None:
-        """Answer every question that has no answer with an error."""
-        answered = {(row.slot, row.prompt.preset) for row in rows if row.is_done}
+    def _fail(self, batch: Sequence[Prepared], error: str) -> None:
         for each in batch:
-            for prompt in each.request.prompts:
-                if (each.request.slot, prompt.preset) not in answered:
-                    self._connection.send(Reply(slot=each.request.slot, preset=prompt.preset, error=error))
+            self._fail_request(each.request, error)
+
+
+def _unanswered(batch: Sequence[Prepared], rows: Sequence[Row]) -> list[Prepared]:
+    """What is left of a batch: the requests with questions that have no answer, and only those questions."""
+    answered = {(row.slot, row.prompt.preset) for row in rows if row.is_done}
+    left = []
+    for each in batch:
+        questions = [q for q in each.questions if (each.request.slot, q.prompt.preset) not in answered]
+        if questions:
+            request = replace(each.request, prompts=[question.prompt for question in questions])
+            left.append(replace(each, request=request, questions=questions))
+    return left
+
+
+def _reason(error: Exception) -> str:
+    return NO_MEMORY if is_lack_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
 def _identity(path: str) -> tuple[str, int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from musicflamingo_cli.engines.messages import ClipRequest, Reply
+from musicflamingo_cli.engines.messages import ClipRequest, Notice, Reply
 from musicflamingo_cli.engines.transformers.model import Model
 from musicflamingo_cli.engines.transformers.worker import Worker
 from musicflamingo_cli.models.model import Checkpoint
@@ -30,6 +30,7 @@ class Counted:
         )
         self.model = Model(options)
         self.tokens = 0
+        self.notices: list[str] = []
         forward = self.model.forward
 
         def counting(cache: Any, mask: Any, **inputs: Any) -> Any:
@@ -40,6 +41,19 @@ class Counted:
         self.model.forward = counting  # type: ignore[method-assign]
         self.ours, theirs = multiprocessing.Pipe()
         threading.Thread(target=Worker(self.model, theirs, slots=4).run, daemon=True).start()
+
+    def ask_together(self, clips: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> list[Reply]:
+        """The replies to the same prompts about several clips, each in a slot of its own."""
+        for slot, paths in enumerate(clips):
+            self.ours.send(ClipRequest(slot, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
+        replies: list[Reply] = []
+        while len(replies) < len(clips) * len(prompts):
+            message = self.ours.recv()
+            if isinstance(message, Notice):
+                self.notices.append(message.text)
+            else:
+                replies.append(message)
+        return replies
 
     def ask(self, paths: Sequence[str], prompts: Sequence[Prompt]) -> list[Reply]:
         self.ours.send(ClipRequest(0, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
@@ -77,6 +91,39 @@ def test_another_clip_under_the_same_name_is_heard(counted: Counted, make_wav: M
     (reply,) = counted.ask([str(path)], PROMPTS[:1])
     assert counted.model.encoder_calls == 2
     assert reply.audio_tokens == 75
+
+
+def test_tracks_that_do_not_fit_together_are_answered_apart(counted: Counted, make_wav: MakeWav) -> None:
+    import torch
+
+    prefill, sizes = counted.model.prefill, []
+
+    def small(rows: Sequence[Any], audio_tokens: Sequence[int]) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return prefill(rows, audio_tokens)
+
+    counted.model.prefill = small  # type: ignore[method-assign]
+    paths = [make_wav(f"{n}.wav", seconds=30.0 * (1 + n)) for n in range(3)]
+    replies = counted.ask_together([[str(path)] for path in paths], PROMPTS[:2])
+    assert [reply.error for reply in replies] == [""] * 6
+    assert max(sizes) > 1
+    assert sorted({reply.audio_tokens for reply in replies}) == [750, 1500, 2250]
+    assert [text for text in counted.notices if "tracks at once; trying 1" in text]
+
+
+def test_a_clip_that_cannot_be_read_fails_alone(counted: Counted, make_wav: MakeWav) -> None:
+    paths = [[str(make_wav(seconds=1.0))], ["missing.wav"], [str(make_wav("b.wav", seconds=1.0))]]
+    replies = counted.ask_together(paths, PROMPTS[:2])
+    assert sorted((reply.slot, bool(reply.error)) for reply in replies) == [
+        (0, False),
+        (0, False),
+        (1, True),
+        (1, True),
+        (2, False),
+        (2, False),
+    ]
 
 
 def test_system_prompts_share_the_encoder_call(counted: Counted, make_wav: MakeWav) -> None:
