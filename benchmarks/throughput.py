@@ -34,26 +34,20 @@ import numpy as np
 import soundfile
 import transformers_rows
 from transformers_rows import PLAIN, Measured, find_checkpoint, is_transformers, measure
+from workload import batch, presets_of
 
-from musicflamingo_cli.captioning.batch import Task, count, run_batch
-from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.engines import open_engine
 from musicflamingo_cli.engines.messages import Reply
 from musicflamingo_cli.engines.native import engine as native_engine
 from musicflamingo_cli.engines.server import process as server_process
 from musicflamingo_cli.engines.server.process import ServerProcess
 from musicflamingo_cli.engines.worker_process import WorkerProcess
-from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.gguf import read_header
-from musicflamingo_cli.models.model import Model, ModelPair
+from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.models.resolve import resolve
-from musicflamingo_cli.paths import built_in_prompts
-from musicflamingo_cli.prompts import Preset, choose, load_presets
-from musicflamingo_cli.types import Outcome, Sampling, Summary, Workload
+from musicflamingo_cli.prompts import Preset
 from tiny_flamingo.random_pair import Encoder, write_projector
 
 NAIVE, LIMIT, NATIVE_LIMIT = "shell loop", "limit", "native limit"
@@ -87,12 +81,6 @@ def main() -> None:
                 rows |= engine_row(name, pair, settings, presets_of(options.tokens), tracks)
             print(f"{name}: {rows[name]:.1f} s per track", file=sys.stderr)
     report(options, Path(model).name, rows, memory)
-
-
-def presets_of(tokens: int) -> list[Preset]:
-    """The default presets, with answers of so many tokens."""
-    chosen = choose(load_presets([built_in_prompts()]), [])
-    return [replace(preset, max_tokens=tokens, min_words=1) for preset in chosen]
 
 
 def parse() -> argparse.Namespace:
@@ -173,27 +161,6 @@ def engine_row(
     limits = {"server 1": (LIMIT, noted), "native 1": (NATIVE_LIMIT, noted_natively)}
     limit, computed = limits.get(name, ("", []))
     return {name: seconds} | ({limit: sum(computed) / len(tracks)} if limit else {})
-
-
-def batch(pair: Model, settings: Settings, presets: list[Preset], tracks: list[Path]) -> None:
-    engine, _ = open_engine(settings, pair, Workload(len(tracks), len(presets), len(tracks)))
-    captioner = Captioner(engine, pair, Policy(Sampling(0.0), retries=0))
-    summary = Summary()
-
-    def caption(task: Task) -> Outcome:
-        return captioner.caption(task.track, task.presets, {}, save=False)
-
-    run_batch(
-        [Task(track_for(track), presets, {}) for track in tracks],
-        caption,
-        engine.slots,
-        engine.close,
-        lambda outcome: count(summary, outcome),
-    )
-    engine.close()
-    # Random weights answer with noise, which may be refused.
-    failures = [failure for _, failure in summary.failures if failure.kind != FailureKind.REFUSED_ANSWER]
-    assert not failures, failures
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ def ask_plainly(checkpoint: str, tracks: Sequence[Path], questions: Sequence[str
 
 def run_engine(checkpoint: str, tracks: list[Path], slots: int | None, tokens: int, threads: int) -> None:
     """What `batch` does with engine `transformers`, whose worker goes on to the last token of each answer."""
-    from throughput import batch, presets_of
+    from workload import batch, presets_of
 
     from musicflamingo_cli.choices import EngineName
     from musicflamingo_cli.config import Settings
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
     options = parser.parse_args()
     if options.row == PLAIN:
-        from throughput import presets_of
+        from workload import presets_of
 
         questions = [preset.prompt for preset in presets_of(options.tokens)]
         ask_plainly(options.checkpoint, options.tracks, questions, options.tokens, options.threads)
