@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from musicflamingo_cli.engines.transformers.cache import Prefix, batch_of
+from musicflamingo_cli.engines.transformers.attention import Prefix
+from musicflamingo_cli.engines.transformers.cache import empty_cache
 from musicflamingo_cli.engines.transformers.model import Model
 from musicflamingo_cli.engines.transformers.sampling import RowSampler, next_tokens
 from musicflamingo_cli.types import Prompt
@@ -82,7 +83,7 @@ class Together:
         started = time.monotonic()
         with torch.inference_mode():
             active = list(rows)
-            cache = batch_of([row.prefix for row in active], self._room(active))
+            cache = empty_cache(len(active[0].prefix.layers))
             scores, mask = self._read_questions(active, cache)
             while active:
                 tokens = next_tokens(scores, [row.sampler for row in active])
@@ -97,27 +98,21 @@ class Together:
                     mask, tokens = mask[index], [tokens[each] for each in kept]
                 mask = torch.cat([mask, mask.new_ones((len(active), 1))], dim=1)
                 new = torch.tensor(tokens, device=self.model.device)[:, None]
-                scores = self.model.forward(cache, mask, input_ids=new)
-
-    def _room(self, rows: Sequence[Row]) -> int:
-        """The tokens that a row can need after its prefix."""
-        return max(len(self.model.ids(row.after)) for row in rows) + max(row.prompt.max_tokens for row in rows)
+                scores = self.model.continue_from([row.prefix for row in active], cache, mask, new)
 
     def _read_questions(self, rows: Sequence[Row], cache: Any) -> tuple[Tensor, Tensor]:
-        """Process what follows the audio, padded on the left; return the scores and the mask so far."""
+        """Process what follows the audio, padded on the left; return the scores and the mask of these tokens."""
         import torch
 
         model = self.model
         questions = [model.ids(row.after) for row in rows]
         longest = max(len(ids) for ids in questions)
-        start = max(row.prefix.length for row in rows)
         ids = torch.full((len(rows), longest), model.pad, device=model.device)
-        mask = torch.zeros((len(rows), start + longest), dtype=torch.long, device=model.device)
-        for index, (row, question) in enumerate(zip(rows, questions, strict=True)):
+        mask = torch.zeros((len(rows), longest), dtype=torch.long, device=model.device)
+        for index, question in enumerate(questions):
             ids[index, longest - len(question) :] = question.to(model.device)
-            mask[index, start - row.prefix.length : start] = 1
-            mask[index, start + longest - len(question) :] = 1
-        return model.forward(cache, mask, input_ids=ids), mask
+            mask[index, longest - len(question) :] = 1
+        return model.continue_from([row.prefix for row in rows], cache, mask, ids), mask
 
     def _goes_on(self, row: Row, started: float) -> bool:
         """Note a row's new token; return whether it needs another one."""

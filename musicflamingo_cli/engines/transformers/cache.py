@@ -1,32 +1,17 @@
-"""What the language model remembers of a track's audio, and the memory of a batch of answers made from it.
-
-A clip is processed once, in a row of its own; each answer then starts from a copy of that row. Rows of different
-lengths are padded on the left, as generation needs it: the newest token is then in the same column for all of them.
-"""
+"""What the language model remembers: of the audio once for all its questions, of each answer in a row of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from musicflamingo_cli.engines.transformers.attention import Prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ROOM = 128  # tokens by which a batch's memory grows at a time
-
-
-@dataclass(slots=True)
-class Prefix:
-    """Keys and values of one row up to the end of its audio: for each layer two of (heads, length, head size)."""
-
-    layers: list[tuple[Tensor, Tensor]]
-    audio_tokens: int
-
-    @property
-    def length(self) -> int:
-        """In tokens."""
-        return int(self.layers[0][0].shape[-2])
+_ROOM = 128  # tokens by which a row's memory grows at a time
 
 
 def split(cache: Any, lengths: Sequence[int], audio_tokens: Sequence[int]) -> list[Prefix]:
@@ -40,65 +25,43 @@ def split(cache: Any, lengths: Sequence[int], audio_tokens: Sequence[int]) -> li
     ]
 
 
-def batch_of(prefixes: Sequence[Prefix], room: int) -> Any:
-    """Return a cache with one row for each prefix, padded on the left, with room for so many tokens more."""
+def empty_cache(layers: int) -> Any:
+    """Return a cache for what follows the audio, with so many layers."""
     from transformers.cache_utils import Cache
 
-    longest = max(prefix.length for prefix in prefixes)
-    layers = []
-    for number in range(len(prefixes[0].layers)):
-        keys = _padded([prefix.layers[number][0] for prefix in prefixes], longest, room)
-        values = _padded([prefix.layers[number][1] for prefix in prefixes], longest, room)
-        layers.append(_layer_class()(keys, values, longest))
-    return Cache(layers=layers)
+    return Cache(layers=[_layer_class()() for _ in range(layers)])
 
 
-def _padded(rows: Sequence[Tensor], longest: int, room: int) -> Tensor:
-    """(rows, heads, longest + room, head size); what is not written is zero."""
-    heads, _, size = rows[0].shape
-    batch = rows[0].new_zeros((len(rows), heads, longest + room, size))
-    for index, row in enumerate(rows):
-        batch[index, :, longest - row.shape[-2] : longest] = row
-    return batch
-
-
-_classes: list[Any] = []
-
-
+@lru_cache
 def _layer_class() -> Any:
-    """Return the class of a layer of a batch's cache; made here, since transformers is imported late."""
-    if not _classes:
-        from transformers.cache_utils import DynamicLayer
+    """Return the class of a cache's layers; made here, since transformers is imported late."""
+    from transformers.cache_utils import DynamicLayer
 
-        class LayerWithRoom(DynamicLayer):  # type: ignore[misc]
-            """A layer that writes into memory it has: DynamicLayer copies all that it holds for every token."""
+    class LayerWithRoom(DynamicLayer):  # type: ignore[misc]
+        """A layer that grows by many tokens at a time: DynamicLayer copies all that it holds for every token."""
 
-            def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
-                super().__init__()
-                self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-                self._memory = [keys, values]
-                self._show(length)
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> Any:
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+                self._memory = [each[:, :, :0] for each in (key_states, value_states)]
+                self._length = 0
+            start, end = self._length, self._length + key_states.shape[-2]
+            if end > self._memory[0].shape[-2]:
+                self._memory = [_with_room(each, end + _ROOM) for each in self._memory]
+            for memory, new in zip(self._memory, (key_states, value_states), strict=True):
+                memory[:, :, start:end] = new
+            self._show(end)
+            return self.keys, self.values
 
-            def _show(self, length: int) -> None:
-                self.keys, self.values = (each[:, :, :length] for each in self._memory)
+        def batch_select_indices(self, indices: Tensor) -> None:
+            self._memory = [each[indices] for each in self._memory]
+            self._show(self._length)
 
-            def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> Any:
-                start = self.keys.shape[-2]
-                end = start + key_states.shape[-2]
-                if end > self._memory[0].shape[-2]:
-                    self._memory = [_with_room(each, end + _ROOM) for each in self._memory]
-                for memory, new in zip(self._memory, (key_states, value_states), strict=True):
-                    memory[:, :, start:end] = new
-                self._show(end)
-                return self.keys, self.values
+        def _show(self, length: int) -> None:
+            self._length = length
+            self.keys, self.values = (each[:, :, :length] for each in self._memory)
 
-            def batch_select_indices(self, indices: Tensor) -> None:
-                length = self.keys.shape[-2]
-                self._memory = [each[indices] for each in self._memory]
-                self._show(length)
-
-        _classes.append(LayerWithRoom)
-    return _classes[0]
+    return LayerWithRoom
 
 
 def _with_room(memory: Tensor, length: int) -> Tensor:

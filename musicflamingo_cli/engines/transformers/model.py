@@ -19,7 +19,8 @@ import numpy as np
 
 from musicflamingo_cli.choices import Quantization
 from musicflamingo_cli.engines.conversation import messages
-from musicflamingo_cli.engines.transformers.cache import Prefix, split
+from musicflamingo_cli.engines.transformers.attention import Prefix, shared
+from musicflamingo_cli.engines.transformers.cache import split
 from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Prompt
 
 if TYPE_CHECKING:
@@ -148,7 +149,14 @@ class Model:
             batch[index, longest - len(row) :] = row
             mask[index, longest - len(row) :] = 1
         cache = DynamicCache(config=self.net.config.get_text_config())
-        self.forward(cache, mask, inputs_embeds=batch)
+        self.net(
+            inputs_embeds=batch,
+            attention_mask=None if bool(mask.all()) else mask,  # without one, attention takes its fastest form
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,  # the scores of 30,000 positions would be 9 GB
+        )
         return split(cache, lengths, audio_tokens)
 
     def nothing(self) -> Prefix:
@@ -160,23 +168,28 @@ class Model:
         empty = torch.zeros((config.num_key_value_heads, 0, size), device=self.device, dtype=self.dtype)
         return Prefix([(empty, empty)] * config.num_hidden_layers, 0)
 
-    def forward(self, cache: Any, mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Process new tokens after those of ``cache``; return the scores after the last one, (rows, vocabulary).
+    def continue_from(self, prefixes: Sequence[Prefix], cache: Any, mask: Tensor, ids: Tensor) -> Tensor:
+        """Process new tokens after the audio; return the scores after the last one, (rows, vocabulary).
 
-        ``mask``: (rows, all tokens so far and the new ones), 0 where there is padding. ``inputs``: `input_ids` or
-        `inputs_embeds`, only the new ones.
+        ``prefixes``: what each row continues. ``cache`` and ``mask``: what follows the audio so far; the mask, (rows,
+        tokens), includes the new ones and is 0 where there is padding. ``ids``: the new ones, (rows, new).
         """
-        new = next(iter(inputs.values())).shape[1]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new:]
-        is_whole = bool(mask.all())  # then no mask is needed, and attention can take its fastest form
-        done = self.net(
-            **inputs,
-            attention_mask=None if is_whole else mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        import torch
+
+        new, length = ids.shape[1], mask.shape[1]
+        heard = torch.tensor([prefix.length for prefix in prefixes], device=self.device)
+        at = torch.arange(length, device=self.device)
+        may_look = (at[None, :] <= at[length - new :, None])[None, None] & mask.bool()[:, None, None, :]
+        with shared(self.net.config.get_text_config()):
+            done = self.net(
+                input_ids=ids,
+                attention_mask=may_look,
+                position_ids=heard[:, None] + (mask.cumsum(-1) - 1).clamp(min=0)[:, -new:],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                prefixes=prefixes,
+            )
         scores: Tensor = done.logits[:, -1]
         return scores
 

@@ -30,7 +30,7 @@ from musicflamingo_cli.engines.transformers.answers import (
     new_text,
     release_memory,
 )
-from musicflamingo_cli.engines.transformers.cache import Prefix
+from musicflamingo_cli.engines.transformers.attention import Prefix
 from musicflamingo_cli.engines.transformers.model import Features, Model
 from musicflamingo_cli.engines.transformers.sampling import RowSampler
 from musicflamingo_cli.types import Prompt

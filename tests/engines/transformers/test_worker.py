@@ -31,14 +31,14 @@ class Counted:
         self.model = Model(options)
         self.tokens = 0
         self.notices: list[str] = []
-        forward = self.model.forward
+        language_model = self.model.net.model.language_model
+        forward = language_model.forward
 
-        def counting(cache: Any, mask: Any, **inputs: Any) -> Any:
-            given = next(iter(inputs.values()))
-            self.tokens += given.shape[0] * given.shape[1]
-            return forward(cache, mask, **inputs)
+        def counting(**inputs: Any) -> Any:
+            self.tokens += inputs["inputs_embeds"].shape[0] * inputs["inputs_embeds"].shape[1]
+            return forward(**inputs)
 
-        self.model.forward = counting  # type: ignore[method-assign]
+        language_model.forward = counting
         self.ours, theirs = multiprocessing.Pipe()
         threading.Thread(target=Worker(self.model, theirs, slots=4).run, daemon=True).start()
 
