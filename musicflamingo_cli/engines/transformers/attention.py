@@ -74,6 +74,8 @@ def attend(
         some = queries[start:end].transpose(0, 1).reshape(key_heads, -1, size)
         before = (some @ before_keys.transpose(-1, -2)).view(*shape, prefix.length).transpose(0, 1)
         weights = torch.softmax(torch.cat([before, own[start:end]], dim=-1), dim=-1, dtype=torch.float32)
+        if not prefix.length:  # padding, which nothing reads, has nothing to look at there
+            weights = weights.nan_to_num()
         over_audio, over_own = weights.to(value.dtype).split([prefix.length, own_length], dim=-1)
         flat = (key_heads, (end - start) * per * new, prefix.length)
         found[start:end] = (over_audio.transpose(0, 1).reshape(flat) @ before_values).view(*shape, size).transpose(0, 1)

@@ -41,6 +41,7 @@ def test_it_equals_attention_over_copies(
     mask[0, :, :, :padding] = False
 
     found, _ = attend(SimpleNamespace(layer_idx=0), query, key, value, mask, scaling=size**-0.5, prefixes=prefixes)
+    assert not found.isnan().any()
     for row, prefix in enumerate(prefixes):
         keys, values = prefix.layers[0]
         sees = torch.cat([torch.ones(new, prefix.length).bool(), mask[row, 0]], dim=1)
