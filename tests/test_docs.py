@@ -59,7 +59,8 @@ def test_the_commands_run(
     captioned = make_wav("music/captioned.wav").with_suffix(".INFO")
     caption = "A calm and slow piece in C major for solo piano."
     captioned.write_text(json.dumps({f"music_flamingo_{name}": caption for name in DEFAULT}))
-    make_wav("song.wav").rename(tmp_path / "song.flac")
+    for name in ("song", "other"):
+        make_wav("x.wav").rename(tmp_path / f"{name}.flac")
     shutil.copytree(tmp_path / "music", Path(os.environ["HOME"]) / "Music")
     _install_models(random_models, tmp_path / "models")
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
@@ -68,6 +69,7 @@ def test_the_commands_run(
     done = subprocess.run(
         [sys.executable, "-m", "musicflamingo_cli", *words[1:]],
         cwd=tmp_path,
+        input="Which key is it in?\n",  # `chat` without --ask reads questions
         capture_output=True,
         text=True,
         timeout=60,
@@ -126,7 +128,7 @@ def test_the_python_example_runs(
     real_llama_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (block,) = _blocks(page, "python")
+    block = _blocks(page, "python")[0]
     for name in ("track", "a", "b"):
         make_wav("x.wav").rename(tmp_path / f"{name}.flac")
     _install_models(random_models, tmp_path / "models")

@@ -64,7 +64,8 @@ class Session:
     def greet(self) -> None:
         """Show what the conversation is about, and how to get help."""
         names = ", ".join(path.name for path in self._audio)
-        self.console.info(f"{names}, {duration(self._chat.seconds)} of audio; /help lists the commands, Ctrl-D ends")
+        about = f"{names}, {duration(self._chat.seconds)} of audio; " if names else ""
+        self.console.info(f"{about}/help lists the commands, Ctrl-D ends")
 
     def hint_how_to_leave(self) -> None:
         """Show how to leave, to a person who presses Ctrl-C at the prompt."""
