@@ -25,7 +25,7 @@ def chat(
     json: Json,
     audio: Annotated[
         list[Path] | None,
-        typer.Argument(help="Audio files, for one conversation; none: in words only.", metavar="[AUDIO]..."),
+        typer.Argument(help="Audio files, for one conversation; none: in words only.", metavar="AUDIO"),
     ] = None,
     questions: Annotated[
         list[str] | None,

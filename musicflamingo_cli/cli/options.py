@@ -205,7 +205,7 @@ def show_defaults(params: Sequence[Any]) -> None:
     for param in params:
         default = defaults.get(param.name)
         help_text = getattr(param, "help", None)
-        if help_text and default is not None and "[default: " not in help_text:
+        if help_text and default is not None and default is not False and "[default: " not in help_text:
             shown = f"{default:g}" if isinstance(default, float) else default
             param.help = f"{help_text}  \\[default: {shown}]"
 
