@@ -28,6 +28,7 @@ _FIELDS: dict[str, type] = {
     "lines": bool,
 }
 _TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false"}
+_ONE_LINE_TOKENS = 64  # up to here a question is about one thing, which a word may answer: "techno"
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -168,6 +169,8 @@ def _read_preset(name: str, value: object, file: Path) -> Preset:
         expected = _FIELDS[key]
         if not isinstance(entry, expected) or (isinstance(entry, bool) and expected is not bool):
             raise ConfigError(f"{place}: {key} must be {_TYPE_NAMES[expected]}, not {entry!r}", hint)
+    if "max_tokens" in entries and entries["max_tokens"] <= _ONE_LINE_TOKENS:
+        entries = {"min_words": 1, **entries}
     return validate(Preset(name, **{"prompt": "", **entries}, origin=file), place, hint)
 
 

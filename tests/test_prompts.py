@@ -136,3 +136,12 @@ def test_the_hash_names_the_question() -> None:
     assert preset.template_hash == Preset("other", "y", default=True).template_hash
     assert preset.template_hash != Preset("x", "z").template_hash
     assert preset.template_hash != Preset("x", "y", max_tokens=9).template_hash
+
+
+def test_a_question_for_one_line_accepts_one_word(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.yaml"
+    file.write_text(
+        "presets:\n  era: {prompt: 'From which decade?', max_tokens: 20}\n  long: {prompt: Describe it.}\n"
+        "  two: {prompt: Describe it., max_tokens: 20, min_words: 2}\n"
+    )
+    assert {name: preset.min_words for name, preset in read_presets(file).items()} == {"era": 1, "long": 3, "two": 2}

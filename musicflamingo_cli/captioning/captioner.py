@@ -29,7 +29,7 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption, reasoning_key
 from musicflamingo_cli.sidecars.merge import merge_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
-from musicflamingo_cli.text.cleaning import judge
+from musicflamingo_cli.text.cleaning import hint_for, judge
 from musicflamingo_cli.text.reasoning import split_reasoning
 from musicflamingo_cli.types import (
     Answer,
@@ -165,7 +165,7 @@ class Captioner:
             preset=prompt.preset,
             kind=FailureKind.REFUSED_ANSWER,
             reason=f"{reason} ({tries} tries)" if tries > 1 else reason,
-            hint="try another --seed, or more --retries",
+            hint=hint_for(reason),
         )
 
     def _to_save(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> list[Caption]:

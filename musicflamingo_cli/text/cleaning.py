@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from musicflamingo_cli.text.excuses import says_it_cannot_hear
+from musicflamingo_cli.text.loops import LOOP_WORDS, LOOP_WORDS_IN_LYRICS, UNSPACED, loops, words_of
+
 # T5's sentencepiece vocabulary lacks { } ~ ^ < \ ` and newline; they would become <unk>.
 _REPLACED = str.maketrans(
     {
@@ -46,11 +49,10 @@ _REPLACED = str.maketrans(
 # Tokens of chat templates that models of this family leak into answers.
 TEMPLATE_TOKEN = re.compile(r"<\|[^|<>]*\|>|<sound>|</?s>|<unk>|<pad>|<__media__>|\[/?INST\]|<</?SYS>>")
 _END_OF_ANSWER = re.compile(r"<\|(?:im_end|endoftext|eot_id)\|>|</s>")
+# A turn of a conversation that the model went on with. "System" may be a line of lyrics, so there only the role that
+# answers counts, and only as a template writes it.
 _ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*(?::|\n)", re.IGNORECASE)
-_CANNOT_HEAR = re.compile(
-    r"^\W*(?:i'?m sorry|i am sorry|sorry|i(?: am|'m)? unable|i can(?:not|'t)|as an ai)\b.{0,80}\b(?:listen|hear|audio)",
-    re.IGNORECASE,
-)
+_ROLE_LINE_IN_LYRICS = re.compile(r"(?:^|\n)\s*assistant\s*(?::|\n)")
 
 _LINE_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•·◦▪●○‣⁃]\s+|>\s+)")
 _LIST_NUMBER = re.compile(r"\s*(\d{1,2})[.)]\s+", re.ASCII)
@@ -153,6 +155,24 @@ def without_transcription_frame(raw: str) -> str:
 
 # -- accepting an answer -------------------------------------------------------------------------------
 
+_TEMPLATE = "the answer contains tokens of the chat template"
+_CUT = "the token limit cut the answer before its first sentence ended"
+_CANNOT_HEAR = "the answer says that it cannot hear audio"
+_LOOPS = "the answer repeats itself"
+_TOO_SHORT = "the answer is too short"
+_HINTS = {
+    _CUT: "raise the preset's `max_tokens`, or try another --seed",
+    _CANNOT_HEAR: "check that the model processes audio: musicflamingo doctor",
+    _LOOPS: "raise --repeat-penalty, for example to 1.1, or try another --seed",
+    _TOO_SHORT: "if short answers are right, set `min_words: 1` in the preset",
+}
+
+
+def hint_for(refusal: str) -> str:
+    """Return what to do about a refusal of ``judge`` that every retry ended with."""
+    hints = (hint for reason, hint in _HINTS.items() if refusal.startswith(reason))
+    return next(hints, "try another --seed, or more --retries")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -171,8 +191,8 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
     whole line, where it has several. A transcription loses the sentence that frames it.
     """
     raw = without_transcription_frame(_END_OF_ANSWER.split(raw.strip(), maxsplit=1)[0])
-    if TEMPLATE_TOKEN.search(raw) or _ROLE_LINE.search(raw):
-        return Verdict("", "the answer contains tokens of the chat template")
+    if TEMPLATE_TOKEN.search(raw) or (_ROLE_LINE_IN_LYRICS if lines else _ROLE_LINE).search(raw):
+        return Verdict("", _TEMPLATE)
     is_cut_at_line = hit_limit and lines and "\n" in raw
     if is_cut_at_line:
         raw = raw.rpartition("\n")[0]
@@ -184,9 +204,9 @@ def judge(raw: str, hit_limit: bool, min_words: int = 3, lines: bool = False) ->
         return Verdict("", refusal)
     kept = whole_sentences(text) if hit_limit and not is_cut_at_line else text
     if not kept:
-        return Verdict("", "the token limit cut the answer before its first sentence ended")
-    if _word_count(kept) < min_words:
-        return Verdict("", f"the answer is too short (under {min_words} words)")
+        return Verdict("", _CUT)
+    if len(words_of(kept)) < min_words:
+        return Verdict("", f"{_TOO_SHORT} (under {min_words} words)")
     return Verdict(kept)
 
 
@@ -194,20 +214,16 @@ def _flaw(raw: str, text: str, lines: bool) -> str:
     """Return why an answer is refused for its content; empty where it is not."""
     if "\ufffd" in raw:
         return "the answer contains invalid UTF-8"
-    if _CANNOT_HEAR.search(text):
-        return "the answer says that it cannot hear audio"
-    if loops(text, _LOOP_WORDS_IN_LYRICS if lines else _LOOP_WORDS):
-        return "the answer repeats itself"
+    if says_it_cannot_hear(text, lines):
+        return _CANNOT_HEAR
+    if loops(text, LOOP_WORDS_IN_LYRICS if lines else LOOP_WORDS):
+        return _LOOPS
     return ""
 
 
-def _word_count(text: str) -> int:
-    """Return the number of words; in scripts written without spaces, of characters."""
-    return len(text.split()) + sum("\u3040" <= character <= "\u9fff" for character in text)
-
-
 _ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "ca.", "approx.", "feat.", "ft.", "no.", "st.", "mr.", "dr.")
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|[。！？]")
+_SENTENCE_END = re.compile(rf"[.!?\u061f\u06d4][\"')\]]*(?=[\s{UNSPACED}]|$)|[。！？\u0964\u0965\u17d4\u104b]")
+_THAI = re.compile(r"[\u0e00-\u0eff]")  # Thai and Lao end sentences with a space
 
 
 def whole_sentences(text: str) -> str:
@@ -221,7 +237,7 @@ def whole_sentences(text: str) -> str:
         last = head.split()[-1].lower()
         if last not in _ABBREVIATIONS and not _is_list_number(last, head[: -len(last)]):
             return head
-    return ""
+    return text.rpartition(" ")[0] if _THAI.search(text) else ""
 
 
 def _is_list_number(word: str, before: str) -> bool:
@@ -232,36 +248,3 @@ def _is_list_number(word: str, before: str) -> bool:
     if re.search(r"[.!?:]\s*$", before):  # right after a sentence
         return True
     return number == 1 or f" {number - 1}. " in f" {before}"
-
-
-# How many words a repeated block must cover to count as a loop: more than a chord progression named six times (24
-# words), and in lyrics more than a repeated chorus.
-_LOOP_WORDS = 32
-_LOOP_WORDS_IN_LYRICS = 120
-
-
-def loops(text: str, minimum: int = _LOOP_WORDS) -> bool:
-    """Return whether the text repeats itself.
-
-    It does where a block of up to 40 words occurs at least four times in a row and covers at least ``minimum`` words,
-    or (with the default ``minimum``, for text other than lyrics) where few sequences of three words are new.
-    """
-    words = re.findall(r"\w+", text.lower())
-    return _repeats_block(words, minimum) or (minimum == _LOOP_WORDS and _has_little_new(words))
-
-
-def _repeats_block(words: list[str], minimum: int) -> bool:
-    """Return whether a block of up to 40 words repeats over at least ``minimum`` words."""
-    for size in range(1, min(40, len(words) // 4) + 1):
-        run = 0  # how many words in a row equal the word one block before
-        for index in range(size, len(words)):
-            run = run + 1 if words[index] == words[index - size] else 0
-            if run >= max(3 * size, minimum - size):
-                return True
-    return False
-
-
-def _has_little_new(words: list[str]) -> bool:
-    """Return whether under 40 % of at least 60 sequences of three words are distinct."""
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(triples) >= 60 and len(set(triples)) / len(triples) < 0.4

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from musicflamingo_cli.text.cleaning import (
     judge,
-    loops,
     normalize_text,
     whole_sentences,
     without_template_tokens,
     without_transcription_frame,
 )
+from musicflamingo_cli.text.loops import loops
 
 
 @pytest.mark.parametrize(
