@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html.entities import html5
 
 from musicflamingo_cli.text.excuses import says_it_cannot_hear
 from musicflamingo_cli.text.loops import LOOP_WORDS, LOOP_WORDS_IN_LYRICS, UNSPACED, loops, words_of
@@ -54,19 +55,29 @@ _END_OF_ANSWER = re.compile(r"<\|(?:im_end|endoftext|eot_id)\|>|</s>")
 _ROLE_LINE = re.compile(r"(?:^|\n)\s*(?:assistant|user|system)\s*(?::|\n)", re.IGNORECASE)
 _ROLE_LINE_IN_LYRICS = re.compile(r"(?:^|\n)\s*assistant\s*(?::|\n)")
 
-_LINE_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•·◦▪●○‣⁃]\s+|>\s+)")
+_QUANTITY = r"\d[\d.,]*\s*(?:dB|LUFS|LU|cents?|semitones?|st|degrees|°|%)(?!\w)"  # "- 3 dB" is no list item
+_LINE_MARKUP = re.compile(rf"^\s*(?:#{{1,6}}\s+|[*•·◦▪●○‣⁃]\s+|[-+]\s+(?!{_QUANTITY})|>\s+(?!\d))", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"\s*(\d{1,2})[.)]\s+", re.ASCII)
 _HTML_TAG = re.compile(r"</?(?:i|b|u|em|strong|br|p|ul|ol|li|h[1-6]|span|div)\s*/?>", re.IGNORECASE)
 _RULE_LINE = re.compile(r"^\s*(?:[-*_=]\s*){3,}$|^\s*\|?(?:\s*:?-{3,}:?\s*\|)+\s*:?-*:?\s*$|^\s*```\w*\s*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|mailto:|/|#)[^()\s]*\)")
 _UNDERSCORE_EMPHASIS = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
 _KEPT_SYMBOLS = frozenset("+=|>$£€¥¢¦§©®±÷")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|\w{2,32});", re.ASCII)
+_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_POWER = " to the power of "
+# Persian and the scripts of India distinguish words by these; elsewhere they are invisible and mean nothing.
+_JOINED = "[\u0600-\u06ff\u0750-\u077f\u0900-\u0dff]"
+_JOINER = re.compile(rf"(?<!{_JOINED})[\u200c\u200d]|[\u200c\u200d](?!{_JOINED})")
+_JOINERS = "\u200c\u200d"
 
 
 def normalize_text(text: str) -> str:
     """Return ``text`` as one line without characters that T5 does not know; letters keep their accents.
 
-    Idempotent: ``normalize_text(normalize_text(x)) == normalize_text(x)``.
+    Idempotent: ``normalize_text(normalize_text(x)) == normalize_text(x)``. Letters and digits stay, in their order, in
+    their compatible form (NFKC: ``ﬁ`` is ``fi``). Only these go: chat template tokens, HTML tags and entities, the
+    addresses of links, the language of a code block, numbers of list items, and Δ after a chord (``maj``).
 
     >>> normalize_text("**Tempo**: ~120 BPM — F♯ minor\\n- “warm” synths")
     'Tempo: about 120 BPM - F# minor "warm" synths'
@@ -79,8 +90,13 @@ def normalize_text(text: str) -> str:
 def _normalize_once(text: str) -> str:
     """Apply each rule once."""
     text = TEMPLATE_TOKEN.sub(" ", text)
-    text = _HTML_TAG.sub(" ", html.unescape(text))
-    text = re.sub(r"(?<=\d)(?=[¼½¾⅐-⅞])", " ", text)  # 2½ is not 21/2
+    text = _HTML_TAG.sub(" ", _ENTITY.sub(_character, text))
+    text = re.sub(r"(?<=\d)(?=[¼½¾⅐-⅞₀-₉①-⓿])", " ", text)  # 2½ is not 21/2
+    text = re.sub(r"(?<=[²³¹⁰-⁹¼½¾⅐-⅞₀-₉①-⓿])(?=[0-9])", " ", text)
+    text = re.sub(rf"(?<=\d)(⁻?)([{_SUPERSCRIPTS}])", rf"{_POWER}\1\2", text)  # 10² is not 102
+    text = re.sub(r"(?<=\d)\s*\^\s*(?=[-+]?\d)", _POWER, text)
+    text = re.sub(r"(?<=\d)\^+", " ", text)
+    text = re.sub(r"\b([nN])[°º]\s*(?=\d)", r"\1o. ", text)
     text = re.sub(r"(?<=[A-Ga-g#b♭♯])[Δ△∆]", "maj", text)
     text = text.translate(_REPLACED)  # before NFKC, which turns ″ into two primes
     text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
@@ -90,12 +106,19 @@ def _normalize_once(text: str) -> str:
     text = _LINK.sub(r"\1", text)
     text = _UNDERSCORE_EMPHASIS.sub(r"\2", text.replace("*", ""))
     text = re.sub(r"(?<=\w)`(?=\w)", "'", text).replace("`", "")
+    text = re.sub(r"(?<=\d)\s?~\s?(?=\d)", "-", text)  # a range
     text = re.sub(r"~(?=\s?\d)", "about ", text).replace("~", " ")
     text = re.sub(r"<\s*(?=\d)", "less than ", text).replace("<", " ")
     text = re.sub(r"(?<=\w)\s*[—―]\s*(?=\w)", " - ", text)
-    text = "".join(_replacement(character) for character in text)
+    text = "".join(_replacement(character) for character in _JOINER.sub("", text))
     text = re.sub(r"\s+([,.;!?])(?=\s|$)", r"\1", " ".join(text.split()))
     return text.strip()
+
+
+def _character(entity: re.Match[str]) -> str:
+    """Return the character that an HTML entity names; `&regg;` names none, though it begins as `&reg` does."""
+    name = entity[0]
+    return html.unescape(name) if name[1] == "#" or name[1:] in html5 else name
 
 
 def _strip_lines(lines: list[str]) -> Iterator[str]:
@@ -115,6 +138,8 @@ def _replacement(character: str) -> str:
     """Return what replaces a character: one kind of dash and of space, nothing for invisible ones and symbols."""
     if character.isascii():
         return character if character.isprintable() else " "
+    if character in _JOINERS:
+        return character  # those that mean nothing are gone
     category = unicodedata.category(character)
     if category == "Pd":
         return "-"

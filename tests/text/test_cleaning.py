@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from musicflamingo_cli.text.cleaning import (
@@ -53,6 +53,14 @@ from musicflamingo_cli.text.loops import loops
         ("good 🎵 music ★", "good music"),
         ("end<|im_end|>", "end"),
         ("bell\x07 and \x1b[0m", "bell and [0m"),
+        ("120~130 BPM, 120 ～ 130", "120-130 BPM, 120-130"),
+        ("symphony n° 9, N°5, 20 °C", "symphony no. 9, No. 5, 20 degreesC"),
+        ("10^3 and 10 ^ -2", "10 to the power of 3 and 10 to the power of -2"),
+        ("10², 10⁻³, m², C⁷", "10 to the power of 2, 10 to the power of -3, m2, C7"),
+        ("dub&reggae, R&amp;B, &notreal; &#9835;", "dub&reggae, R&B, &notreal;"),
+        ("- 3 dB\n- drums\n+ 2 semitones", "- 3 dB drums + 2 semitones"),
+        ("> 3 seconds\n> quoted", "> 3 seconds quoted"),
+        ("می\u200cخواهم and zero\u200cwidth", "می\u200cخواهم and zerowidth"),
         ("", ""),
     ],
 )
@@ -65,7 +73,27 @@ def test_normalisation_is_idempotent_and_fits_t5(raw: str) -> None:
     once = normalize_text(raw)
     assert normalize_text(once) == once
     assert not set("{}~^<\\`\n\r\t") & set(once)
-    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "So") for c in once if c not in "©®¦")
+    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "So") for c in once if c not in "©®¦\u200c\u200d")
+
+
+# Without what the documented exceptions consist of: tags, entities, links, code, list numbers, Δ after a chord.
+_MEANINGFUL = st.text(alphabet=st.characters(exclude_characters="<>&;[]`\n\r\u2028\u2029\x0b\x0c\x1c\x1d\x1e\x85ΔＣ∆△"))
+_MUSICAL = st.text(alphabet="abCn0127 ~^°º²₂½-+>#*_|=♭×&\u200c−–①")
+
+
+@settings(max_examples=500)
+@given(_MEANINGFUL | _MUSICAL)
+def test_letters_and_digits_survive_in_order(raw: str) -> None:
+    left = iter(normalize_text(raw))
+    kept = [c for c in unicodedata.normalize("NFKC", raw) if c.isalnum()]
+    assert all(any(c == other for other in left) for c in kept)
+
+
+@given(st.integers(1, 999), st.text(alphabet="~^²₂½①⅓⁻°× \u200b", min_size=1), st.integers(1, 999))
+def test_numbers_are_not_glued_together(first: int, between: str, second: int) -> None:
+    assume(between != "\u200b" * len(between))  # invisible: it is one number for the reader, too
+    digits = "".join(c for c in unicodedata.normalize("NFKC", between) if c.isascii() and c.isdigit())
+    assert f"{first}{digits}{second}" not in normalize_text(f"{first}{between}{second}")
 
 
 @given(st.text(alphabet=st.characters(categories=["L"]), max_size=30))
