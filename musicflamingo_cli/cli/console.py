@@ -12,8 +12,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from unicodedata import category
 
 from musicflamingo_cli.errors import MusicFlamingoError
+
+
+_HARMLESS = "\n\t\u200c\u200d"  # line ends, and the joiners of Persian and the scripts of India
 
 
 class Bar(Protocol):
@@ -33,27 +37,28 @@ class Console:
     colour: bool = True
     _bar: Bar | None = field(default=None, repr=False)
 
-    def data(self, text: str) -> None:
-        """Print a line of what was asked for on stdout."""
+    def data(self, text: str, end: str = "\n") -> None:
+        """Print a line of what was asked for on stdout: unchanged to a file, without control characters to a screen."""
         if not self.as_json:
-            _write(sys.stdout, text)
+            _write(sys.stdout, printable(text) if sys.stdout.isatty() else text, end)
 
     def stream(self, text: str) -> None:
-        """Print a piece of an answer on stdout, fit for a terminal; its end is a line of its own (``data("")``)."""
-        if not self.as_json:
-            _write(sys.stdout, printable(text), end="")
+        """Print a piece of an answer on stdout; its end is a line of its own (``data("")``)."""
+        self.data(text, end="")
 
     def table(self, table: Any) -> None:
         """Print a rich table on stdout, as wide as the terminal; in colours only where the terminal has them."""
         if self.as_json:
             return
         import rich.console
+        from rich.segment import Segment, Segments
 
         styled = self.colour and sys.stdout.isatty()
         width = shutil.get_terminal_size().columns
         screen = rich.console.Console(file=io.StringIO(), width=width, force_terminal=styled, no_color=not styled)
         with screen.capture() as printed:
-            screen.print(table)
+            cells = screen.render(table)  # before styles become escape sequences, which are ours
+            screen.print(Segments(Segment(printable(cell.text), cell.style) for cell in cells), end="")
         lines = (line.rstrip() for line in printed.get().splitlines())
         _write(sys.stdout, "\n".join(lines).strip("\n"))
 
@@ -146,9 +151,12 @@ def json_line(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that any terminal takes: no lone surrogates (names that are not UTF-8), no control characters."""
+    """Return text that any terminal takes: no lone surrogates (names that are not UTF-8), no control characters.
+
+    They come from file names, tags, sidecars and answers, and could move the cursor, set the title or hide text.
+    """
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS or category(c) == "Zs" else "\ufffd" for c in text)
 
 
 def write_message(text: str) -> None:

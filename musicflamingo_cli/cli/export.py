@@ -53,6 +53,9 @@ def export(
     shard_size: Annotated[
         int | None, typer.Option("--shard-size", help="Samples per tar (webdataset).  \\[default: 1000]", min=1)
     ] = None,
+    raw_cells: Annotated[
+        bool, typer.Option("--raw-cells", help="Leave CSV cells that a spreadsheet would take for a formula unmarked.")
+    ] = False,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
@@ -68,7 +71,7 @@ def export(
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    target_options = _applicable(format, audio=audio, paths=paths, shard_size=shard_size)
+    target_options = _applicable(format, audio=audio, paths=paths, shard_size=shard_size, raw_cells=raw_cells or None)
     weights = _weights(preset or [_DEFAULT_PRESET])
     options = ExportOptions(
         weights=weights,

@@ -43,7 +43,7 @@ FORMATS = {
     ExportFormat.AUDIOFOLDER: Format(write=write_audiofolder, writes_all=True),
     ExportFormat.ACE_STEP: Format(write=write_ace_step),
     ExportFormat.TXT: Format(write=write_txt),
-    ExportFormat.CSV: Format(write=write_csv, takes=_TABLE, is_ours=is_csv, writes_all=True),
+    ExportFormat.CSV: Format(write=write_csv, takes=_TABLE | {"raw_cells"}, is_ours=is_csv, writes_all=True),
     ExportFormat.JSONL: Format(write=write_jsonl, takes=_TABLE, is_ours=is_jsonl, writes_all=True),
     ExportFormat.PARQUET: Format(write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True),
 }

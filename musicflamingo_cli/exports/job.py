@@ -21,13 +21,17 @@ _OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an export goes, and how. ``shard_size``: samples per tar file."""
+    """Where an export goes, and how.
+
+    ``shard_size``: samples per tar file. ``raw_cells``: cells that a spreadsheet would run as a formula are unchanged.
+    """
 
     out: Path
     audio: AudioPlacement = AudioPlacement.LINK
     paths: PathStyle = PathStyle.RELATIVE
     shard_size: int = 1000
     overwrite: bool = False
+    raw_cells: bool = False
 
 
 @dataclass(frozen=True)  # no slots: `columns` is cached in the instance's __dict__

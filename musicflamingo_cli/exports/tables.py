@@ -14,15 +14,18 @@ from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
 _FIRST = ["path", "text", "preset"]  # columns, by which an earlier export is recognised
+_FORMULA = "=+-@\t\r"  # what spreadsheets take for a formula, where a cell begins with it
+_TEXT_MARK = "'"
 _ROWS_PER_GROUP = 1000  # of Parquet; so many rows are held in memory
 
 
 def write_csv(job: Job) -> None:
-    """Write CSV with a header; a missing caption is an empty cell."""
+    """Write CSV with a header; a missing caption is an empty cell. Nothing is a formula, unless ``raw_cells``."""
+    safe = (lambda cells: cells) if job.target.raw_cells else _without_formulas
     with open_text(job.building) as file:
         writer = csv.DictWriter(file, _columns(job), lineterminator="\n")
         writer.writeheader()
-        job.for_each(lambda row: writer.writerow(_cells(row, job)))
+        job.for_each(lambda row: writer.writerow(safe(_cells(row, job))))
 
 
 def write_jsonl(job: Job) -> None:
@@ -69,6 +72,18 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
     if row.split:
         cells["split"] = row.split
     return cells | {column: row.captions.get(preset) for preset, column in job.columns.items()}
+
+
+def _without_formulas(cells: dict[str, str | None]) -> dict[str, str | None]:
+    """Return cells that no spreadsheet runs: text gets the apostrophe that marks text there, a path `./`.
+
+    So each path still names its file.
+    """
+    marks = {"path": "./"}
+    return {
+        name: f"{marks.get(name, _TEXT_MARK)}{cell}" if cell and cell[0] in _FORMULA else cell
+        for name, cell in cells.items()
+    }
 
 
 def is_csv(path: Path) -> bool:

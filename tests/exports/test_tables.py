@@ -81,3 +81,17 @@ def test_a_table_of_another_tool_is_not_replaced(captioned: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="is another kind of file"):
         run("jsonl", captioned, tmp_path / "out" / "data.jsonl", overwrite=True)
     assert fingerprint(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+def test_no_csv_cell_is_a_formula(tmp_path: Path, start: str) -> None:
+    caption = f"{start}HYPERLINK(1)"
+    write_track(tmp_path / "music" / f"{start}a.wav", {"music_flamingo_full": caption})
+    options = ExportOptions(weights={"full": 1}, columns=["full"])
+    run("csv", tmp_path / "music", tmp_path / "safe.csv", options)
+    (row,) = read_csv(tmp_path / "safe.csv")
+    assert not any(value.startswith(tuple("=+-@\t\r")) for value in row.values())
+    assert (row["text"].removeprefix("'"), row["path"].removeprefix("./")) == (caption, f"{start}a.wav")
+    run("csv", tmp_path / "music", tmp_path / "raw.csv", options, raw_cells=True)
+    (row,) = read_csv(tmp_path / "raw.csv")
+    assert (row["text"], row["path"]) == (caption, f"{start}a.wav")
