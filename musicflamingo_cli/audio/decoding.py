@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 
 BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
 _TOLERATED_PACKETS = 3
+_INEXACT_SECONDS = 0.5  # a length that is this much too long is an inexact header, not damage
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile reports 2^63 - 1 for a FLAC without a length
 _DECLARED_BYTES = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # in libsndfile's log
 # Sizes from here on (this one, 2^31 - 1, 2^32 - 1, or slightly less) mean "until the end", in files written to a pipe.
@@ -101,7 +102,7 @@ def _is_truncated(seconds: float, declared: float) -> bool:
 
 
 def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
-    """Yield a file's blocks in mono. Raises AudioError where it ends early."""
+    """Yield a file's blocks in mono; where libsndfile stops early, FFmpeg's decoder continues. Raises AudioError."""
     import soundfile
 
     assert isinstance(file, soundfile.SoundFile)
@@ -110,10 +111,24 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             frames += len(block)
             yield block.mean(axis=1, dtype="float32")
-    except soundfile.SoundFileError as error:
-        raise _damaged(audio, frames / file.samplerate) from error
-    if frames < file.frames - file.samplerate // 10:  # fewer than its header declares
-        raise _damaged(audio, frames / file.samplerate)
+    except soundfile.SoundFileError:
+        pass  # the check below decides
+    least = file.frames - int(_INEXACT_SECONDS * file.samplerate)
+    if frames < least:
+        yield from _rest_by_ffmpeg(audio, file.samplerate, frames, least)
+
+
+def _rest_by_ffmpeg(audio: Path, rate: int, frames: int, least: int) -> Iterator[Samples]:
+    """Yield what FFmpeg decodes after the first ``frames``. Raises AudioError where all are fewer than ``least``."""
+    skip = frames
+    with contextlib.suppress(AudioError), ffmpeg_stream(audio) as (container, stream):
+        for block in _ffmpeg_blocks(container, stream, audio, rate):
+            skipped = min(skip, len(block))
+            skip -= skipped
+            frames += len(block) - skipped
+            yield block[skipped:]
+    if frames < least:
+        raise _damaged(audio, frames / rate)
 
 
 @contextlib.contextmanager
@@ -141,13 +156,15 @@ def _open_with_ffmpeg(audio: Path) -> Iterator[Source]:
 
     with ffmpeg_stream(audio) as (container, stream):
         length = container.duration / av.time_base if container.duration else None
-        yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio), length)
+        yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio, stream.rate), length)
 
 
-def _ffmpeg_blocks(container: av.container.InputContainer, stream: av.AudioStream, audio: Path) -> Iterator[Samples]:
+def _ffmpeg_blocks(
+    container: av.container.InputContainer, stream: av.AudioStream, audio: Path, rate: int
+) -> Iterator[Samples]:
+    """Yield a stream's blocks in mono at ``rate`` Hz. Raises AudioError."""
     import av
 
-    rate = stream.rate
     planes = av.AudioResampler(format="fltp", rate=rate)  # changes only the sample format
     frames = packets = broken = 0
     ended, declared = 0.0, None

@@ -82,12 +82,60 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     write_noise(tmp_path / name)
     assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds == pytest.approx(20, abs=0.1)
     data = (tmp_path / name).read_bytes()
-    if name != "a.flac":  # an inexact header is tolerated, but not a truncated FLAC frame
-        (tmp_path / name).write_bytes(data[: int(len(data) * 0.99)])
-        assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.5
+    (tmp_path / name).write_bytes(data[: int(len(data) * 0.99)])  # an inexact header is tolerated
+    assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds > 19.5
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(AudioError, match="is damaged: the audio ends after"):
         write_clip(tmp_path / name, tmp_path / "clip.wav")
+
+
+def ogg_checksum(page: bytearray) -> int:
+    """The CRC-32 of an Ogg page, whose own four bytes are zero: neither reflected nor inverted."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+    return value
+
+
+def announce_more(ogg: Path, samples: int) -> None:
+    """Raise the length in the last page of an Ogg file."""
+    data = ogg.read_bytes()
+    start = data.rindex(b"OggS")
+    page = bytearray(data[start:])
+    page[6:14] = (int.from_bytes(page[6:14], "little") + samples).to_bytes(8, "little")
+    page[22:26] = bytes(4)
+    page[22:26] = ogg_checksum(page).to_bytes(4, "little")
+    ogg.write_bytes(data[:start] + page)
+
+
+@pytest.mark.parametrize("missing", [0.13, 0.4, 3.0])
+def test_an_ogg_that_announces_too_much_is_decoded(tmp_path: Path, missing: float) -> None:
+    """libsndfile takes the length from the last page and delivers less; FFmpeg's libraries decode all there is."""
+    ogg = tmp_path / "a.ogg"
+    soundfile.write(ogg, tone(8, 440, 48_000, 2), 48_000)
+    announce_more(ogg, int(missing * 48_000))
+    assert soundfile.info(ogg).duration == pytest.approx(8 + missing, abs=0.01)
+    if missing < 0.5:
+        assert write_clip(ogg, tmp_path / "clip.wav").seconds == pytest.approx(8, abs=0.03)  # whole Vorbis blocks
+    else:
+        with pytest.raises(AudioError, match=r"is damaged: the audio ends after 8\.0 s"):
+            write_clip(ogg, tmp_path / "clip.wav")
+
+
+def test_where_one_decoder_stops_short_the_other_decides(tmp_path: Path) -> None:
+    """libsndfile gives up at bytes that are not FLAC; FFmpeg's decoder continues after them."""
+    noise = np.random.RandomState(0).uniform(-0.3, 0.3, (8 * 48_000, 2))
+    flac = tmp_path / "a.flac"
+    soundfile.write(flac, noise, 48_000)
+    data = flac.read_bytes()
+    half = len(data) // 2
+    flac.write_bytes(data[:half] + bytes(20_000) + data[half:])
+    assert write_clip(flac, tmp_path / "clip.wav").seconds == pytest.approx(8, abs=0.2)
+    flac.write_bytes(data[:half] + data[half + len(data) // 8 :])  # a second is gone
+    with pytest.raises(AudioError, match="is damaged"):
+        write_clip(flac, tmp_path / "clip.wav")
 
 
 def test_an_mp3_without_a_length_is_decoded(tmp_path: Path) -> None:
