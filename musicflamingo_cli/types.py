@@ -62,8 +62,9 @@ class Clip:
     """What an engine gets: a temporary mono 16 kHz WAV file.
 
     ``samples`` counts 16 kHz samples. ``source_seconds`` is the length of the whole track, None where it is not known
-    because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds. ``also``: clips
-    that the model gets after this one, in the same prompt (a conversation about several tracks).
+    because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds. ``channel``: the
+    only channel in it, counted from 1, where all together cancel out; else None. ``also``: clips that the model gets
+    after this one, in the same prompt (a conversation about several tracks).
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Clip:
     source_seconds: float | None
     was_cut: bool
     start: float = 0.0
+    channel: int | None = None
     also: tuple[Clip, ...] = ()
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicflamingo_cli.audio.decoding import open_source
+from musicflamingo_cli.audio.mixing import Mixer
 from musicflamingo_cli.errors import NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.system.disk import free_bytes
 from musicflamingo_cli.system.temporary import folder_prefix
@@ -34,8 +35,9 @@ _WINDOW_MARGIN = 400
 def prepared(audio: Path, excerpt: Excerpt | None = None) -> Iterator[Clip]:
     """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder, which is removed afterwards.
 
-    Channels are averaged, NaN and infinite samples become zeros, peaks beyond full scale are clipped, and only
-    ``excerpt`` is kept (default: the first MAX_SECONDS). Raises AudioError, SilentError, TooShortError, NoRoomError.
+    Channels are averaged; where they cancel out, the loudest one is used alone. NaN and infinite samples become zeros,
+    peaks beyond full scale are clipped, and only ``excerpt`` is kept (default: the first MAX_SECONDS). Raises
+    AudioError, SilentError, TooShortError, NoRoomError.
     """
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder:
         yield write_clip(audio, Path(folder) / "clip.wav", excerpt)
@@ -61,16 +63,22 @@ def measure(audio: Path) -> Measure:
         return Measure(seconds, source.rate)
 
 
-def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None) -> Clip:
-    """Write the clip of ``prepared`` to the file ``target`` and return it. Raises the same errors."""
+def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channel: int | None = None) -> Clip:
+    """Write the clip of ``prepared`` to the file ``target`` and return it. Raises the same errors.
+
+    ``channel``: use only this one, counted from 1.
+    """
     import soxr
 
     excerpt = excerpt or Excerpt()
     with open_source(audio) as source:
+        mixer = Mixer(channel, skip=int(excerpt.start * source.rate))
         skip, limit = excerpt.samples(source.seconds)
         _require_space(target.parent, min(limit, int((source.seconds or excerpt.max_seconds) * SAMPLE_RATE)))
         resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        written = _write_samples(target, _resampled(source.blocks, resampler), skip, limit)
+        written = _write_samples(target, _resampled(mixer.mono(source.blocks), resampler), skip, limit)
+    if mixer.louder_channel is not None:  # known only now; rare enough to decode such a file twice
+        return write_clip(audio, target, excerpt, mixer.louder_channel)
     _require_sound(written, audio)
     samples, was_cut = written.samples, written.was_cut
     source_seconds = source.seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
@@ -82,6 +90,7 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None) -> Cli
         source_seconds=source_seconds,
         was_cut=was_cut or excerpt.start > 0,
         start=excerpt.start,
+        channel=channel,
     )
 
 
@@ -125,9 +134,7 @@ def _require_sound(written: _Written, audio: Path) -> None:
             f"use a file of at least {MIN_SECONDS} s, or exclude it",
         )
     if written.high - written.low <= _SILENCE:
-        raise SilentError(
-            f"no sound in {audio.name}", "exclude the file: it is silent, or its channels cancel out in mono"
-        )
+        raise SilentError(f"no sound in {audio.name}", "exclude the file: it is silent")
 
 
 def _require_space(folder: Path, samples: int) -> None:
@@ -158,10 +165,9 @@ def _shorten(clip: Path, samples: int) -> int:
 
 
 def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples]:
-    """Yield the blocks at 16 kHz, without NaN or infinity and within full scale."""
+    """Yield the blocks at 16 kHz."""
     import numpy as np
 
     for block in blocks:
-        valid = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
-        yield resampler.resample_chunk(valid)  # type: ignore[attr-defined]
+        yield resampler.resample_chunk(block)  # type: ignore[attr-defined]
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # type: ignore[attr-defined]

@@ -38,7 +38,10 @@ NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A decoded stream: blocks of mono float32 samples at ``rate`` Hz; ``seconds`` is its declared length, or None."""
+    """A decoded stream at ``rate`` Hz, in blocks of float32 of the shape (frames, channels).
+
+    ``seconds`` is its declared length, or None.
+    """
 
     rate: int
     blocks: Iterator[Samples]
@@ -102,7 +105,7 @@ def _is_truncated(seconds: float, declared: float) -> bool:
 
 
 def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
-    """Yield a file's blocks in mono; where libsndfile stops early, FFmpeg's decoder continues. Raises AudioError."""
+    """Yield a file's blocks; where libsndfile stops early, FFmpeg's decoder continues. Raises AudioError."""
     import soundfile
 
     assert isinstance(file, soundfile.SoundFile)
@@ -110,7 +113,7 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
     try:
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             frames += len(block)
-            yield block.mean(axis=1, dtype="float32")
+            yield block
     except soundfile.SoundFileError:
         pass  # the check below decides
     least = file.frames - int(_INEXACT_SECONDS * file.samplerate)
@@ -162,7 +165,7 @@ def _open_with_ffmpeg(audio: Path) -> Iterator[Source]:
 def _ffmpeg_blocks(
     container: av.container.InputContainer, stream: av.AudioStream, audio: Path, rate: int
 ) -> Iterator[Samples]:
-    """Yield a stream's blocks in mono at ``rate`` Hz. Raises AudioError."""
+    """Yield a stream's blocks at ``rate`` Hz. Raises AudioError."""
     import av
 
     planes = av.AudioResampler(format="fltp", rate=rate)  # changes only the sample format
@@ -183,7 +186,7 @@ def _ffmpeg_blocks(
             ended = max([ended, *((frame.time or 0.0) + frame.samples / rate for frame in decoded)])
             for piece in (p for frame in decoded for p in planes.resample(frame)):
                 frames += piece.samples
-                yield piece.to_ndarray().mean(axis=0, dtype="float32")
+                yield piece.to_ndarray().T.astype("float32", copy=False)
     except (av.FFmpegError, ValueError) as error:
         if not frames:
             raise _not_audio(audio) from error

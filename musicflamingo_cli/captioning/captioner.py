@@ -114,7 +114,7 @@ class Captioner:
         except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
             results.append(_bug(error))
         captions = _captions(results, presets)
-        notes = cut_note(clip) if clip else ()
+        notes = clip_notes(clip) if clip else ()
         if save and self._to_save(captions, info) != captions:
             notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
         return Outcome(
@@ -258,13 +258,16 @@ def not_heard(answer: Answer, expected: int) -> Failure | None:
     )
 
 
-def cut_note(clip: Clip) -> tuple[str, ...]:
-    """Return a message about a clip that is only a part of its track; nothing where it is all of it."""
-    if not clip.was_cut:
-        return ()
-    whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
-    where = f"from {clip.start:.0f} s on" if clip.start else "the first"
-    return (f"used {where} {clip.seconds:.0f} s{whole}; the rest was left out",)
+def clip_notes(clip: Clip) -> tuple[str, ...]:
+    """Return messages about a clip that is only a part of its track, or only one channel of it."""
+    notes = []
+    if clip.was_cut:
+        whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
+        where = f"from {clip.start:.0f} s on" if clip.start else "the first"
+        notes.append(f"used {where} {clip.seconds:.0f} s{whole}; the rest was left out")
+    if clip.channel:
+        notes.append(f"its channels cancel out in mono; used channel {clip.channel} alone")
+    return tuple(notes)
 
 
 def _operating_system_failure(error: OSError) -> Failure:

@@ -10,7 +10,7 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.captioner import REASONING_TOKENS, Captioner, cut_note, judged, not_heard
+from musicflamingo_cli.captioning.captioner import REASONING_TOKENS, Captioner, clip_notes, judged, not_heard
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for
@@ -51,7 +51,7 @@ class Chat:
         self._sampling = captioner.policy.sampling
         self._turns: list[Turn] = []
         self.answers: list[Answer] = []
-        self.notes = [f"{path}: {note}" for path, clip in zip(paths, clips, strict=True) for note in cut_note(clip)]
+        self.notes = [f"{path}: {note}" for path, clip in zip(paths, clips, strict=True) for note in clip_notes(clip)]
         if not clips:
             self.notes.append("no audio: the model is asked in words only")
 

@@ -39,6 +39,8 @@ def provenance(caption: Caption, clip: Clip, engine: Engine, model: Model, excer
         made["source_seconds"] = round(clip.source_seconds, 3)
     elif clip.was_cut:
         made["cut"] = True  # by how much is not known without decoding all of it
+    if clip.channel:
+        made["channel"] = clip.channel
     if excerpt.start:
         made["start"] = excerpt.start
     if excerpt.fraction < 1:

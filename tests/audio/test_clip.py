@@ -85,6 +85,50 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, ((left + 2 * right) / 6)[:, 0], atol=1e-4)
 
 
+def anti_phase(path: Path) -> None:
+    """Write a tone whose right channel is the negative of the left one, and a little louder than after any codec."""
+    left = tone(4, 1000, 48_000)
+    samples = np.hstack([left, -left])
+    if path.suffix == ".wav":  # with dither of the lowest bit
+        dither = np.random.RandomState(0).uniform(-1, 1, samples.shape) / 32768
+        soundfile.write(path, samples + dither, 48_000, subtype="PCM_16")
+    elif path.suffix == ".flac":  # six channels, of which two pairs cancel out
+        soundfile.write(path, np.hstack([samples, 0 * left, 0 * left, 0.5 * samples]), 48_000)
+    else:
+        encode(path, {".m4a": "aac", ".opus": "libopus", ".mp3": "libmp3lame"}[path.suffix], samples, 48_000)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a", "a.opus", "a.mp3"])
+def test_channels_that_cancel_out_leave_the_louder_one(tmp_path: Path, name: str) -> None:
+    """The mix would be the noise of the codec or of the dither."""
+    anti_phase(tmp_path / name)
+    with prepared(tmp_path / name) as clip:
+        samples, _ = soundfile.read(clip.path)
+        assert clip.channel in (1, 2)
+    assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
+    assert np.abs(samples).max() == pytest.approx(0.5, abs=0.08)
+
+
+def test_only_the_part_that_is_used_decides_about_channels(tmp_path: Path) -> None:
+    both, left = tone(3, 500, channels=2), tone(3, 1000)
+    soundfile.write(tmp_path / "a.wav", np.vstack([both, np.hstack([0.8 * left, -left])]), 16_000)
+    whole = write_clip(tmp_path / "a.wav", tmp_path / "whole.wav")
+    rest = write_clip(tmp_path / "a.wav", tmp_path / "rest.wav", Excerpt(start=3.5))
+    assert (whole.channel, rest.channel) == (None, 2)
+    assert loudest_hertz(soundfile.read(rest.path)[0]) == pytest.approx(1000, abs=3)
+
+
+@pytest.mark.parametrize("right", [0.0, -0.3, 1.0])
+def test_channels_that_differ_are_still_averaged(tmp_path: Path, right: float) -> None:
+    """One silent channel, a partly cancelled one, two of independent noise: most of the mix is left."""
+    left, noise = tone(2, 1000), np.random.RandomState(0).uniform(-0.3, 0.3, (32_000, 1))
+    second = noise if right == 1 else right * left
+    soundfile.write(tmp_path / "a.wav", np.hstack([left, second]), 16_000, subtype="FLOAT")
+    clip = write_clip(tmp_path / "a.wav", tmp_path / "clip.wav")
+    assert clip.channel is None
+    np.testing.assert_allclose(soundfile.read(clip.path)[0], ((left + second) / 2)[:, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("seconds", "samples"),
     [

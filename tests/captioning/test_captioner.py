@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.dataset.tracks import track_for
@@ -14,7 +16,7 @@ from musicflamingo_cli.errors import EngineError, FailureKind, StoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import merge as sidecar
 from musicflamingo_cli.types import Answer, Clip, Excerpt, Failure, Outcome, Prompt, Sampling
-from tests.conftest import MakeWav
+from tests.conftest import MakeWav, tone
 from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, Scripted, ScriptedEngine
 
 PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
@@ -46,6 +48,15 @@ def test_accepted_answers_are_saved_with_their_provenance(make_wav: MakeWav) -> 
     assert made["audio_seconds"] == 1.0
     assert made["llama_cpp"] == "b0"
     assert "toy" not in made
+
+
+def test_channels_that_cancel_out_are_noted_and_recorded(tmp_path: Path) -> None:
+    left = tone(2)
+    soundfile.write(tmp_path / "a.wav", np.hstack([0.9 * left, -left]), 16_000)
+    outcome, _ = run(tmp_path / "a.wav", lambda prompt, sampling: GOOD)
+    assert outcome.notes == ("its channels cancel out in mono; used channel 2 alone",)
+    made = sidecar.read_sidecar(tmp_path / "a.INFO")["music_flamingo_provenance"]["full"]
+    assert made["channel"] == 2
 
 
 def test_a_changed_caption_is_no_longer_approved(make_wav: MakeWav) -> None:
