@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,7 +168,7 @@ def _ffmpeg_blocks(
     """Yield a stream's blocks at ``rate`` Hz. Raises AudioError."""
     import av
 
-    planes = av.AudioResampler(format="fltp", rate=rate)  # changes only the sample format
+    planes = _Planes(rate)
     frames = packets = broken = 0
     ended, declared = 0.0, None
     try:
@@ -183,10 +183,10 @@ def _ffmpeg_blocks(
                 if broken > _TOLERATED_PACKETS + packets // 50:
                     raise
                 continue
-            ended = max([ended, *((frame.time or 0.0) + frame.samples / rate for frame in decoded)])
-            for piece in (p for frame in decoded for p in planes.resample(frame)):
-                frames += piece.samples
-                yield piece.to_ndarray().T.astype("float32", copy=False)
+            ended = max([ended, *((frame.time or 0.0) + frame.samples / frame.sample_rate for frame in decoded)])
+            for block in planes.blocks(decoded, is_last=packet.size == 0):
+                frames += len(block)
+                yield block
     except (av.FFmpegError, ValueError) as error:
         if not frames:
             raise _not_audio(audio) from error
@@ -195,6 +195,38 @@ def _ffmpeg_blocks(
         raise _not_audio(audio)
     if declared and _is_truncated(max(ended, frames / rate), declared):
         raise _damaged(audio, frames / rate)
+
+
+class _Planes:
+    """Converts frames to blocks of float32 at one rate, also where rate, layout or format change (joined files)."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._resampler: av.AudioResampler | None = None
+        self._setup: tuple[object, ...] = ()
+
+    def blocks(self, frames: Sequence[av.AudioFrame], is_last: bool) -> Iterator[Samples]:
+        """Yield blocks of the shape (frames, channels); ``is_last``: and what is still in the resampler."""
+        import av
+
+        for frame in frames:
+            setup = (frame.sample_rate, frame.layout.name, frame.format.name)
+            if setup != self._setup:
+                yield from self._rest()
+                self._setup, self._resampler = setup, av.AudioResampler(format="fltp", rate=self._rate)
+            assert self._resampler is not None
+            yield from map(_block_of, self._resampler.resample(frame))
+        if is_last:
+            yield from self._rest()
+
+    def _rest(self) -> Iterator[Samples]:
+        if self._resampler is not None:
+            yield from map(_block_of, self._resampler.resample(None))
+            self._resampler, self._setup = None, ()
+
+
+def _block_of(frame: av.AudioFrame) -> Samples:
+    return frame.to_ndarray().T.astype("float32", copy=False)
 
 
 def _declared_seconds(

@@ -138,6 +138,28 @@ def test_where_one_decoder_stops_short_the_other_decides(tmp_path: Path) -> None
         write_clip(flac, tmp_path / "clip.wav")
 
 
+@pytest.mark.parametrize(("first", "second"), [(48_000, 24_000), (24_000, 48_000), (44_100, 48_000)])
+def test_a_change_of_the_sample_rate_is_followed(tmp_path: Path, first: int, second: int) -> None:
+    """Joined MP3s: what follows the change must keep its pitch and its length."""
+    for name, rate in (("a.mp3", first), ("b.mp3", second)):
+        encode(tmp_path / name, "libmp3lame", tone(4, 440, rate, 2), rate, write_xing="0", id3v2_version="0")
+    (tmp_path / "both.mp3").write_bytes((tmp_path / "a.mp3").read_bytes() + (tmp_path / "b.mp3").read_bytes())
+    clip = write_clip(tmp_path / "both.mp3", tmp_path / "clip.wav")
+    assert clip.seconds == pytest.approx(8, abs=0.2)
+    samples, _ = soundfile.read(clip.path)
+    for part in (samples[8_000:56_000], samples[-56_000:-8_000]):
+        spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part))))
+        assert np.fft.rfftfreq(len(part), 1 / 16_000)[spectrum.argmax()] == pytest.approx(440, abs=2)
+
+
+def test_a_change_of_the_channels_is_followed(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", tone(4, 440, 48_000, 2), 48_000)
+    soundfile.write(tmp_path / "b.mp3", tone(4, 440, 48_000, 1), 48_000)
+    (tmp_path / "both.mp3").write_bytes((tmp_path / "a.mp3").read_bytes() + (tmp_path / "b.mp3").read_bytes())
+    clip = write_clip(tmp_path / "both.mp3", tmp_path / "clip.wav")
+    assert clip.seconds == pytest.approx(8, abs=0.2)
+
+
 def test_an_mp3_without_a_length_is_decoded(tmp_path: Path) -> None:
     """FFmpeg estimates its length from the bit rate of its first frames, which must not count as declared."""
     loud = np.random.RandomState(0).uniform(-0.3, 0.3, (10 * 48_000, 2))
