@@ -52,6 +52,7 @@ class Settings:
     timeout: float = _limited(900.0, 1, 1e6)  # seconds for one prompt
     retries: int = _limited(2, 0, 100)
     max_seconds: float | None = _limited(None, MIN_SECONDS, LONGEST_SECONDS)  # None: the longest that the model takes
+    min_seconds: float = _limited(MIN_SECONDS, MIN_SECONDS, 1e6)  # a batch skips tracks that are shorter
     start: float = _limited(_EXCERPT.start, 0, 1e6)  # seconds of each track that are skipped
     fraction: float = _limited(_EXCERPT.fraction, 0.01, 1)  # how much of the rest the model gets
 
@@ -69,7 +70,12 @@ class Settings:
 
     def excerpt(self, longest: float) -> Excerpt:
         """Return which part of each track a model gets that takes ``longest`` seconds at most."""
-        return Excerpt(self.start, self.fraction, min(longest, self.max_seconds or longest))
+        return Excerpt(
+            start=self.start,
+            fraction=self.fraction,
+            max_seconds=min(longest, self.max_seconds or longest),
+            min_seconds=self.min_seconds,
+        )
 
 
 def load_settings(flags: Mapping[str, Any], config_file: Path | None = None, dataset: Path | None = None) -> Settings:

@@ -41,11 +41,20 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Which part of a track the model gets: after ``start`` s, ``fraction`` of the rest, at most ``max_seconds``."""
+    """Which part of a track the model gets: after ``start`` s, ``fraction`` of the rest, at most ``max_seconds``.
+
+    Tracks shorter than ``min_seconds`` are refused.
+    """
 
     start: float = 0.0
     fraction: float = 1.0
     max_seconds: float = MAX_SECONDS
+    min_seconds: float = MIN_SECONDS
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the track's length must be known before reading it."""
+        return self.start + self.max_seconds < self.min_seconds
 
     def samples(self, source_seconds: float | None) -> tuple[int, int]:
         """Return how many 16 kHz samples to skip first, and how many to keep at most.
@@ -234,7 +243,9 @@ class Failure:
         return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-COMPLETE = "complete"  # why a track with all its captions is skipped
+# Why a track is skipped.
+COMPLETE = "complete"  # it has all its captions
+TOO_SHORT = "too short"  # counted, not listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +275,7 @@ class Summary:
     complete: int = 0
     failed: int = 0
     skipped: int = 0
+    too_short: int = 0  # of those skipped
     interrupted: int = 0  # in progress when the run was interrupted; finished answers are saved
     audio_seconds: float = 0.0
     failures: list[tuple[Path, Failure]] = field(default_factory=list)

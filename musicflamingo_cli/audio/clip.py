@@ -72,17 +72,24 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
 
     excerpt = excerpt or Excerpt()
     with open_source(audio) as source:
+        seconds = source.seconds
+        if seconds is None and excerpt.needs_length:
+            seconds = measure(audio).seconds
+        if seconds is not None:
+            _require_length(seconds, excerpt.min_seconds, audio)
         mixer = Mixer(channel, skip=int(excerpt.start * source.rate))
-        skip, limit = excerpt.samples(source.seconds)
-        _require_space(target.parent, min(limit, int((source.seconds or excerpt.max_seconds) * SAMPLE_RATE)))
+        skip, limit = excerpt.samples(seconds)
+        _require_space(target.parent, min(limit, int((seconds or excerpt.max_seconds) * SAMPLE_RATE)))
         resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         written = _write_samples(target, _resampled(mixer.mono(source.blocks), resampler), skip, limit)
     if mixer.louder_channel is not None:  # known only now; rare enough to decode such a file twice
         return write_clip(audio, target, excerpt, mixer.louder_channel)
-    _require_sound(written, audio)
     samples, was_cut = written.samples, written.was_cut
-    source_seconds = source.seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
-    if source.seconds is None and excerpt.fraction < 1 and not was_cut:  # the length is known only now
+    source_seconds = seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
+    _require_sound(written, audio)
+    if source_seconds is not None:
+        _require_length(source_seconds, excerpt.min_seconds, audio)
+    if seconds is None and excerpt.fraction < 1 and not was_cut:  # the length is known only now
         samples, was_cut = _shorten(target, max(1, int(samples * excerpt.fraction))), True
     return Clip(
         path=target,
@@ -126,13 +133,18 @@ def _write_samples(target: Path, blocks: Iterator[Samples], skip: int, limit: in
     return written
 
 
+def _require_length(seconds: float, least: float, audio: Path) -> None:
+    """Raise TooShortError for less than ``least`` seconds."""
+    if seconds < least:
+        raise TooShortError(
+            f"too short: {seconds:.2f} s of audio in {audio.name}",
+            f"use a file of at least {least:g} s, or exclude it",
+        )
+
+
 def _require_sound(written: _Written, audio: Path) -> None:
     """Raise TooShortError or SilentError where a clip cannot be captioned."""
-    if written.samples < MIN_SECONDS * SAMPLE_RATE:
-        raise TooShortError(
-            f"too short: {written.samples / SAMPLE_RATE:.2f} s of audio in {audio.name}",
-            f"use a file of at least {MIN_SECONDS} s, or exclude it",
-        )
+    _require_length(written.samples / SAMPLE_RATE, MIN_SECONDS, audio)
     if written.high - written.low <= _SILENCE:
         raise SilentError(f"no sound in {audio.name}", "exclude the file: it is silent")
 

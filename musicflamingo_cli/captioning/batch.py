@@ -11,12 +11,12 @@ from typing import Any
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import SidecarOwners, find_tracks, track_for
-from musicflamingo_cli.errors import SidecarError
+from musicflamingo_cli.errors import FailureKind, SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import claims
 from musicflamingo_cli.sidecars.file import obstacle
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Summary, Track
+from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Failure, Outcome, Skipped, Summary, Track
 
 IN_PROGRESS_ELSEWHERE = "in progress in another process"
 _LISTED_FAILURES = 1000  # a summary stays small when everything fails
@@ -120,12 +120,19 @@ def _skipped(item: Skipped) -> Outcome:
 def claim_and_caption(caption: Callable[[Task], Outcome], task: Task, selection: Selection) -> Outcome:
     """Caption a track that no other process is captioning, with its sidecar read again once it is claimed."""
     if not selection.save:
-        return caption(task)
+        return _skipped_if_too_short(caption(task))
     with claims.claimed(task.track.sidecar) as is_ours:
         if not is_ours:
             return Outcome(task.track, skipped=IN_PROGRESS_ELSEWHERE)
         now = _look_at(task.track, task.all_presets, selection)
-        return caption(now) if isinstance(now, Task) else now
+        return _skipped_if_too_short(caption(now)) if isinstance(now, Task) else now
+
+
+def _skipped_if_too_short(outcome: Outcome) -> Outcome:
+    """In a dataset, a track that is too short (a sound effect) is nothing to look into."""
+    if any(failure.kind == FailureKind.TOO_SHORT for failure in outcome.failures):
+        return Outcome(outcome.track, skipped=TOO_SHORT)
+    return outcome
 
 
 def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False) -> Plan:
@@ -194,5 +201,6 @@ def count(summary: Summary, outcome: Outcome) -> None:
         summary.complete += 1
     elif outcome.skipped:
         summary.skipped += 1
+        summary.too_short += outcome.skipped == TOO_SHORT
     else:
         summary.captioned += 1

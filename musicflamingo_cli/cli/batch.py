@@ -1,5 +1,6 @@
 """`musicflamingo batch`: whole datasets into their sidecars."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,9 @@ def batch(
     extensions: Annotated[
         str, _which("--extensions", help="Only files of these types, such as flac,wav.", metavar="LIST")
     ] = "",
+    min_seconds: Annotated[
+        float | None, _which("--min-seconds", help="Skip tracks shorter than this.", metavar="S")
+    ] = None,
     limit: Annotated[
         int | None, _which("--limit", help="Only the first N tracks that need captions.", min=1, metavar="N")
     ] = None,
@@ -60,11 +64,15 @@ def batch(
     from musicflamingo_cli.choices import Wanted
     from musicflamingo_cli.cli.batch_run import BatchRun, parse_shard
     from musicflamingo_cli.cli.presets import datasets_to_ask, require_existing
+    from musicflamingo_cli.config import require_setting
     from musicflamingo_cli.dataset.selection import Selection
 
     console = console_for(common, json.as_json)
     require_existing(folders, "folder")
     settings = options.settings(common, folders)
+    if min_seconds is not None:
+        require_setting("min_seconds", min_seconds)
+        settings = replace(settings, min_seconds=min_seconds)
     datasets = datasets_to_ask(options, settings, folders)
     save = options.ask is None or options.save_as is not None
     if overwrite and stale:

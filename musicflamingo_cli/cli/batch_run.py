@@ -21,7 +21,7 @@ from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, caption_settings
-from musicflamingo_cli.types import COMPLETE, Outcome, Summary, Workload
+from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Outcome, Summary, Workload
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -110,6 +110,8 @@ class BatchRun:
             self._log.track(outcome)
         if bar and not outcome.skipped:
             bar.finished(outcome)
+        elif bar and outcome.skipped == TOO_SHORT:
+            bar.left_out()
         self._show_outcome(outcome, engine, model)
 
     @contextlib.contextmanager
@@ -153,7 +155,8 @@ class BatchRun:
     def _show_outcome(self, outcome: Outcome, engine: str, model: str) -> None:
         audio = outcome.track.audio
         if outcome.skipped:
-            self._console.info(f"skipped {audio}: {outcome.skipped}")
+            show = self._console.detail if outcome.skipped == TOO_SHORT else self._console.info
+            show(f"skipped {audio}: {outcome.skipped}")
         for note in outcome.notes:
             self._console.info(f"{audio}: {note}")
         if outcome.was_interrupted:

@@ -72,6 +72,8 @@ def summary_lines(summary: Summary, seconds: float) -> list[str]:
         f" {summary.skipped} skipped{interrupted};"
         f" {duration(summary.audio_seconds)} of audio in {duration(seconds)}"
     ]
+    if summary.too_short:
+        lines.append(f"{summary.too_short} of the skipped tracks are too short (see --min-seconds)")
     if summary.failures:
         kinds = Counter(failure.kind for _, failure in summary.failures)
         lines.append(f"failed: {', '.join(f'{kind} {number}' for kind, number in kinds.most_common())}")

@@ -108,6 +108,12 @@ class BatchBar:
             line = f"[{self._done}/{self._total}] {result} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
             write_message(f"{line}{self._time_left(hours)}, {self._failed} failed)")
 
+    def left_out(self) -> None:
+        """Count a track that turned out not to be captioned."""
+        self._total -= 1
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=self._total)
+
     def _time_left(self, hours: float) -> str:
         """The estimated time left, once enough tracks are done to estimate it from."""
         if self._done < min(_TRACKS_TO_ESTIMATE_FROM, self._total):

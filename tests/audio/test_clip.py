@@ -185,6 +185,20 @@ def test_under_half_a_second_is_refused(make_wav: MakeWav, tmp_path: Path) -> No
         write_clip(make_wav(seconds=0.4), tmp_path / "clip.wav")
 
 
+def test_a_track_under_the_least_length_is_refused_by_its_header(make_wav: MakeWav, tmp_path: Path) -> None:
+    """Whatever part of it is used; where the header holds no length, once it is decoded."""
+    wav, excerpt = make_wav(seconds=3), Excerpt(max_seconds=1, min_seconds=4)
+    with pytest.raises(TooShortError, match=r"too short: 3\.00 s"):
+        write_clip(wav, tmp_path / "clip.wav", excerpt)
+    assert not (tmp_path / "clip.wav").exists()
+    data = bytearray(wav.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    wav.write_bytes(data)
+    with pytest.raises(TooShortError, match=r"too short: 3\.00 s"):
+        write_clip(wav, tmp_path / "clip.wav", Excerpt(min_seconds=4))
+    assert write_clip(wav, tmp_path / "clip.wav", Excerpt(max_seconds=1, min_seconds=2)).seconds == 1
+
+
 def test_the_temporary_folder_is_removed_after_an_error(make_wav: MakeWav) -> None:
     folder = None
     with pytest.raises(KeyboardInterrupt), prepared(make_wav()) as clip:  # noqa: PT012

@@ -103,6 +103,25 @@ def test_batch_saves_resumes_and_counts(tmp_path: Path, make_wav: MakeWav, fake:
     assert "2 captioned" in musicflamingo("batch", data, "--overwrite", *fake).stderr
 
 
+def test_sound_effects_in_a_dataset_are_skipped(make_wav: MakeWav, fake: list[str]) -> None:
+    """One line for all of them, and no failure; named alone, such a file is an error."""
+    data = make_wav("data/music.wav", 3).parent
+    for index in range(10):
+        make_wav(f"data/effect-{index}.wav", 0.3)
+    make_wav("data/jingle.wav", 1.5)
+    done = musicflamingo("batch", data, *fake)
+    assert done.returncode == 0
+    assert "2 captioned, 0 already complete, 0 failed, 10 skipped" in done.stderr
+    assert [line for line in done.stderr.splitlines() if "effect-" in line or "too short" in line] == [
+        "10 of the skipped tracks are too short (see --min-seconds)"
+    ]
+    again = musicflamingo("batch", data, "--json", "--overwrite", "--min-seconds", "2", *fake)
+    assert again.returncode == 0
+    found = [json.loads(line) for line in again.stdout.splitlines()]
+    assert sum(each["skipped"] == "too short" for each in found) == 11
+    assert musicflamingo("caption", data / "effect-1.wav", *fake).returncode == 1
+
+
 def test_batch_dry_run_writes_nothing_and_needs_no_model(make_wav: MakeWav, tmp_path: Path) -> None:
     audio = make_wav("data/a.wav")
     done = musicflamingo("batch", audio.parent, "--dry-run", "--json", "--preset", "full", "--models-dir", tmp_path)
