@@ -23,10 +23,14 @@ _SAMPLES_PER_FRAME = 160  # of the mel spectrogram: 10 ms
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """An audio file and the sidecar that it belongs to."""
+    """An audio file and the sidecar that it belongs to.
+
+    ``within``: the folder that a sidecar which is a link must lead into; None: the sidecar's own.
+    """
 
     audio: Path
     sidecar: Path
+    within: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False)
     datasets = list(datasets)
     owners = _owners_of_named_files(datasets)
     for dataset in datasets:
-        for item in find_tracks(dataset.root, visited, sweep, selection.extensions):
+        for item in find_tracks(dataset.root, visited, sweep, selection.extensions, selection.follow_links):
             if isinstance(item, Skipped):
                 yield _skipped(item)
                 continue
@@ -104,7 +104,7 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
     wanted = selection.presets_of(info, presets)
     if not wanted:
         return Outcome(track, skipped=COMPLETE)
-    if selection.save and (failure := obstacle(track.sidecar)):
+    if selection.save and (failure := obstacle(track.sidecar, track.within)):
         return Outcome(track, failures=(failure,))
     return Task(track=track, presets=wanted, info=info, all_presets=presets)
 

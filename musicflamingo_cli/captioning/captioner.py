@@ -193,7 +193,7 @@ class Captioner:
                 keys[key] = caption.reasoning
             elif key in info:
                 keys[key] = None  # that of another caption
-        merge_sidecar(track.sidecar, keys)
+        merge_sidecar(track.sidecar, keys, track.within)
         return True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from musicflamingo_cli.captioning import run_log
 from musicflamingo_cli.captioning.batch import Dataset
-from musicflamingo_cli.dataset.tracks import find_tracks
+from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.sidecars.captions import provenance_of
 from musicflamingo_cli.sidecars.merge import read_sidecar
@@ -26,6 +26,7 @@ class Status:
     untouched: int = 0  # tracks without any of the presets
     unreadable: int = 0  # sidecars
     skipped: int = 0
+    links_out: int = 0  # of those: links to folders outside of the datasets
     failed: int = 0  # in the last run, and not complete since
     heard_seconds: float = 0.0
     presets: dict[str, dict[str, int]] = field(
@@ -33,10 +34,11 @@ class Status:
     )  # counts by state; no OUTDATED where that is not known
 
 
-def examine(datasets: Iterable[Dataset], now: CaptionSettings | None) -> Status:
+def examine(datasets: Iterable[Dataset], now: CaptionSettings | None, follow_links: bool = False) -> Status:
     """Read every sidecar once and count; memory does not grow with the tree.
 
-    ``now`` is what captions would be made with; without it, outdated captions are not known.
+    ``now`` is what captions would be made with; without it, outdated captions are not known. ``follow_links``: see
+    ``find_tracks``.
     """
     status = Status()
     visited: set[tuple[int, int]] = set()
@@ -47,9 +49,10 @@ def examine(datasets: Iterable[Dataset], now: CaptionSettings | None) -> Status:
         for preset in dataset.presets:
             states = list(CaptionState) if now else [CaptionState.CAPTIONED, CaptionState.MISSING]
             status.presets.setdefault(preset.name, dict.fromkeys(states, 0))
-        for item in find_tracks(dataset.root, visited):
+        for item in find_tracks(dataset.root, visited, follow_links=follow_links):
             if isinstance(item, Skipped):
                 status.skipped += 1
+                status.links_out += item.reason == LEADS_OUT
                 continue
             status.tracks += 1
             try:
@@ -83,6 +86,7 @@ def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
         "untouched": status.untouched,
         "unreadable_sidecars": status.unreadable,
         "skipped": status.skipped,
+        "links_not_followed": status.links_out,
         "failed_in_last_run": status.failed,
         "heard_hours": round(status.heard_seconds / 3600, 3),
         "presets": {name: {CaptionState.OUTDATED: None, **counts} for name, counts in status.presets.items()},

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, ModelOptions, command, console_for
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, ModelOptions, command, console_for
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 _PANEL = "Which tracks"
@@ -50,6 +50,7 @@ def batch(
         float,
         _which("--sample", help="Only this share of the tracks, the same each time (see --seed).", metavar="P"),
     ] = 1.0,
+    follow_links: FollowLinks = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Do not stop when many tracks in a row fail.")
@@ -93,6 +94,7 @@ def batch(
         only=_failed_before(folders, run_log) if retry_failed else None,
         limit=limit,
         save=save,
+        follow_links=follow_links,
     )
     # A log that failures were read from is continued.
     run_log = run_log or (logs.latest(folders) if retry_failed else None)

@@ -7,7 +7,7 @@ import typer
 
 from musicflamingo_cli.choices import AudioPlacement, ExportFormat, PathStyle
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def export(
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    follow_links: FollowLinks = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
 ) -> None:
     """Export captions in the formats that trainers read."""
@@ -84,6 +85,7 @@ def export(
         only_approved=approved,
         validation=validation,
         seed=seed,
+        follow_links=follow_links,
     )
     tokens = TokenStats(token_counter(tokenizer))
     stats = ExportStats()

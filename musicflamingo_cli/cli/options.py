@@ -33,6 +33,8 @@ def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
 _common = functools.partial(_flag, panel=_EVERYWHERE)
 _model = functools.partial(_flag, panel=_MODEL)
 
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links that lead out of the dataset.")]
+
 
 @dataclasses.dataclass(frozen=True)
 class Common:

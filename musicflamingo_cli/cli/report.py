@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError
 
 
@@ -25,6 +25,7 @@ def report(
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
     spectrograms: Annotated[bool, typer.Option(help="Draw a spectrogram of each track.")] = True,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Write one page about a captioned dataset: figures, distributions, every caption with its audio."""
     from musicflamingo_cli.cli.presets import presets_to_read
@@ -37,7 +38,9 @@ def report(
     names = presets_to_read(dataset, preset)
     page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
     counter = token_counter(tokenizer)
-    found = gather(dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"))
+    found = gather(
+        dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"), follow_links
+    )
     write_page(found, page)
     console.json({**found.as_json(), "page": str(page)})
     console.data(f"{len(found.entries)} tracks, {found.complete} complete: {page}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, ModelOptions, command, console_for
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, ModelOptions, command, console_for
 
 
 @command(app)
@@ -15,6 +15,7 @@ def status(
     options: ModelOptions,
     common: Common,
     json: Json,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Count captioned, missing, outdated and failed tracks, for each preset. Reads sidecars only."""
     import shlex
@@ -34,7 +35,7 @@ def status(
         now, problem = caption_settings(settings, resolve_model(settings)), ""
     except ModelError as error:
         now, problem = None, f"which captions are outdated is not known: {error}; {error.hint}"
-    found = examine(datasets, now)
+    found = examine(datasets, now, follow_links)
     console.json(as_json(found, folders))
     console.data(f"{found.tracks} tracks: {found.complete} complete, {found.untouched} without any caption")
     for name, counts in found.presets.items():
@@ -48,4 +49,5 @@ def status(
     if found.unreadable:
         console.data(f"{found.unreadable} sidecars cannot be read; list: musicflamingo batch {named} --dry-run")
     if found.skipped:
-        console.data(f"{found.skipped} files skipped")
+        links = f", {found.links_out} of them links that lead out of the dataset" if found.links_out else ""
+        console.data(f"{found.skipped} files skipped{links}")

@@ -22,7 +22,8 @@ class Selection:
 
     ``include`` and ``exclude`` are globs: for the path below the dataset where they hold a slash, else for the name.
     ``only``: no other audio files than these (absolute paths). ``since``: with Wanted.ALL, skip captions that were
-    made since then (UTC, ISO 8601). ``save``: whether captions go into sidecars.
+    made since then (UTC, ISO 8601). ``save``: whether captions go into sidecars. ``follow_links``: see
+    ``find_tracks``.
     """
 
     wanted: Wanted = Wanted.MISSING
@@ -37,6 +38,7 @@ class Selection:
     only: frozenset[Path] | None = None
     limit: int | None = None
     save: bool = True
+    follow_links: bool = False
 
     def takes(self, track: Track, root: Path) -> bool:
         """Return whether a track of the dataset at ``root`` is selected."""

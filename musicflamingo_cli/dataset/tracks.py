@@ -17,15 +17,21 @@ EXTENSIONS = LOSSLESS + LOSSY
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 
 FULL_MIX = "full_mix"
+LEADS_OUT = "a link that leads out of the dataset (to follow it: --follow-links)"  # why a folder is skipped
 STEMS = frozenset(["drums", "bass", "other", "vocals", "kick", "snare", "cymbals", "toms", "percussion"])
 
 
-def track_for(audio: Path) -> Track:
-    """Return the track of an audio file: `Song/full_mix.flac` owns `Song/Song.INFO`, any other its `name.INFO`."""
-    if audio.stem == FULL_MIX:
-        # The folder's real name: the path may have led there by `..` or through a symlink of another name.
-        return Track(audio, audio.parent / f"{Path(os.path.realpath(audio.parent)).name}{SIDECAR_SUFFIX}")
-    return Track(audio, audio.with_name(f"{audio.stem}{SIDECAR_SUFFIX}"))
+def track_for(audio: Path, within: Path | None = None) -> Track:
+    """Return the track of an audio file: `Song/full_mix.flac` owns `Song/Song.INFO`, any other its `name.INFO`.
+
+    ``within``: see Track.
+    """
+    return Track(audio, audio.with_name(_sidecar_name(audio.parent, audio.stem)), within)
+
+
+def _sidecar_name(folder: Path, stem: str) -> str:
+    # The folder's real name: the path may have led there by `..` or through a symlink of another name.
+    return f"{Path(os.path.realpath(folder)).name if stem == FULL_MIX else stem}{SIDECAR_SUFFIX}"
 
 
 class SidecarOwners:
@@ -43,7 +49,11 @@ class SidecarOwners:
         owner = self._owners.setdefault(self._identity(track.sidecar), track.audio)
         if owner.name == track.audio.name:
             return None
-        return Skipped(track.audio, f"{owner.name} has the same sidecar, {track_for(owner).sidecar.name}")
+        return _not_owner(track.audio, owner)
+
+
+def _not_owner(audio: Path, owner: Path) -> Skipped:
+    return Skipped(audio, f"{owner.name} has the same sidecar, {track_for(owner).sidecar.name}")
 
 
 def find_tracks(
@@ -51,47 +61,76 @@ def find_tracks(
     visited: set[tuple[int, int]] | None = None,
     sweep_leftovers: bool = False,
     extensions: Sequence[str] = (),
+    follow_links: bool = False,
 ) -> Iterator[Track | Skipped]:
     """Yield all tracks under ``root`` in a stable, sorted order, and what was skipped or could not be read.
 
     Hidden files and folders, and the stems beside a full mix, are ignored without a message. A folder that is
     reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
     track by itself. ``sweep_leftovers``: remove what killed processes left on the way. ``extensions`` (`flac`): where
-    there are any, no other files count, not even for a shared sidecar.
+    there are any, no other files count, not even for a shared sidecar. ``follow_links``: enter links to folders outside
+    of ``root``, too; to sidecars that are links, each is a dataset of its own.
     """
     root = Path(root)
     if root.is_file():
         yield track_for(root)
         return
-    yield from _walk(root, set() if visited is None else visited, sweep_leftovers, extensions)
+    wanted = frozenset(f".{extension}" for extension in extensions) & set(_RANK) if extensions else frozenset(_RANK)
+    visited = set() if visited is None else visited
+    # Not recursive, as a tree may be deeper than Python's stack. Of each level only the names are kept.
+    pending = [iter([(root, Path(os.path.realpath(root)))])]
+    while pending:
+        if (next_one := next(pending[-1], None)) is None:
+            pending.pop()
+            continue
+        folder, within = next_one
+        if folder.is_symlink() and not (target := Path(os.path.realpath(folder))).is_relative_to(within):
+            if not follow_links:
+                yield Skipped(folder, LEADS_OUT)
+                continue
+            within = target
+        try:
+            if not _is_new(folder, visited):
+                continue
+            names, folders = _listed(folder, wanted, sweep_leftovers)
+        except OSError as error:
+            reason = f"cannot read the folder: {error.strerror}"
+            yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)
+            continue
+        yield from _tracks_in(folder, names, within)
+        pending.append(_below(folder, folders, within))
 
 
-def _walk(
-    folder: Path, visited: set[tuple[int, int]], sweep_leftovers: bool, extensions: Sequence[str]
-) -> Iterator[Track | Skipped]:
-    try:
-        status = folder.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in visited:
-            return
-        visited.add(identity)
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda e: e.name)
-    except OSError as error:
-        reason = f"cannot read the folder: {error.strerror}"
-        yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)
-        return
-    if sweep_leftovers:
-        for entry in found:
-            if may_be_leftover(entry.name):
-                sweep(folder / entry.name)
-    shown = [entry for entry in found if not entry.name.startswith(".")]
-    wanted = {f".{extension}" for extension in extensions} & set(_RANK) if extensions else _RANK
-    names = [e.name for e in shown if Path(e.name).suffix.lower() in wanted and not _is_folder(e)]
-    yield from _tracks_in(folder, names)
-    for entry in shown:
-        if _is_folder(entry):
-            yield from _walk(folder / entry.name, visited, sweep_leftovers, extensions)
+def _is_new(folder: Path, visited: set[tuple[int, int]]) -> bool:
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in visited:
+        return False
+    visited.add(identity)
+    return True
+
+
+def _below(folder: Path, names: list[str], within: Path) -> Iterator[tuple[Path, Path]]:
+    for name in names:
+        yield folder / name, within
+
+
+def _listed(folder: Path, wanted: frozenset[str], sweep_leftovers: bool) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's audio files, and those of its folders, both sorted."""
+    names, folders, leftovers = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if sweep_leftovers and may_be_leftover(entry.name):
+                leftovers.append(entry.name)
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.append(entry.name)
+            elif Path(entry.name).suffix.lower() in wanted:
+                names.append(entry.name)
+    for name in leftovers:
+        sweep(folder / name)
+    return sorted(names), sorted(folders)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -101,24 +140,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _tracks_in(folder: Path, names: list[str]) -> Iterator[Track | Skipped]:
+def _tracks_in(folder: Path, names: list[str], within: Path) -> Iterator[Track | Skipped]:
     """The tracks among a folder's audio files: of those that share a sidecar, the preferred one comes first."""
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
     names = [name for name in names if not (is_organised and Path(name).stem.lower() in STEMS)]
-    tracks = [track_for(folder / name) for name in names]
-    sidecars = {track.sidecar.name for track in tracks}
-    are_alike = len({name.casefold() for name in sidecars}) < len(sidecars)
-    ignores_case = are_alike and _ignores_case(folder, names)
-
-    def identity(sidecar: Path) -> str:
-        return sidecar.name.casefold() if ignores_case else sidecar.name
-
-    first_seen: dict[str, int] = {}
-    for number, track in enumerate(tracks):
-        first_seen.setdefault(identity(track.sidecar), number)
-    owners = SidecarOwners(identity)
-    for track in sorted(tracks, key=lambda track: (first_seen[identity(track.sidecar)], _preference(track))):
-        yield owners.claim(track) or track
+    sharing: dict[str, list[str]] = {}
+    for name in names:
+        sharing.setdefault(_sidecar_name(folder, Path(name).stem), []).append(name)
+    if len({sidecar.casefold() for sidecar in sharing}) < len(sharing) and _ignores_case(folder, names):
+        alike: dict[str, list[str]] = {}
+        for sidecar, group in sharing.items():
+            alike.setdefault(sidecar.casefold(), []).extend(group)
+        sharing = alike
+    for group in sharing.values():
+        owner, *others = sorted(group, key=_preference)
+        yield track_for(folder / owner, within)
+        for other in others:
+            yield _not_owner(folder / other, folder / owner)
 
 
 def _ignores_case(folder: Path, names: list[str]) -> bool:
@@ -127,5 +165,6 @@ def _ignores_case(folder: Path, names: list[str]) -> bool:
     return other not in names and (folder / other).exists()
 
 
-def _preference(track: Track) -> tuple[bool, int, str]:
-    return track.audio.stem != FULL_MIX, _RANK[track.audio.suffix.lower()], track.audio.name
+def _preference(name: str) -> tuple[bool, int, str]:
+    path = Path(name)
+    return path.stem != FULL_MIX, _RANK[path.suffix.lower()], name

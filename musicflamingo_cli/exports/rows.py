@@ -11,7 +11,7 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.dataset.selection import number_of
-from musicflamingo_cli.dataset.tracks import find_tracks
+from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.sidecars.captions import (
     APPROVED_KEY,
@@ -37,7 +37,7 @@ class ExportOptions:
     presets whose captions are written, too, where a format has room for more than one. ``prefix`` and ``postfix`` are
     added to each caption, with a space between. ``min_words`` and ``max_words``: captions of other lengths are left
     out, not cut. ``validation``: the share of tracks, from 0 to 1, in the validation split; it is chosen by a hash of
-    each path.
+    each path. ``follow_links``: export what links lead to outside of the dataset, too.
     """
 
     weights: Mapping[str, float]
@@ -50,6 +50,7 @@ class ExportOptions:
     only_approved: bool = False
     validation: float = 0.0
     seed: int = 42
+    follow_links: bool = False
 
     @property
     def presets(self) -> list[str]:
@@ -160,12 +161,12 @@ def rows_of(root: Path, options: ExportOptions, stats: ExportStats) -> Iterator[
 
     Tracks that are left out or fail are counted in ``stats``.
     """
-    for item in find_tracks(root):
+    for item in find_tracks(root, follow_links=options.follow_links):
         if isinstance(item, Skipped):
             if item.failed:
                 stats.add_failure(item.path, Failure(preset="", kind=item.kind, reason=item.reason))
             else:
-                stats.leave_out("another file has the same sidecar")
+                stats.leave_out(LEADS_OUT if item.reason == LEADS_OUT else "another file has the same sidecar")
             continue
         try:
             info = read_sidecar(item.sidecar)

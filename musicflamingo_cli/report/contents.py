@@ -103,10 +103,12 @@ def gather(
     counter: TokenCounter,
     pictures: bool = True,
     progress: Callable[[int], None] = lambda done: None,
+    follow_links: bool = False,
 ) -> Report:
     """Read the dataset at ``root`` and return its report.
 
     ``pictures``: make thumbnails, too. ``progress`` is called with the number of tracks read so far.
+    ``follow_links``: see ``find_tracks``.
     """
     report = Report(root=root, presets=presets, counter=counter)
     log = run_log.latest([root])
@@ -116,7 +118,7 @@ def gather(
         return _entry(track, presets, counter, pictures, failed)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        tracks = _tracks(report)
+        tracks = _tracks(report, follow_links)
         while batch := list(islice(tracks, _BATCH)):
             report.entries += pool.map(read, batch)
             progress(len(report.entries))
@@ -126,9 +128,9 @@ def gather(
     return report
 
 
-def _tracks(report: Report) -> Iterator[Track]:
+def _tracks(report: Report, follow_links: bool) -> Iterator[Track]:
     """Yield the dataset's tracks; count other files in the report."""
-    for item in find_tracks(report.root):
+    for item in find_tracks(report.root, follow_links=follow_links):
         if isinstance(item, Track):
             yield item
         elif isinstance(item, Skipped) and item.failed:

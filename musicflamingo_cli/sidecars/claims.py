@@ -7,6 +7,7 @@ Where a folder supports no locks, filelock falls back to files that may outlive 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from musicflamingo_cli.sidecars.leftovers import CLAIM_SUFFIX
 
 def claim_file(sidecar: Path) -> Path:
     """Return the hidden file beside a sidecar that is locked while its track is in progress."""
+    if os.path.islink(sidecar):  # noqa: PTH114  (Path's method raises for a name that is too long)
+        sidecar = Path(os.path.realpath(sidecar))  # two links to one sidecar share its claim
     return sidecar.with_name(f".{sidecar.name}{CLAIM_SUFFIX}")
 
 

@@ -38,16 +38,34 @@ def read_text(path: Path) -> str | None:
         raise SidecarError(f"cannot read {path.name}: {error.strerror}", "check its permissions") from error
 
 
-def rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
+def target_of(path: Path, within: Path | None = None) -> Path:
+    """Return the file that a sidecar's path leads to; all links to one sidecar share its lock and its claim.
+
+    Raises SidecarError for a link that leads out of ``within`` (default: the sidecar's folder): whoever made the
+    dataset could otherwise have a file of the user's written.
+    """
+    if not os.path.islink(path):  # noqa: PTH114  (Path's method raises for a name that is too long)
+        return path
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(os.path.realpath(within or path.parent)):
+        raise SidecarError(
+            f"{path.name} is a link that leads out of the dataset; it was left untouched",
+            f"replace it by a file of its own: rm '{path}'",
+        )
+    return target
+
+
+def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None = None) -> bool:
     """Replace a sidecar's text by what ``change`` returns for it (None: no file yet), under its lock and durably.
 
-    Return whether it changed. Raises SidecarError, and then the file is unchanged.
+    ``within``: see ``target_of``. Return whether it changed. Raises SidecarError, and then the file is unchanged.
     """
     from filelock import FileLock, Timeout
 
-    lock_file = path.with_name(path.name + LOCK_SUFFIX)
+    target = target_of(path, within)
+    lock_file = target.with_name(target.name + LOCK_SUFFIX)
     try:
-        _make_lock_file(lock_file, path)
+        _make_lock_file(lock_file, target)
         inode_before = _identity(lock_file)
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
             is_ours = _identity(lock_file) != inode_before or has_our_mark(lock_file)
@@ -56,7 +74,7 @@ def rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
                 after = change(before)
                 if after == before:
                     return False
-                _write_durably(path, after)
+                _write_durably(target, after)
                 return True
             finally:
                 # Another tool's lock file stays: its filelock may be older than 3.21, which does not check that the
@@ -76,13 +94,20 @@ def rewrite(path: Path, change: Callable[[str | None], str]) -> bool:
         ) from error
 
 
-def obstacle(path: Path) -> Failure | None:
-    """Return what would keep the sidecar at ``path`` from being saved, to report it before any work is done."""
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return _no_permission(f"cannot write into {path.parent}", "give yourself permission to write there")
-    if _is_protected(_mode(path)):
+def obstacle(path: Path, within: Path | None = None) -> Failure | None:
+    """Return what would keep the sidecar at ``path`` from being saved, to report it before any work is done.
+
+    ``within``: see ``target_of``.
+    """
+    try:
+        target = target_of(path, within)
+    except SidecarError as error:
+        return Failure.for_track(error)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        return _no_permission(f"cannot write into {target.parent}", "give yourself permission to write there")
+    if _is_protected(_mode(target)):
         return _no_permission(f"{path.name} is {_PROTECTED}", f"to allow it: chmod u+w '{path}'")
-    if _is_too_long(path.with_name(path.name + LOCK_SUFFIX)):
+    if _is_too_long(target.with_name(target.name + LOCK_SUFFIX)):
         reason = "its name is too long for a sidecar beside it"
         return Failure(preset="", kind=FailureKind.NAME_TOO_LONG, reason=reason, hint="shorten it by some letters")
     return None
@@ -134,11 +159,10 @@ def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
 
 def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, even in a power cut, it holds the whole old or the whole new text."""
-    target = Path(os.path.realpath(path))  # a symlink stays one
-    mode = _mode(target)
+    mode = _mode(path)
     if _is_protected(mode):
         raise PermissionError(errno.EACCES, f"it is {_PROTECTED}")
-    name = temporary_name(target)
+    name = temporary_name(path)
     # For a new sidecar the kernel applies the umask; asking for the umask would set it for all threads. A sidecar that
     # replaces another is private until it has the old one's mode.
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
@@ -148,15 +172,15 @@ def _write_durably(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            _keep_owner(name, target)
+            _keep_owner(name, path)
             if mode is not None:
                 os.chmod(name, mode)
-            os.replace(name, target)
+            os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    _sync_folder(target.parent)
+    _sync_folder(path.parent)
 
 
 def _keep_owner(name: Path, target: Path) -> None:

@@ -28,11 +28,12 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     return _parse(text, path) if text is not None else {}
 
 
-def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
+def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None = None) -> bool:
     """Set our keys in a sidecar, under its lock and durably; return whether anything changed.
 
     ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values. The provenance object is merged preset by
-    preset, and captions that change are no longer approved. Raises SidecarError, and then the file is unchanged.
+    preset, and captions that change are no longer approved. ``within``: see Track. Raises SidecarError, and then the
+    file is unchanged.
     """
     path = Path(path)
     foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
@@ -49,7 +50,7 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any]) -> bool:
             values[PROVENANCE_KEY] = _with_approvals(before, values)
         return splice(text, values, path)
 
-    return rewrite(path, change)
+    return rewrite(path, change, within)
 
 
 def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
