@@ -14,7 +14,7 @@ from musicflamingo_cli.types import Failure
 
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and time-out as the tools that share these files
 
-_PROTECTED = "write-protected"
+_PROTECTED = "is write-protected"
 
 
 def left_untouched(path: Path, reason: str) -> SidecarError:
@@ -105,8 +105,8 @@ def obstacle(path: Path, within: Path | None = None) -> Failure | None:
         return Failure.for_track(error)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         return _no_permission(f"cannot write into {target.parent}", "give yourself permission to write there")
-    if _is_protected(_mode(target)):
-        return _no_permission(f"{path.name} is {_PROTECTED}", f"to allow it: chmod u+w '{path}'")
+    if problem := _refusal(target):
+        return _no_permission(f"{path.name} {problem[0]}", problem[1])
     if _is_too_long(target.with_name(target.name + LOCK_SUFFIX)):
         reason = "its name is too long for a sidecar beside it"
         return Failure(preset="", kind=FailureKind.NAME_TOO_LONG, reason=reason, hint="shorten it by some letters")
@@ -125,10 +125,21 @@ def _is_too_long(path: Path) -> bool:
     return False
 
 
-def _is_protected(mode: int | None) -> bool:
-    """Whether nobody may write the file. Replacing it needs only the folder's permission, but the protection has a
-    purpose: a person's, or that of a versioned store (git-annex, DVC) whose object a link leads to."""
-    return mode is not None and not mode & 0o222
+def _refusal(target: Path) -> tuple[str, str] | None:
+    """Return why an existing file must not be replaced, and what to do; None where it may be.
+
+    Replacing it needs only the folder's permission, but its own has a purpose: a person's, or that of a versioned
+    store (git-annex, DVC) whose object a link leads to. Of a file with several names, a new one would have only one.
+    """
+    if (mode := _mode(target)) is None:
+        return None
+    if not mode & 0o222:
+        return _PROTECTED, f"to allow it: chmod u+w '{target}'"
+    if not os.access(target, os.W_OK):
+        return "belongs to somebody else, and you may not write it", f"ask for permission to write '{target}'"
+    if (names := target.stat().st_nlink) > 1:
+        return f"has {names} names (hard links)", f"give it a file of its own: cp '{target}' x && mv x '{target}'"
+    return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -160,8 +171,8 @@ def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
 def _write_durably(path: Path, text: str) -> None:
     """Replace ``path`` so that at any moment, even in a power cut, it holds the whole old or the whole new text."""
     mode = _mode(path)
-    if _is_protected(mode):
-        raise PermissionError(errno.EACCES, f"it is {_PROTECTED}")
+    if problem := _refusal(path):
+        raise PermissionError(errno.EACCES, f"it {problem[0]}; {problem[1]}")
     name = temporary_name(path)
     # For a new sidecar the kernel applies the umask; asking for the umask would set it for all threads. A sidecar that
     # replaces another is private until it has the old one's mode.
@@ -172,8 +183,9 @@ def _write_durably(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            _keep_owner(name, path)
             if mode is not None:
+                _keep_owner(name, path)
+                _keep_attributes(name, path)
                 os.chmod(name, mode)
             os.replace(name, path)
     except BaseException:
@@ -184,13 +196,49 @@ def _write_durably(path: Path, text: str) -> None:
 
 
 def _keep_owner(name: Path, target: Path) -> None:
-    """Give the new file the old one's owner, or at least its group, where permitted: root must not take it over."""
-    with contextlib.suppress(OSError):
-        status = target.stat()
-        for owner in (status.st_uid, -1):
-            with contextlib.suppress(PermissionError):
-                os.chown(name, owner, status.st_gid)
-                return
+    """Give the new file the old one's owner, or at least its group: root must not take it over.
+
+    Raises PermissionError where not even the group can be kept, whose rights another one would get.
+    """
+    status = target.stat()
+    for owner in (status.st_uid, -1):
+        with contextlib.suppress(OSError):
+            os.chown(name, owner, status.st_gid)
+            return
+    if name.stat().st_gid != status.st_gid:
+        raise PermissionError(errno.EACCES, "its group cannot be kept")
+
+
+def _keep_attributes(name: Path, target: Path) -> None:
+    """Give the new file the old one's access list and extended attributes, and no others.
+
+    A folder's default access list would give users rights that the old file did not give them. Raises PermissionError
+    where one cannot be kept.
+    """
+    if not hasattr(os, "listxattr"):  # Linux only
+        return
+    new, old = _attributes(name), _attributes(target)
+    for attribute in new.keys() - old.keys():
+        if attribute.startswith("system."):
+            os.removexattr(name, attribute)
+    for attribute, value in old.items():
+        if new.get(attribute) == value:
+            continue
+        try:
+            os.setxattr(name, attribute, value)
+        except OSError as error:
+            raise PermissionError(errno.EACCES, f"its attribute {attribute} cannot be kept") from error
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    """Return a file's extended attributes, access lists among them, without those that the system computes."""
+    try:
+        names = [name for name in os.listxattr(path) if name not in ("security.ima", "security.evm")]
+        return {name: os.getxattr(path, name) for name in names}
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:  # a file system without any
+            return {}
+        raise
 
 
 def _mode(path: Path) -> int | None:
