@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from musicflamingo_cli.types import Failure
 LOCK_TIMEOUT = 60.0  # seconds; the same lock, library and time-out as the tools that share these files
 
 _PROTECTED = "is write-protected"
+_LATER = "run the same command again later"
+_TRIES = 20  # while others that do not lock change the file
+_SETTLING, _POLL = 0.5, 0.02  # seconds
+
+_State = tuple[int, int, int, int] | None  # device, inode, size, time of change in ns; None: no file
 
 
 def left_untouched(path: Path, reason: str) -> SidecarError:
@@ -70,12 +76,13 @@ def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None
         with FileLock(lock_file, timeout=LOCK_TIMEOUT):
             is_ours = _identity(lock_file) != inode_before or has_our_mark(lock_file)
             try:
-                before = read_text(path)
-                after = change(before)
-                if after == before:
-                    return False
-                _write_durably(target, after)
-                return True
+                for _ in range(_TRIES):
+                    seen, before, after = _changed(target, change)
+                    if after == before:
+                        return False
+                    if _write_durably(target, after, seen):
+                        return True
+                raise SidecarBusyError(f"another program keeps changing {path.name}", _LATER)
             finally:
                 # Another tool's lock file stays: its filelock may be older than 3.21, which does not check that the
                 # file it locked is still the one at the path. Ours is removed while it is locked.
@@ -84,7 +91,7 @@ def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None
                         lock_file.unlink()
     except Timeout as error:
         raise SidecarBusyError(
-            f"another program held the lock of {path.name} for {LOCK_TIMEOUT:g} s", "run the same command again later"
+            f"another program held the lock of {path.name} for {LOCK_TIMEOUT:g} s", _LATER
         ) from error
     except OSError as error:
         raise StorageError(
@@ -92,6 +99,34 @@ def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None
             "check the disk's space and the folder's permissions",
             error,
         ) from error
+
+
+def _changed(path: Path, change: Callable[[str | None], str]) -> tuple[_State, str | None, str]:
+    """Return the state of the file before it was read, its text, and what ``change`` returns for that.
+
+    A file that is empty or cannot be parsed may be in the middle of a write by a program that does not lock: it gets
+    a moment to finish.
+    """
+    deadline = time.monotonic() + _SETTLING
+    while True:
+        seen = _state(path)
+        is_last = time.monotonic() >= deadline
+        try:
+            before = read_text(path)
+            if before != "" or is_last:
+                return seen, before, change(before)
+        except SidecarError:
+            if is_last:
+                raise
+        time.sleep(_POLL)
+
+
+def _state(path: Path) -> _State:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def obstacle(path: Path, within: Path | None = None) -> Failure | None:
@@ -168,8 +203,11 @@ def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
             marked.unlink()
 
 
-def _write_durably(path: Path, text: str) -> None:
-    """Replace ``path`` so that at any moment, even in a power cut, it holds the whole old or the whole new text."""
+def _write_durably(path: Path, text: str, seen: _State) -> bool:
+    """Replace ``path`` so that at any moment, even in a power cut, it holds the whole old or the whole new text.
+
+    Return False, with the file as it is, where its state is no longer ``seen``: a program that does not lock wrote it.
+    """
     mode = _mode(path)
     if problem := _refusal(path):
         raise PermissionError(errno.EACCES, f"it {problem[0]}; {problem[1]}")
@@ -187,12 +225,16 @@ def _write_durably(path: Path, text: str) -> None:
                 _keep_owner(name, path)
                 _keep_attributes(name, path)
                 os.chmod(name, mode)
+            if _state(path) != seen:
+                os.unlink(name)
+                return False
             os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
     _sync_folder(path.parent)
+    return True
 
 
 def _keep_owner(name: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -143,3 +144,56 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     expected = {f"music_flamingo_{n}{i}" for n in "ab" for i in range(40)} | {f"foreign{i}" for i in range(40)}
     assert set(read_sidecar(path)) == expected
+
+
+def test_a_write_without_lock_during_a_merge_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "song.INFO"
+    path.write_text('{"bpm": 120}')
+    fsync, others = os.fsync, iter(['{"bpm": 121}', '{"bpm": 121, "key": "C"}'])
+
+    def meanwhile(descriptor: int) -> None:
+        fsync(descriptor)
+        if text := next(others, ""):
+            path.write_text(text)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    assert merge_sidecar(path, OURS)
+    assert read_sidecar(path) == {"bpm": 121, "key": "C", **OURS}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_made_without_lock_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, fsync = tmp_path / "song.INFO", os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        fsync(descriptor)
+        if not path.exists():
+            path.write_text('{"bpm": 120}')
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    merge_sidecar(path, OURS)
+    assert read_sidecar(path) == {"bpm": 120, **OURS}
+
+
+@pytest.mark.parametrize("half", ["", '{"bpm": 1', '{"name": "\u00e9'])
+def test_a_write_in_progress_is_awaited(tmp_path: Path, half: str) -> None:
+    path = tmp_path / "song.INFO"
+    path.write_bytes(half.encode()[: -1 if half.endswith("\u00e9") else None])
+    writer = threading.Timer(0.1, path.write_text, ['{"bpm": 120}'])
+    writer.start()
+    merge_sidecar(path, OURS)
+    writer.join()
+    assert read_sidecar(path) == {"bpm": 120, **OURS}
+
+
+def test_a_file_that_never_settles_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, fsync, count = tmp_path / "song.INFO", os.fsync, iter(range(10**6))
+
+    def meanwhile(descriptor: int) -> None:
+        fsync(descriptor)
+        path.write_text(json.dumps({"count": next(count)}) + " " * next(count))
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    with pytest.raises(SidecarError, match="keeps changing"):
+        merge_sidecar(path, OURS)
+    assert list(tmp_path.iterdir()) == [path]
