@@ -72,8 +72,8 @@ def _count(status: Status, info: dict[str, Any], dataset: Dataset, now: CaptionS
     is_complete = all(state == CaptionState.CAPTIONED for state in states.values())
     status.complete += is_complete
     status.untouched += all(state == CaptionState.MISSING for state in states.values())
-    heard = (provenance_of(info, preset.name).get("audio_seconds") for preset in dataset.presets)
-    status.heard_seconds += max((float(s) for s in heard if isinstance(s, (int, float))), default=0.0)
+    heard = (provenance_of(info, preset.name).get("audio_seconds", 0.0) for preset in dataset.presets)
+    status.heard_seconds += max(map(float, heard), default=0.0)
     return is_complete
 
 

@@ -10,6 +10,8 @@ from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
 APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a track's captions; we only set it to false
+_LENGTHS = ("audio_seconds", "source_seconds", "start", "fraction")  # of the provenance
+_LONGEST = 1e9  # seconds, 30 years
 TINY_MODEL_ONLY = "captions of the tiny model only"  # which are not real: it knows no real music
 
 
@@ -24,10 +26,21 @@ def reasoning_key(preset: str) -> str:
 
 
 def provenance_of(info: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
-    """Return how a preset's caption was made; empty where that is not recorded."""
+    """Return how a preset's caption was made; empty where that is not recorded.
+
+    Lengths that are no numbers of seconds are left out, whoever wrote them.
+    """
     all_made = info.get(PROVENANCE_KEY)
     made = all_made.get(preset) if isinstance(all_made, dict) else None
-    return made if isinstance(made, dict) else {}
+    if not isinstance(made, dict):
+        return {}
+    if wrong := [key for key in _LENGTHS if key in made and not _is_length(made[key])]:
+        return {key: value for key, value in made.items() if key not in wrong}
+    return made
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < _LONGEST
 
 
 def is_of_tiny_model(provenance: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ own keys are replaced. So NaN, 1e400, 0.10, duplicate keys and lone surrogates s
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None
         raise ValueError(f"keys must begin with {KEY_PREFIX}: {foreign}")
 
     def change(text: str | None) -> str:
+        try:
+            return changed(text)
+        except RecursionError as error:
+            raise left_untouched(path, "its values are nested too deeply") from error
+
+    def changed(text: str | None) -> str:
         values = dict(ours)
         before = _parse(text, path) if text is not None else {}
         if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
@@ -48,6 +55,8 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None
         if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
             values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
             values[PROVENANCE_KEY] = _with_approvals(before, values)
+        if PROVENANCE_KEY in values:
+            values[PROVENANCE_KEY] = _finite(values[PROVENANCE_KEY])
         return splice(text, values, path)
 
     return rewrite(path, change, within)
@@ -64,6 +73,15 @@ def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dic
             known = made.get(preset := key.removeprefix(KEY_PREFIX))
             made[preset] = {**(known if isinstance(known, dict) else {}), "approved": True}
     return made
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON has no way to write, such as what 1e400 is read as."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
