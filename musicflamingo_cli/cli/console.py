@@ -16,7 +16,6 @@ from unicodedata import category
 
 from musicflamingo_cli.errors import MusicFlamingoError
 
-
 _HARMLESS = "\n\t\u200c\u200d"  # line ends, and the joiners of Persian and the scripts of India
 
 

@@ -84,12 +84,12 @@ def find_tracks(
             pending.pop()
             continue
         folder, within = next_one
-        if folder.is_symlink() and not (target := Path(os.path.realpath(folder))).is_relative_to(within):
-            if not follow_links:
-                yield Skipped(folder, LEADS_OUT)
-                continue
-            within = target
         try:
+            if (outside := _target_outside(folder, within)) is not None:
+                if not follow_links:
+                    yield Skipped(folder, LEADS_OUT)
+                    continue
+                within = outside
             if not _is_new(folder, visited):
                 continue
             names, folders = _listed(folder, wanted, sweep_leftovers)
@@ -99,6 +99,14 @@ def find_tracks(
             continue
         yield from _tracks_in(folder, names, within)
         pending.append(_below(folder, folders, within))
+
+
+def _target_outside(folder: Path, within: Path) -> Path | None:
+    """Where a folder really is, if it is a link that leads out of ``within``."""
+    if not folder.is_symlink():
+        return None
+    target = Path(os.path.realpath(folder))
+    return None if target.is_relative_to(within) else target
 
 
 def _is_new(folder: Path, visited: set[tuple[int, int]]) -> bool:

@@ -238,7 +238,10 @@ def test_data_stays_data_where_only_the_input_is_a_terminal(song: Path, tiny: Se
     assert songs()[0].truth["tempo"] in json.loads(line)["answer"]
 
 
-def test_an_answer_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_cannot_control_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     Console().stream("A\x1b[31m \x07d\u202er\num\u0301.")
     Console(as_json=True).stream("nothing")
     assert capsys.readouterr().out == "A\ufffd[31m \ufffdd\ufffdr\num\u0301."
