@@ -15,11 +15,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import soundfile
 
-from musicflamingo_cli import Analysis, MusicFlamingoGGUF
+from musicflamingo_cli import Analysis, MusicFlamingoGGUF, MusicFlamingoTransformers
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
 from tiny_flamingo import captions, music
 
@@ -57,19 +58,22 @@ def evaluate(flamingo: Flamingo, songs: dict[Path, music.Song]) -> dict[str, flo
 @contextlib.contextmanager
 def opened(engine: str, model: Path, mmproj: Path | None, threads: int) -> Iterator[Flamingo]:
     """The model behind an engine of the product, or in transformers without the product; greedy."""
-    if engine == REFERENCE:
-        from tiny_flamingo.in_transformers import InTransformers
-
-        with tempfile.TemporaryDirectory() as folder:
-            if mmproj:
-                write_checkpoint(model, mmproj, Path(folder) / "checkpoint")
-                model = Path(folder) / "checkpoint"
-            yield InTransformers(model, threads)
+    greedy: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "threads": threads}
+    if engine not in (REFERENCE, EngineName.TRANSFORMERS):
+        with MusicFlamingoGGUF(str(model), mmproj=mmproj, engine=engine, **greedy) as flamingo:
+            yield flamingo
         return
-    with MusicFlamingoGGUF(
-        str(model), mmproj=mmproj, engine=engine, temperature=0.0, repeat_penalty=1.0, threads=threads
-    ) as flamingo:
-        yield flamingo
+    with tempfile.TemporaryDirectory() as folder:
+        if mmproj:
+            write_checkpoint(model, mmproj, Path(folder) / "checkpoint")
+            model = Path(folder) / "checkpoint"
+        if engine == REFERENCE:
+            from tiny_flamingo.in_transformers import InTransformers
+
+            yield InTransformers(model, threads)
+            return
+        with MusicFlamingoTransformers(str(model), **greedy) as flamingo:
+            yield flamingo
 
 
 def main() -> None:
