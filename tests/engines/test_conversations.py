@@ -12,6 +12,7 @@ import pytest
 
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.engines.messages import Cancel, Reply
 from musicflamingo_cli.engines.native import engine as native_engine
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
@@ -21,9 +22,12 @@ from musicflamingo_cli.engines.server.process import ServerProcess
 from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
 from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import AnswerCancelledError
+from musicflamingo_cli.models.model import Checkpoint
 from musicflamingo_cli.models.resolve import resolve
-from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling, Turn
+from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
+from musicflamingo_cli.types import NO_AUDIO, Answer, Clip, Prompt, Sampling, Turn
 from tests.conftest import MakeWav
+from tests.engines.transformers.conftest import Recipe
 
 ResidentEngine = NativeEngine | ServerEngine
 
@@ -34,8 +38,8 @@ NEVER_ENDING = Path(__file__).parents[2] / "benchmarks" / "never_ending_worker.p
 LONG = Prompt(preset="long", text="Go on.", max_tokens=3000)
 
 
-def open_engine(name: str, settings: Settings) -> ResidentEngine:
-    model = resolve("F32", settings.models_folder)
+def open_engine(name: str, settings: Settings, model_name: str = "F32") -> ResidentEngine:
+    model = resolve(model_name, settings.models_folder)
     if name == "native":
         return NativeEngine(settings, model)
     return ServerEngine(llama_server(settings) if name == "server" else embedded_server(), settings, model)
@@ -138,6 +142,48 @@ def test_server_and_native_hold_the_same_conversation(clip: Clip, random_setting
         finally:
             engine.close()
     assert held[0] == held[1]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["server", "native"])
+def test_conversations_equal_the_documented_recipe(name: str, random_settings: Settings, tmp_path: Path) -> None:
+    """The same weights in transformers: `apply_chat_template` over all turns, then `generate`, greedily.
+
+    llama.cpp pads the audio with silence, so this holds for questions whose answer is no near-tie.
+    """
+    engine = open_engine(name, random_settings, "tiny")
+    pair = engine._pair
+    write_checkpoint(pair.language_model, pair.projector, tmp_path / "tiny")
+    recipe = Recipe(
+        Checkpoint(
+            folder=tmp_path / "tiny", name="tiny", model_type="audioflamingo3", context_length=4096, max_seconds=600.0
+        )
+    )
+    questions = [
+        "What are the tempo and the key of this track?",
+        "Which instruments are played?",
+        "What genre is this, and what is its mood?",
+    ]
+    try:
+        for song in songs():
+            clip, turns = write_clip(song.path, tmp_path / "clip.wav"), list[Turn]()
+            for number, text in enumerate(questions):
+                prompt = Prompt(preset="chat", text=text, max_tokens=60, history=tuple(turns), room=2048)
+                turns.append(Turn(text, ask(engine, clip, prompt).text.strip()))
+                earlier = [turn.answer for turn in turns[:-1]]
+                assert recipe.converse(clip, questions[: number + 1], earlier, 60).strip() == turns[-1].answer
+    finally:
+        engine.close()
+
+
+@pytest.mark.real
+def test_a_conversation_in_words_only(engine: ResidentEngine, clip: Clip) -> None:
+    prompt = Prompt(preset="chat", text="What is a fugue?", max_tokens=24)
+    answer = ask(engine, NO_AUDIO, prompt)
+    assert answer.audio_tokens == 0
+    assert answer.text != ask(engine, clip, prompt).text
+    assert ask(engine, NO_AUDIO, prompt).text == answer.text
 
 
 @pytest.mark.real
