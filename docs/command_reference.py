@@ -11,7 +11,7 @@ from typing import Any
 import typer.main
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import AskOptions, Common, Json, ModelOptions, show_defaults
+from musicflamingo_cli.cli.options import AskOptions, ChatOptions, Common, Json, ModelOptions, show_defaults
 from musicflamingo_cli.errors import ExitCode
 
 HEAD = """# The command line
@@ -50,16 +50,12 @@ def lines() -> Iterator[str]:
     commands = list(all_commands(typer.main.get_command(app), "musicflamingo"))
     for name, command in commands:
         yield f"\n## {name}\n\n{command.help}\n"
-        groups = (*SHARED.values(), AskOptions, Json)
+        groups = (*SHARED.values(), AskOptions, ChatOptions, Json)
         shared = {field for group in groups if takes(command, group) for field in fields_of(group)}
         yield f"    {name} {' '.join(usage(command))}\n"
         yield from table([param for param in command.params if param.name not in shared])
-        if takes(command, ModelOptions):
-            yield "\nTakes the [model and sampling](#model-and-sampling) options."
-        elif takes(command, AskOptions):
-            missing = sorted(fields_of(ModelOptions) - fields_of(AskOptions))
-            options = ", ".join(f"`--{field.replace('_', '-')}`" for field in missing)
-            yield f"\nTakes the [model and sampling](#model-and-sampling) options except {options}."
+        if takes(command, AskOptions) or takes(command, ChatOptions):
+            yield f"\nTakes the [model and sampling](#model-and-sampling) options{exceptions(command)}."
     for title, group in SHARED.items():
         yield f"\n## {title}\n"
         names = fields_of(group) | (fields_of(Json) if group is Common else set())
@@ -79,6 +75,14 @@ def all_commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def takes(command: Any, group: Any) -> bool:
     return fields_of(group) <= {param.name for param in command.params}
+
+
+def exceptions(command: Any) -> str:
+    """Return which of the model and sampling options a command lacks, as the end of a sentence."""
+    options = {option for param in command.params for option in param.opts}
+    names = (f"--{name.replace('_', '-')}" for name in sorted(fields_of(ModelOptions)))
+    missing = [f"`{name}`" for name in names if name not in options]
+    return f" except {', '.join(missing)}" if missing else ""
 
 
 def fields_of(group: Any) -> set[str]:
