@@ -11,7 +11,7 @@ from pathlib import Path
 
 from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
 from musicflamingo_cli.paths import llama_cache_dir
-from musicflamingo_cli.system.processes import ProbeError, probe
+from musicflamingo_cli.system.processes import ProbeError, probe, without_secrets
 
 MTMD_CLI = "llama-mtmd-cli"
 SERVER = "llama-server"
@@ -67,11 +67,13 @@ def takes_projector(binary: Path) -> bool:
 
 
 def child_environment() -> dict[str, str]:
-    """Return our environment without LLAMA_ARG_*, which would override what we set (context, seed, …).
+    """Return our environment without secrets and LLAMA_ARG_*, which would override what we set (context, seed, …).
 
-    Without a backtrace, too: ggml would start a debugger on itself, whose pages bury the one line that matters.
+    LLAMA_API_KEY is one of the secrets: our server would require the key of another one. Without a backtrace, too:
+    ggml would start a debugger on itself, whose pages bury the one line that matters.
     """
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_ARG_", "LLAMA_LOG_"))}
+    theirs = ("LLAMA_ARG_", "LLAMA_LOG_")
+    ours = {name: value for name, value in without_secrets().items() if not name.startswith(theirs)}
     return ours | {"GGML_NO_BACKTRACE": "1"}
 
 

@@ -93,7 +93,7 @@ def fetch(file: HubFile, folder: Path) -> Path:
         if target.exists():
             return _verified(file, target)
         folder.mkdir(parents=True, exist_ok=True)
-        if (cached := _cached(file)) is not None:
+        if (cached := _cached(file)) is not None and _is_right(file, cached):
             logger.info("%s is in the hub's cache; linking it", target.name)
             _link(cached, target)
         else:
@@ -103,6 +103,15 @@ def fetch(file: HubFile, folder: Path) -> Path:
             raise ModelError(f"{target.name}: {error}", _RESUME) from error
         raise ModelError(f"cannot write {target}: {error.strerror or error}", f"make room, then {_RESUME}") from error
     return target
+
+
+def _is_right(file: HubFile, cached: Path) -> bool:
+    """Return whether a file of the cache has its checksum, as any downloaded one: others may write into the cache."""
+    logger.info("%s is in the hub's cache; verifying its checksum", Path(file.name).name)
+    if _checksum(cached, len(file.checksum)) == file.checksum:
+        return True
+    logger.warning("%s in the hub's cache is damaged (%s); downloading it", Path(file.name).name, cached)
+    return False
 
 
 def _verified(file: HubFile, target: Path) -> Path:
@@ -155,6 +164,7 @@ def _download(file: HubFile, target: Path) -> None:
         url = hf_hub_url(file.repository, file.name, revision=file.revision)
         metadata = get_hf_file_metadata(url, retry_on_errors=True)
         headers = build_hf_headers()
+        _require_encrypted(url, metadata.location)
         if _host(metadata.location) != _host(url):
             headers.pop("authorization", None)  # the token is for the hub, not for its storage
         with partial.open("ab") as stream:
@@ -181,6 +191,15 @@ def _host(url: str) -> str:
     from urllib.parse import urlsplit
 
     return urlsplit(url).netloc
+
+
+def _require_encrypted(url: str, location: str) -> None:
+    """Raise ModelError where a hub with https sends us to http: the token would be readable on the way."""
+    if url.startswith("https:") and not location.startswith("https:"):
+        raise ModelError(
+            f"the hub redirects to {_host(location)} without encryption (http)",
+            "nothing was downloaded; check HF_ENDPOINT and the network",
+        )
 
 
 def _checksum(path: Path, digits: int) -> str:
@@ -215,7 +234,7 @@ def _cache_of(repository: str) -> Path:
 
 
 def _cached(file: HubFile) -> Path | None:
-    """Return a file's blob in the cache, which is named by its checksum and appears only when it is whole."""
+    """Return a file's blob in the cache, which is named by its checksum; its bytes are not verified here."""
     blob = _cache_of(file.repository) / "blobs" / file.checksum
     return blob if blob.is_file() and blob.stat().st_size == file.size else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -20,6 +21,17 @@ from typing import IO
 
 _GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
 _PROBE_SECONDS = 60.0  # `--version` of a binary on a slow network disk
+
+
+# Names of variables that hold secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, OPENAI_API_KEY, PGPASSWORD, LLAMA_API_KEY.
+_SECRET = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|(?:^|_)(?:TOKENS?|API_?KEYS?|ACCESS_KEY|PRIVATE_KEY)(?:_|$)", re.I
+)
+
+
+def without_secrets() -> dict[str, str]:
+    """Return our environment without tokens, keys and passwords, which no child needs and a crash report could hold."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
 
 
 class ProbeError(Exception):
@@ -43,7 +55,11 @@ class Probe:
 def probe(
     command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = _PROBE_SECONDS
 ) -> Probe:
-    """Run a short command to its end and return what it wrote, decoded tolerantly. Raises ProbeError."""
+    """Run a short command to its end and return what it wrote, decoded tolerantly. Raises ProbeError.
+
+    Without ``env`` it gets our environment without secrets.
+    """
+    env = without_secrets() if env is None else env
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, env=env
@@ -206,7 +222,7 @@ def _start_guarded(
 ) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Start a child in a group of its own, without stdin; return it and the pipe whose closing kills its group.
 
-    Raises OSError when the command cannot be started.
+    Without ``env`` it gets our environment without secrets. Raises OSError when the command cannot be started.
     """
     if not os.access(command[0], os.X_OK):  # the error that Popen would raise, had it started the program itself
         missing = errno.EACCES if Path(command[0]).exists() else errno.ENOENT
@@ -216,7 +232,7 @@ def _start_guarded(
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=log,
-        env=env,
+        env=without_secrets() if env is None else env,
         start_new_session=True,
         pass_fds=pass_fds,
     )

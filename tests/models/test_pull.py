@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
+from musicflamingo_cli.errors import ModelError
+from musicflamingo_cli.models.hub import HubFile, fetch
 from tests.fakes.hub import Hub
 from tiny_flamingo import random_pair
 
@@ -304,3 +307,30 @@ def test_auto_reports_its_choice(hub: Hub, pull: Pull) -> None:
         done = pull("auto")
     assert "GB are free" in done.stderr
     assert done.returncode == 0 or "has no" in done.stderr  # the fake hub may lack the quant that fits this machine
+
+
+def test_a_damaged_file_of_the_cache_is_not_linked(hub: Hub, pull: Pull, models: Path, tmp_path: Path) -> None:
+    with hub:
+        code = f"from huggingface_hub import hf_hub_download as get\nfor name in {[Q6, MMPROJ]}: get({PLAIN!r}, name)"
+        subprocess.run([sys.executable, "-c", code], env=environment(hub, tmp_path), check=True, capture_output=True)
+        for blob in (tmp_path / "hf").rglob("blobs/*"):
+            data = blob.read_bytes()
+            blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        done = pull("Q6_K")
+    assert done.returncode == 0, done.stderr
+    assert "damaged" in done.stderr
+    assert (models / Q6).read_bytes() == hub.repositories[PLAIN][Q6]
+
+
+@pytest.mark.parametrize("location", ["http://hub.example/file", "http://storage.example/file"])
+def test_a_redirect_from_https_to_http_is_refused(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_url", lambda *_, **__: "https://hub.example/file")
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: SimpleNamespace(location=location))
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", lambda url, *_, **__: asked.append(url))
+    file = HubFile(repository="a/b", revision="main", name="x.gguf", size=1, checksum="0" * 64)
+    with pytest.raises(ModelError, match="without encryption"):
+        fetch(file, tmp_path)
+    assert not asked

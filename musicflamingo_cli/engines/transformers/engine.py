@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import sys
 
@@ -20,6 +19,7 @@ from musicflamingo_cli.errors import ToolMissingError
 from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.llamacpp.binaries import NO_MEMORY, Diagnosis
 from musicflamingo_cli.models.model import Checkpoint
+from musicflamingo_cli.system.processes import without_secrets
 from musicflamingo_cli.types import Clip
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.transformers.worker")
@@ -108,9 +108,8 @@ class SlotsByMemory:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a worker: it reads local files only, and gets no token of the hub."""
-    ours = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    return ours | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    """Return the environment of a worker: it reads local files only, and gets no secrets."""
+    return without_secrets() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def installed_versions() -> dict[str, str]:

@@ -147,6 +147,27 @@ def test_thirty_seconds_take_no_extra_window(
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("kind", ["server", "embedded"])
+def test_a_key_and_settings_of_the_user_do_not_reach_it(
+    make_wav: MakeWav, random_settings: Settings, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "of-another-server")
+    monkeypatch.setenv("LLAMA_ARG_N_PREDICT", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    program = llama_server(random_settings) if kind == "server" else embedded_server()
+    engine = server_engine(random_settings, program=program)
+    try:
+        with prepared(make_wav()) as clip:
+            (answer,) = engine.describe(clip, PROMPTS[:1], GREEDY)
+        environment = Path(f"/proc/{running(engine).child.process.pid}/environ").read_bytes()
+    finally:
+        engine.close()
+    assert isinstance(answer, Answer), answer
+    assert b"secret" not in environment
+    assert b"of-another-server" not in environment
+
+
+@pytest.mark.real
 def test_another_clip_gets_another_answer(make_wav: MakeWav, engine: ServerEngine) -> None:
     texts = []
     for hertz in (300, 2000, 300):

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.engines.transformers.engine import environment
+from musicflamingo_cli.llamacpp.binaries import child_environment
+from musicflamingo_cli.system.processes import Guarded, probe
+
+_SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "PGPASSWORD", "LLAMA_API_KEY", "GITHUB_TOKEN")
+_HARMLESS = ("TOKENIZERS_PARALLELISM", "KEYBOARD", "CUDA_VISIBLE_DEVICES")
+_SHOW = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
+
+
+@pytest.fixture(autouse=True)
+def _set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*_SECRETS, *_HARMLESS):
+        monkeypatch.setenv(name, "1")
+
+
+def test_no_environment_of_a_child_has_secrets(tmp_path: Path) -> None:
+    child = Guarded(_SHOW, tmp_path / "log")
+    child.process.wait(20)
+    child.kill()
+    found = [*environment(), *child_environment(), probe(_SHOW).output, (tmp_path / "log").read_text()]
+    assert not [name for name in _SECRETS if any(name in each for each in found)]
+
+
+def test_other_variables_stay() -> None:
+    assert set(_HARMLESS) <= set(child_environment())
+    assert all(name in probe(_SHOW).output for name in _HARMLESS)
