@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.choices import Attention, EngineName, Quantization
-from musicflamingo_cli.errors import ConfigError, SettingError, suggestion
+from musicflamingo_cli.errors import ConfigError, SettingError, shown, suggestion
 from musicflamingo_cli.paths import default_models_dir, user_config_dir
 from musicflamingo_cli.types import LONGEST_SECONDS, MIN_SECONDS, Excerpt, Sampling
 
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
 DATASET_CONFIG = "musicflamingo-config.yaml"  # beside a dataset: settings of its own
+_MAX_ENTRIES = 1000  # in one mapping of a YAML file
 _PLAIN_NAME = re.compile(r"[\w-]+")  # a name that is no path
 _CHOICES: dict[str, type[StrEnum]] = {each.__name__: each for each in (EngineName, Attention, Quantization)}
 _SAMPLING, _EXCERPT = Sampling(), Excerpt()
@@ -150,6 +151,19 @@ def _require_within_limits(values: Mapping[str, Any], place: str) -> None:
             raise SettingError(each.name, message, f"for example: {high:g}")
 
 
+def yaml_loader() -> Any:
+    """Return YAML's safe loader with a limit: merges of merges (`<<: [*a, *a]`) cannot fill the memory."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > _MAX_ENTRIES:
+                raise yaml.MarkedYAMLError(problem="too many entries", problem_mark=node.start_mark)
+
+    return Loader
+
+
 def _read_file(file: Path, required: bool) -> dict[str, Any]:
     if not file.exists() and not required:
         return {}
@@ -157,8 +171,8 @@ def _read_file(file: Path, required: bool) -> dict[str, Any]:
 
     hint = f"edit {file}, or name another one with --config"
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml_loader()) or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: 5000 digits, 31 February
         raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold `name: value` lines", hint)
@@ -186,7 +200,7 @@ def _typed(data: Mapping[str, Any], file: Path, hint: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in kinds:
-            raise ConfigError(f"{file}: no setting {key!r}{suggestion(str(key), kinds)}", hint)
+            raise ConfigError(f"{file}: no setting {shown(key)}{suggestion(str(key), kinds)}", hint)
         if value is not None:
             values[key] = _converted(key, value, kinds[key], file, hint)
     return values
@@ -197,7 +211,7 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
     if kind in _CHOICES and isinstance(value, str):
         choices = list(_CHOICES[kind])
         if value not in choices:
-            raise ConfigError(f"{file}: no {key} {value!r}{suggestion(value, choices)}", hint)
+            raise ConfigError(f"{file}: no {key} {shown(value)}{suggestion(value, choices)}", hint)
         return _CHOICES[kind](value)
     if kind == "bool" and isinstance(value, bool):
         return value
@@ -205,14 +219,17 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
         try:
             return file.parent / Path(value).expanduser()
         except RuntimeError as error:  # ~somebody who does not exist
-            raise ConfigError(f"{file}: {key} cannot be {value!r}: {error}", hint) from error
+            raise ConfigError(f"{file}: {key} cannot be {shown(value)}: {error}", hint) from error
     if "float" in kind and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{file}: {key} cannot be {shown(value)}", hint) from error
     if "int" in kind and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind == "str" and isinstance(value, str):
         return value
-    raise ConfigError(f"{file}: {key} cannot be {value!r}", hint)
+    raise ConfigError(f"{file}: {key} cannot be {shown(value)}", hint)
 
 
 def _names_a_file(value: Any) -> bool:

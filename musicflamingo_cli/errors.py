@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import reprlib
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
@@ -227,8 +228,25 @@ def kind_of(error: OSError) -> FailureKind:
     return FailureKind.SYSTEM
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """Return a value of a file for a message: its ``repr``, shortened, however large or nested it is.
+
+    >>> shown([["a" * 1000] * 1000] * 1000)[:20]
+    "[['aaaaaaaaaaaaaaaaa"
+    """
+    try:
+        return _SHORT.repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python prints
+        return f"<{type(value).__name__}>"
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean x?`, or the list of known words, to end a message about an unknown word."""
     known = sorted(known)
+    word = word[:80]
     match = difflib.get_close_matches(word, known, 1, 0.5)
     return f"; did you mean {match[0]}?" if match else f"; known: {', '.join(known)}"

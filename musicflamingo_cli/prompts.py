@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.errors import ConfigError, PromptError, suggestion
+from musicflamingo_cli.config import yaml_loader
+from musicflamingo_cli.errors import ConfigError, PromptError, shown, suggestion
 from musicflamingo_cli.paths import built_in_prompts, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
@@ -128,7 +129,7 @@ def read_presets(file: Path) -> dict[str, Preset]:
         data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_strict_loader())
     except FileNotFoundError as error:
         raise ConfigError(f"no prompts file at {file}", "make one with: musicflamingo prompts init") from error
-    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
     if not isinstance(data, dict) or not data:
         raise ConfigError(f"{file} must begin with `presets:`", hint)
@@ -144,7 +145,7 @@ def _strict_loader() -> Any:
     """YAML's safe loader, but a duplicate key is an error instead of a prompt lost in silence."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml_loader()):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key_node, _ in node.value:
@@ -152,7 +153,7 @@ def _strict_loader() -> Any:
                     continue
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
-                    raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"duplicate key {shown(key)}", problem_mark=key_node.start_mark)
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
@@ -160,7 +161,7 @@ def _strict_loader() -> Any:
 
 
 def _read_preset(name: str, value: object, file: Path) -> Preset:
-    place, hint = f"{file}: preset {name}", _edit_hint(file)
+    place, hint = f"{file}: preset {name[:80]}", _edit_hint(file)
     entries = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(entries, dict):
         raise ConfigError(f"{place} must be a text, or a mapping with `prompt`", hint)
@@ -168,7 +169,7 @@ def _read_preset(name: str, value: object, file: Path) -> Preset:
         _require_known(key, _FIELDS, place, hint)
         expected = _FIELDS[key]
         if not isinstance(entry, expected) or (isinstance(entry, bool) and expected is not bool):
-            raise ConfigError(f"{place}: {key} must be {_TYPE_NAMES[expected]}, not {entry!r}", hint)
+            raise ConfigError(f"{place}: {key} must be {_TYPE_NAMES[expected]}, not {shown(entry)}", hint)
     if "max_tokens" in entries and entries["max_tokens"] <= _ONE_LINE_TOKENS:
         entries = {"min_words": 1, **entries}
     return validate(Preset(name, **{"prompt": "", **entries}, origin=file), place, hint)
@@ -204,7 +205,7 @@ def free_question(text: str, name: str) -> Preset:
 def _require_known(word: object, known: Iterable[str], place: str, hint: str) -> None:
     known = list(known)
     if word not in known:
-        raise ConfigError(f"{place}: unknown name {word!r}{suggestion(str(word), known)}", hint)
+        raise ConfigError(f"{place}: unknown name {shown(word)}{suggestion(str(word), known)}", hint)
 
 
 def _edit_hint(file: Path) -> str:

@@ -16,7 +16,12 @@ from musicflamingo_cli.errors import ModelError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MAX_LENGTH = 1 << 24  # a longer string or array means that the file is damaged
+# More than these means that the file is damaged, or claims what it does not hold (a sparse file).
+_MAX_LENGTH = 1 << 24  # of a string or an array
+_MAX_HEADER = 1 << 25  # bytes; a vocabulary of 300 000 tokens with its merges takes 15 MB
+_MAX_ENTRIES = 1 << 16  # of metadata, or tensors
+_MAX_DIMENSIONS = 8
+_MAX_ALIGNMENT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class GgufHeader:
     def embedding_length(self) -> int:
         """The width of a language model's input vectors, or of a projector's output vectors."""
         key = "clip.audio.projection_dim" if self.is_projector else f"{self.architecture}.embedding_length"
-        return int(self.values.get(key, 0))
+        return self._whole(key)
 
     @property
     def projector_type(self) -> str:
@@ -64,7 +69,11 @@ class GgufHeader:
         return self._count("block_count") * (self._count("attention.head_count_kv") or heads) * (key + value) * 2
 
     def _count(self, name: str) -> int:
-        return int(self.values.get(f"{self.architecture}.{name}", 0))
+        return self._whole(f"{self.architecture}.{name}")
+
+    def _whole(self, key: str) -> int:
+        value = self.values.get(key, 0)
+        return value if isinstance(value, int) else 0
 
     @property
     def is_tiny(self) -> bool:
@@ -75,33 +84,37 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """Return the header of a GGUF file. Raises ModelError for a missing, foreign or truncated file."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would block
+            raise ModelError(f"{path} is not a file", "see: musicflamingo models list")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelError(f"{path.name} is not a GGUF file", "download it again: musicflamingo models list")
             version, tensors, count = _unpack(file, "<IQQ")
-            if version not in (2, 3) or count > _MAX_LENGTH:
+            if version not in (2, 3):
                 raise ModelError(f"{path.name} is GGUF version {version}; 2 and 3 are supported", "convert it again")
             values: dict[str, Any] = {}
-            for _ in range(count):
+            for _ in range(_checked(count, _MAX_ENTRIES)):
                 key = _read_string(file)
                 (kind,) = _unpack(file, "<I")
                 if (value := _read_value(file, kind)) is not None:
                     values[key] = value
-            _require_tensors(file, tensors, int(values.get("general.alignment", 32)))
+            _require_tensors(file, tensors, values.get("general.alignment", 32))
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "see: musicflamingo models list") from error
-    except (struct.error, ValueError, KeyError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, KeyError, OverflowError) as error:
         raise ModelError(f"{path.name} is damaged or cut short", "delete it and download it again") from error
     return GgufHeader(path, values)
 
 
-def _require_tensors(file: BinaryIO, count: int, alignment: int) -> None:
+def _require_tensors(file: BinaryIO, count: int, alignment: Any) -> None:
     """Raise ValueError unless the file reaches at least to where its last tensor begins."""
+    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT:
+        raise ValueError("not an alignment")
     last = 0
-    for _ in range(_checked(count)):
+    for _ in range(_checked(count, _MAX_ENTRIES)):
         _read_string(file)
         (dimensions,) = _unpack(file, "<I")
-        *_, offset = _unpack(file, f"<{_checked(dimensions)}QIQ")
+        *_, offset = _unpack(file, f"<{_checked(dimensions, _MAX_DIMENSIONS)}QIQ")
         last = max(last, offset)
     start = -(-file.tell() // alignment) * alignment
     if count and file.seek(0, 2) <= start + last:
@@ -109,6 +122,8 @@ def _require_tensors(file: BinaryIO, count: int, alignment: int) -> None:
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    if file.tell() > _MAX_HEADER:
+        raise ValueError("not a header")
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
 
@@ -136,7 +151,7 @@ def _read_value(file: BinaryIO, kind: int) -> Any:
     return None
 
 
-def _checked(length: int) -> int:
-    if length > _MAX_LENGTH:
+def _checked(length: int, most: int = _MAX_LENGTH) -> int:
+    if length > most:
         raise ValueError("not a length")
     return length

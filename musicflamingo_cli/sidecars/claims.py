@@ -7,18 +7,27 @@ Where a folder supports no locks, filelock falls back to files that may outlive 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from musicflamingo_cli.sidecars.leftovers import CLAIM_SUFFIX
 
+_LONGEST_NAME = 255  # bytes, of all usual file systems
+
 
 def claim_file(sidecar: Path) -> Path:
-    """Return the hidden file beside a sidecar that is locked while its track is in progress."""
+    """Return the hidden file beside a sidecar that is locked while its track is in progress.
+
+    Two links to one sidecar share it. Where its name would be too long for the file system, it is a hash.
+    """
     if os.path.islink(sidecar):  # noqa: PTH114  (Path's method raises for a name that is too long)
-        sidecar = Path(os.path.realpath(sidecar))  # two links to one sidecar share its claim
-    return sidecar.with_name(f".{sidecar.name}{CLAIM_SUFFIX}")
+        sidecar = Path(os.path.realpath(sidecar))
+    name = f".{sidecar.name}{CLAIM_SUFFIX}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(sidecar.name)).hexdigest()[:32]}{CLAIM_SUFFIX}"
+    return sidecar.with_name(name)
 
 
 @contextlib.contextmanager

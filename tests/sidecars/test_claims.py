@@ -93,3 +93,11 @@ def test_another_users_claim_is_respected() -> None:
             command = [sys.executable, "-c", code, str(ours), str(free)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+@pytest.mark.parametrize("length", [230, 244, 245, 250])
+def test_tracks_with_long_names_are_claimed(tmp_path: Path, length: int) -> None:
+    sidecar, other = (tmp_path / (letter * length + ".INFO") for letter in "ab")
+    with claimed(sidecar) as mine, claimed(sidecar) as again, claimed(other) as another:
+        assert (mine, again, another) == (True, False, True)
+    assert list(tmp_path.iterdir()) == []
