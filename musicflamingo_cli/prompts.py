@@ -155,7 +155,8 @@ def _strict_loader() -> Any:
                 if key in seen:
                     raise yaml.MarkedYAMLError(problem=f"duplicate key {shown(key)}", problem_mark=key_node.start_mark)
                 seen.add(key)
-            return super().construct_mapping(node, deep)
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
 
     return Loader
 

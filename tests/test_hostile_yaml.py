@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-_ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+_ALIASES = "[&a0 [x], " + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)) + "]"
 _HOSTILE = {
-    "aliases": _ALIASES + "presets: {full: {prompt: *a9}}\nmodel: *a9\n",
+    "aliases in prompts": f"presets: {{full: {{prompt: {_ALIASES}}}}}\n",
+    "aliases in settings": f"model: {_ALIASES}\n",
     "merges": "m0: &m0 {a: 1, b: 2}\n"
     + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}\n" for n in range(1, 10)),
     "digits": f"temperature: {'9' * 5000}\n",
