@@ -59,3 +59,8 @@ def test_seven_billion_weights_have_the_published_sizes(monkeypatch: pytest.Monk
     weights = shape.layers * layer + 2 * shape.vocabulary * shape.width
     assert weights == pytest.approx(7.6e9, rel=0.01)
     assert weights * 210 / 256 == pytest.approx(6.2e9, rel=0.02)
+
+
+def test_mutated_inputs_end_well_or_in_one_error() -> None:
+    printed = run("fuzz.py", "--cases", 300)
+    assert printed.count("50 cases, 0 ended badly") == 6
