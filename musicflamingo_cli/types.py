@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from musicflamingo_cli.errors import FailureKind, TrackError
 
@@ -76,8 +78,9 @@ class Clip:
 
     ``samples`` counts 16 kHz samples. ``source_seconds`` is the length of the whole track, None where it is not known
     because reading stopped at the limit. ``start`` is where in the track the clip begins, in seconds. ``channel``: the
-    only channel in it, counted from 1, where all together cancel out; else None. ``also``: clips that the model gets
-    after this one, in the same prompt (a conversation about several tracks).
+    only channel in it, counted from 1, where all together cancel out; else None. ``source``: the identity of the audio
+    file (see ``system.identity``). ``also``: clips that the model gets after this one, in the same prompt (a
+    conversation about several tracks).
     """
 
     path: Path
@@ -86,6 +89,7 @@ class Clip:
     was_cut: bool
     start: float = 0.0
     channel: int | None = None
+    source: Mapping[str, Any] | None = None
     also: tuple[Clip, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from musicflamingo_cli.audio.decoding import open_source
 from musicflamingo_cli.audio.mixing import Mixer
 from musicflamingo_cli.errors import NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.system.disk import free_bytes
+from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.system.temporary import folder_prefix
 from musicflamingo_cli.types import MIN_SECONDS, SAMPLE_RATE, WINDOW_SAMPLES, Clip, Excerpt
 
@@ -71,6 +72,7 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
     import soxr
 
     excerpt = excerpt or Excerpt()
+    identity = file_identity(audio)  # before it is read: a file that is replaced meanwhile must not pass for it
     with open_source(audio) as source:
         seconds = source.seconds
         if seconds is None and excerpt.needs_length:
@@ -98,6 +100,7 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
         was_cut=was_cut or excerpt.start > 0,
         start=excerpt.start,
         channel=channel,
+        source=identity,
     )
 
 

@@ -16,6 +16,7 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import claims
 from musicflamingo_cli.sidecars.file import obstacle
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.staleness import EarlierRuns
 from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Failure, Outcome, Skipped, Summary, Track
 
 IN_PROGRESS_ELSEWHERE = "in progress in another process"
@@ -45,7 +46,7 @@ class Task:
 
 @dataclass(slots=True)
 class Plan:
-    """What a scan found: counts only, so that a large tree costs no memory."""
+    """What a scan found: counts, and the runs that made captions, so that a large tree costs no memory."""
 
     tasks: int = 0
     prompts: int = 0
@@ -53,6 +54,7 @@ class Plan:
     problems: int = 0
     skipped: int = 0
     per_preset: dict[str, int] = field(default_factory=dict)
+    runs: EarlierRuns = field(default_factory=EarlierRuns)
 
 
 def scan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = False) -> Iterator[Task | Outcome]:
@@ -101,7 +103,7 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         info = read_sidecar(track.sidecar)
     except SidecarError as error:
         return Outcome(track, failures=(Failure.for_track(error),))
-    wanted = selection.presets_of(info, presets)
+    wanted = selection.presets_of(track, info, presets)
     if not wanted:
         return Outcome(track, skipped=COMPLETE)
     if selection.save and (failure := obstacle(track.sidecar, track.within)):
@@ -141,6 +143,7 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = F
     for item in scan(datasets, selection, sweep):
         if isinstance(item, Task):
             plan.tasks += 1
+            plan.runs.add(item.info)
             plan.prompts += len(item.presets)
             for preset in item.presets:
                 plan.per_preset[preset.name] = plan.per_preset.get(preset.name, 0) + 1

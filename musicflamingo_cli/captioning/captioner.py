@@ -11,7 +11,7 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.provenance import provenance
+from musicflamingo_cli.captioning.provenance import RunIdentity, provenance
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import (
@@ -72,6 +72,7 @@ class Captioner:
         self.model = model
         self.policy = policy
         self.reason = reason
+        self._run = RunIdentity(model)
         self._slots = threading.Semaphore(engine.slots)
 
     def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
@@ -184,7 +185,7 @@ class Captioner:
         keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
         keys[MODEL_KEY] = self.model.label
         keys[PROVENANCE_KEY] = {
-            caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt)
+            caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt, self._run)
             for caption in captions
         }
         for caption in captions:

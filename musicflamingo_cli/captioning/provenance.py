@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.engines import Engine
 from musicflamingo_cli.models.model import Model
+from musicflamingo_cli.system.identity import digest
 from musicflamingo_cli.types import Caption, Clip, Excerpt
 
 
-def provenance(caption: Caption, clip: Clip, engine: Engine, model: Model, excerpt: Excerpt) -> dict[str, Any]:
+class RunIdentity:
+    """What identifies a run, its model and each of its captions, without a clock."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = digest(model.files)
+        self._run = uuid.uuid4().hex[:16]
+        self._numbers = itertools.count(1)
+
+    def of_next_caption(self) -> dict[str, Any]:
+        """Return the keys of the provenance that identify the run's next caption. From any thread."""
+        identity = {"run": self._run, "number": next(self._numbers)}
+        return {**identity, "model_identity": self._model} if self._model else identity
+
+
+def provenance(
+    caption: Caption, clip: Clip, engine: Engine, model: Model, excerpt: Excerpt, run: RunIdentity
+) -> dict[str, Any]:
     """Return the provenance of one caption; the keys are part of the sidecar format (docs/sidecars.md)."""
     prompt, sampling = caption.answer.prompt, caption.answer.sampling
     made: dict[str, Any] = {
@@ -27,8 +46,11 @@ def provenance(caption: Caption, clip: Clip, engine: Engine, model: Model, excer
         "seed": sampling.seed,
         "audio_seconds": round(clip.seconds, 3),
         "version": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # finer than a track takes: see --overwrite
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # for people: clocks differ between machines
+        **run.of_next_caption(),
     }
+    if clip.source:
+        made["audio"] = dict(clip.source)
     if model.projector_name:
         made["mmproj"] = model.projector_name
     if prompt.system:

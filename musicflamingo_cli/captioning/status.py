@@ -60,13 +60,14 @@ def examine(datasets: Iterable[Dataset], now: CaptionSettings | None, follow_lin
             except SidecarError:
                 status.unreadable += 1
                 continue
-            is_complete = _count(status, info, dataset, now or CaptionSettings())
+            is_complete = _count(status, info, dataset, now, item.audio)
             status.failed += not is_complete and item.audio.absolute() in failed
     return status
 
 
-def _count(status: Status, info: dict[str, Any], dataset: Dataset, now: CaptionSettings) -> bool:
-    states = {preset.name: state_of(info, preset, now) for preset in dataset.presets}
+def _count(status: Status, info: dict[str, Any], dataset: Dataset, now: CaptionSettings | None, audio: Path) -> bool:
+    compared = audio if now else None
+    states = {each.name: state_of(info, each, now or CaptionSettings(), compared) for each in dataset.presets}
     for name, state in states.items():
         status.presets[name][state] += 1
     is_complete = all(state == CaptionState.CAPTIONED for state in states.values())

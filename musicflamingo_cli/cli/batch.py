@@ -1,7 +1,6 @@
 """`musicflamingo batch`: whole datasets into their sidecars."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,8 +82,6 @@ def batch(
     selection = Selection(
         # An unsaved question leaves no trace in a sidecar, so it is asked about every track.
         wanted=Wanted.ALL if overwrite or not save else Wanted.OUTDATED if stale else Wanted.MISSING,
-        # Two processes that overwrite one tree share it: neither repeats what the other has made since.
-        since=datetime.now(UTC).isoformat(timespec="milliseconds") if overwrite and save else "",
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         extensions=tuple(part.strip().lower().lstrip(".") for part in extensions.split(",") if part.strip()),

@@ -74,6 +74,9 @@ class BatchRun:
             if plan.tasks or plan.problems or plan.skipped or self._console.as_json:
                 self._show_items()
             return self._summary
+        if self._selection.save and self._selection.wanted == Wanted.ALL:
+            # Two processes that overwrite one tree share it: neither repeats what the other has made since.
+            self._selection = replace(self._selection, earlier=plan.runs)
         if plan.tasks:
             self._caption(plan, run_log)
         elif plan.problems or plan.skipped:

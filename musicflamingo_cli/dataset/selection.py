@@ -12,7 +12,7 @@ from typing import Any
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import staleness
-from musicflamingo_cli.sidecars.staleness import CaptionSettings
+from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.types import Track
 
 
@@ -21,14 +21,14 @@ class Selection:
     """``shard`` is (I, N), the I-th of N disjoint parts, from 1; ``sample`` the share of tracks that is taken.
 
     ``include`` and ``exclude`` are globs: for the path below the dataset where they hold a slash, else for the name.
-    ``only``: no other audio files than these (absolute paths). ``since``: with Wanted.ALL, skip captions that were
-    made since then (UTC, ISO 8601). ``save``: whether captions go into sidecars. ``follow_links``: see
+    ``only``: no other audio files than these (absolute paths). ``earlier``: with Wanted.ALL, skip captions that were
+    made since those runs were noted. ``save``: whether captions go into sidecars. ``follow_links``: see
     ``find_tracks``.
     """
 
     wanted: Wanted = Wanted.MISSING
     settings: CaptionSettings = field(default_factory=CaptionSettings)
-    since: str = ""
+    earlier: EarlierRuns | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
@@ -56,12 +56,14 @@ class Selection:
             return False
         return self.sample >= 1 or number_of(f"{self.seed}\0{name}") < self.sample * 2**64
 
-    def presets_of(self, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
+    def presets_of(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
         """Return the presets to ask about a track whose sidecar holds ``info``."""
         if self.wanted == Wanted.ALL:
-            return staleness.older_than(info, presets, self.since) if self.since else list(presets)
-        choose = staleness.outdated if self.wanted == Wanted.OUTDATED else staleness.missing
-        return choose(info, presets, self.settings)
+            earlier = self.earlier
+            return [each for each in presets if earlier is None or not earlier.made_since(info, each)]
+        if self.wanted == Wanted.OUTDATED:
+            return staleness.outdated(info, presets, self.settings, track.audio)
+        return staleness.missing(info, presets, self.settings)
 
 
 def _matches(name: str, glob: str) -> bool:

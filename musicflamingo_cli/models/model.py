@@ -36,6 +36,11 @@ class Model(Protocol):
         ...
 
     @property
+    def files(self) -> list[Path]:
+        """The files that decide what it answers."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """In tokens."""
         ...
@@ -103,6 +108,11 @@ class ModelPair:
         return self.projector.name
 
     @property
+    def files(self) -> list[Path]:
+        """Language model and projector."""
+        return [self.language_model, self.projector]
+
+    @property
     def label(self) -> str:
         """Its name in sidecars: `gguf_Q6_K` and the like."""
         if self.is_tiny:
@@ -137,6 +147,11 @@ class Checkpoint:
     def projector_name(self) -> str | None:
         """None: the checkpoint holds the audio encoder, too."""
         return None
+
+    @property
+    def files(self) -> list[Path]:
+        """Its configuration and its weights."""
+        return [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]
 
     @property
     def label(self) -> str:

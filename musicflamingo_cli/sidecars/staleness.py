@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli._version import __version__
@@ -12,7 +13,14 @@ from musicflamingo_cli.choices import Quantization
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY, has_caption, has_real_caption, provenance_of
+from musicflamingo_cli.sidecars.captions import (
+    APPROVED_KEY,
+    PROVENANCE_KEY,
+    has_caption,
+    has_real_caption,
+    provenance_of,
+)
+from musicflamingo_cli.system.identity import digest, is_replaced
 from musicflamingo_cli.types import Sampling
 
 _TOLERANCE = 0.1  # seconds: clips end a little before a multiple of 30 s
@@ -42,6 +50,7 @@ class CaptionSettings:
     excerpt: Mapping[str, Any] | None = None  # which part of a track is used: start, fraction
     max_seconds: float | None = None
     quantization: str | None = None  # of a checkpoint's weights
+    model_identity: str | None = None  # a hash of parts of its files
 
 
 def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
@@ -49,6 +58,7 @@ def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
     return CaptionSettings(
         is_tiny=model.is_tiny,
         model=model.name,
+        model_identity=digest(model.files),
         projector=model.projector_name,
         sampling=settings.sampling,
         retries=settings.retries,
@@ -59,8 +69,11 @@ def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
     )
 
 
-def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings) -> CaptionState:
+def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings, audio: Path | None = None) -> CaptionState:
     """Return a preset's state. To a real model, a caption of the tiny model counts as missing.
+
+    ``audio``: the track's file, where it is to be compared with the one that was captioned. A caption without a
+    recorded identity of audio or model counts as made from the present ones: it is older than these records.
 
     An approved caption is never outdated; nor is a real model's where the tiny model would replace it.
     """
@@ -70,7 +83,9 @@ def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings) -> C
         return CaptionState.MISSING
     if info.get(APPROVED_KEY) is True or made.get("approved") is True or (now.is_tiny and is_real):
         return CaptionState.CAPTIONED
-    return CaptionState.OUTDATED if _is_outdated(made, preset, now) else CaptionState.CAPTIONED
+    if _is_outdated(made, preset, now) or (audio is not None and is_replaced(audio, made.get("audio"))):
+        return CaptionState.OUTDATED
+    return CaptionState.CAPTIONED
 
 
 def missing(info: Mapping[str, Any], presets: Sequence[Preset], now: CaptionSettings) -> list[Preset]:
@@ -78,20 +93,47 @@ def missing(info: Mapping[str, Any], presets: Sequence[Preset], now: CaptionSett
     return [preset for preset in presets if state_of(info, preset, now) == CaptionState.MISSING]
 
 
-def outdated(info: Mapping[str, Any], presets: Sequence[Preset], now: CaptionSettings) -> list[Preset]:
-    """Return the presets whose caption is missing or outdated."""
-    return [preset for preset in presets if state_of(info, preset, now) != CaptionState.CAPTIONED]
+def outdated(
+    info: Mapping[str, Any], presets: Sequence[Preset], now: CaptionSettings, audio: Path | None = None
+) -> list[Preset]:
+    """Return the presets whose caption is missing or outdated; ``audio``: see ``state_of``."""
+    return [preset for preset in presets if state_of(info, preset, now, audio) != CaptionState.CAPTIONED]
 
 
-def older_than(info: Mapping[str, Any], presets: Sequence[Preset], moment: str) -> list[Preset]:
-    """Return the presets whose caption was not made since ``moment`` (UTC, ISO 8601, milliseconds)."""
-    return [preset for preset in presets if str(provenance_of(info, preset.name).get("time", "")) < moment]
+class EarlierRuns:
+    """The runs that had made captions when a scan read the sidecars, each with the number of its last caption.
+
+    What was made since is known by that, without a clock: machines that share a dataset have clocks of their own.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def add(self, info: Mapping[str, Any]) -> None:
+        """Note the runs that made the captions in a sidecar's data."""
+        all_made = info.get(PROVENANCE_KEY)
+        for made in all_made.values() if isinstance(all_made, dict) else ():
+            run, number = _run_of(made)
+            self._last[run] = max(number, self._last.get(run, 0))
+
+    def made_since(self, info: Mapping[str, Any], preset: Preset) -> bool:
+        """Return whether a preset's caption was made after the scan."""
+        run, number = _run_of(provenance_of(info, preset.name))
+        return number > self._last.get(run, 0)
+
+
+def _run_of(made: Any) -> tuple[str, int]:
+    """Return the run that made a caption and the caption's number in it; 0 where that is not recorded."""
+    run, number = (made.get("run"), made.get("number")) if isinstance(made, dict) else (None, None)
+    return (run, number) if isinstance(run, str) and isinstance(number, int) else ("", 0)
 
 
 def _is_outdated(made: Mapping[str, Any], preset: Preset, now: CaptionSettings) -> bool:
     """Whether it was made with other settings; a caption of unknown origin was."""
     compared = [(now.model, "model"), (now.projector, "mmproj"), (now.version, "version")]
     if any(expected is not None and made.get(key) != expected for expected, key in compared):
+        return True
+    if now.model_identity is not None and made.get("model_identity", now.model_identity) != now.model_identity:
         return True
     if now.quantization is not None and made.get("quantization", Quantization.NONE) != now.quantization:
         return True

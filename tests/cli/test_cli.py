@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
 from tiny_flamingo import random_pair
@@ -120,6 +120,31 @@ def test_sound_effects_in_a_dataset_are_skipped(make_wav: MakeWav, fake: list[st
     found = [json.loads(line) for line in again.stdout.splitlines()]
     assert sum(each["skipped"] == "too short" for each in found) == 11
     assert musicflamingo("caption", data / "effect-1.wav", *fake).returncode == 1
+
+
+def test_replaced_audio_makes_its_captions_outdated(make_wav: MakeWav, fake: list[str]) -> None:
+    """Also where size and name are the same; a copy with another time is the same audio."""
+    audio = make_wav("data/a.wav", 3)
+    batch = ["batch", audio.parent, "--preset", "brief", *fake]
+    assert "1 captioned" in musicflamingo(*batch).stderr
+    os.utime(audio, (1, 1))
+    assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
+    make_wav("data/a.wav", 3, 880)
+    done = musicflamingo("status", audio.parent, "--preset", "brief", *fake, "--json")
+    assert json.loads(done.stdout)["presets"]["brief"] == {"captioned": 0, "missing": 0, "outdated": 1}
+    assert "1 captioned" in musicflamingo(*batch, "--stale").stderr
+    assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
+
+
+def test_overwrite_does_not_depend_on_the_clock(make_wav: MakeWav, fake: list[str]) -> None:
+    """Captions of a machine whose clock is ahead are regenerated like all others."""
+    audio = make_wav("data/a.wav", 3)
+    batch = ["batch", audio.parent, "--preset", "brief", *fake]
+    assert "1 captioned" in musicflamingo(*batch).stderr
+    sidecar = audio.with_suffix(".INFO")
+    made = read_sidecar(sidecar)["music_flamingo_provenance"]["brief"]
+    merge_sidecar(sidecar, {"music_flamingo_provenance": {"brief": {**made, "time": "2999-01-01T00:00:00.000+00:00"}}})
+    assert "1 captioned" in musicflamingo(*batch, "--overwrite").stderr
 
 
 def test_batch_dry_run_writes_nothing_and_needs_no_model(make_wav: MakeWav, tmp_path: Path) -> None:

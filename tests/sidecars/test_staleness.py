@@ -12,12 +12,14 @@ from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.staleness import (
     CaptionSettings,
     CaptionState,
+    EarlierRuns,
     missing,
-    older_than,
     outdated,
     state_of,
 )
+from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.types import Sampling
+from tests.conftest import MakeWav
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
 FULL = PRESETS[0]
@@ -160,7 +162,39 @@ def test_another_prompt_makes_it_outdated() -> None:
     assert state_of({"music_flamingo_full": ""}, FULL, NOW) == CaptionState.MISSING
 
 
-def test_older_than() -> None:
-    assert older_than(info(), [FULL], "2026-11-21T08:00:01+00:00") == [FULL]
-    assert older_than(info(), [FULL], "2026-11-21T08:00:00+00:00") == []
-    assert older_than({}, PRESETS, "2026") == list(PRESETS)
+def test_another_model_of_the_same_name_makes_it_outdated() -> None:
+    now = replace(NOW, model_identity="b" * 16)
+    assert state_of(info(model_identity="b" * 16), FULL, now) == CaptionState.CAPTIONED
+    assert state_of(info(model_identity="a" * 16), FULL, now) == CaptionState.OUTDATED
+    assert state_of(info(), FULL, now) == CaptionState.CAPTIONED  # made before identities were recorded
+
+
+def test_other_audio_of_the_same_name_makes_it_outdated(make_wav: MakeWav) -> None:
+    audio = make_wav(seconds=2)
+    made = info(audio=file_identity(audio))
+    assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED
+    make_wav(seconds=2, hertz=880)
+    assert state_of(made, FULL, NOW, audio) == CaptionState.OUTDATED
+    assert state_of({**made, "music_flamingo_approved": True}, FULL, NOW, audio) == CaptionState.CAPTIONED
+    assert state_of(info(), FULL, NOW, audio) == CaptionState.CAPTIONED  # made before identities were recorded
+    audio.unlink()
+    assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED
+
+
+@pytest.mark.parametrize("odd", ["x", 5, [], {}, {"size": [1], "modified": {}}, {"size": True}])
+def test_a_poisoned_identity_does_no_harm(make_wav: MakeWav, odd: object) -> None:
+    assert state_of(info(audio=odd, run=odd, number=odd), FULL, NOW, make_wav()) in CaptionState
+    runs = EarlierRuns()
+    runs.add(info(run=odd, number=odd))
+    assert not runs.made_since(info(run=odd, number=odd), FULL)
+
+
+def test_captions_made_since_a_scan_are_known_without_a_clock() -> None:
+    runs = EarlierRuns()
+    runs.add(info(run="one", number=7))
+    runs.add({"music_flamingo_provenance": "odd"})
+    assert not runs.made_since(info(run="one", number=7), FULL)
+    assert runs.made_since(info(run="one", number=8), FULL)  # by a run that was in progress then
+    assert runs.made_since(info(run="two", number=1), FULL)
+    assert not runs.made_since(info(), FULL)  # of unknown origin
+    assert not runs.made_since({}, FULL)
