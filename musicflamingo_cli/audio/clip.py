@@ -52,12 +52,12 @@ class Measure:
     rate: int
 
 
-def measure(audio: Path) -> Measure:
+def measure(audio: Path, header_only: bool = True) -> Measure:
     """Return length and sample rate of an audio file; it is decoded only where its header holds no length.
 
-    Raises AudioError where it cannot be read.
+    ``header_only``: see ``open_source``. Raises AudioError where it cannot be read.
     """
-    with open_source(audio) as source:
+    with open_source(audio, header_only) as source:
         seconds = source.seconds
         if seconds is None:
             seconds = sum(len(block) for block in source.blocks) / source.rate
@@ -76,7 +76,7 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
     with open_source(audio) as source:
         seconds = source.seconds
         if seconds is None and excerpt.needs_length:
-            seconds = measure(audio).seconds
+            seconds = measure(audio, header_only=False).seconds
         if seconds is not None:
             _require_length(seconds, excerpt.min_seconds, audio)
         mixer = Mixer(channel, skip=int(excerpt.start * source.rate))

@@ -6,10 +6,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicflamingo_cli.audio.chained import is_chained
 from musicflamingo_cli.errors import AudioError
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
@@ -49,11 +50,18 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(audio: Path) -> Iterator[Source]:
-    """Open an audio file with libsndfile, else with FFmpeg's libraries. Raises AudioError, also while decoding."""
+def open_source(audio: Path, header_only: bool = False) -> Iterator[Source]:
+    """Open an audio file with libsndfile, else with FFmpeg's libraries. Raises AudioError, also while decoding.
+
+    ``header_only``: for its length; a FLAC file is then not read to find out whether it holds a second stream.
+    """
     _require_readable(audio)
     import soundfile
 
+    if is_chained(audio, header_only):
+        with _open_with_ffmpeg(audio) as source:
+            yield replace(source, seconds=None)  # it would be that of one stream
+        return
     file = None
     if audio.suffix.lower() not in NOISY_IN_SNDFILE:
         with contextlib.suppress(soundfile.SoundFileError):
@@ -187,6 +195,11 @@ def _ffmpeg_blocks(
             for block in planes.blocks(decoded, is_last=packet.size == 0):
                 frames += len(block)
                 yield block
+    except av.PatchWelcomeError as error:
+        raise AudioError(
+            f"{audio.name} holds streams of different formats: only the first {frames / rate:.1f} s can be decoded",
+            "split it, or convert it to one stream",
+        ) from error
     except (av.FFmpegError, ValueError) as error:
         if not frames:
             raise _not_audio(audio) from error

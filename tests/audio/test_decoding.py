@@ -138,6 +138,55 @@ def test_where_one_decoder_stops_short_the_other_decides(tmp_path: Path) -> None
         write_clip(flac, tmp_path / "clip.wav")
 
 
+CHAINED: dict[str, dict[str, str]] = {"a.ogg": {}, "a.flac": {}, "a.opus": {"format": "OGG", "subtype": "OPUS"}}
+
+
+def write_chain(audio: Path, rate: int = 48_000) -> None:
+    """Write 8 s at 440 Hz, followed by a second stream of 6 s at 880 Hz and ``rate``."""
+    data = b""
+    for seconds, hertz, own_rate in ((8, 440, 48_000), (6, 880, rate)):
+        soundfile.write(audio, tone(seconds, hertz, own_rate, 2), own_rate, **CHAINED[audio.name])
+        data += audio.read_bytes()
+    audio.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_all_of_a_chained_stream_is_heard(tmp_path: Path, name: str) -> None:
+    write_chain(tmp_path / name)
+    clip = write_clip(tmp_path / name, tmp_path / "clip.wav")
+    assert clip.seconds == pytest.approx(14, abs=0.05)
+    end = soundfile.read(clip.path)[0][-64_000:]
+    spectrum = np.abs(np.fft.rfft(end * np.hanning(len(end))))
+    assert np.fft.rfftfreq(len(end), 1 / 16_000)[spectrum.argmax()] == pytest.approx(880, abs=2)
+    if name != "a.flac":  # of a FLAC only the header is read
+        assert measure(tmp_path / name).seconds == pytest.approx(14, abs=0.05)
+
+
+def test_a_chain_of_two_formats_is_heard_or_refused(tmp_path: Path) -> None:
+    write_chain(tmp_path / "a.flac", rate=24_000)
+    assert write_clip(tmp_path / "a.flac", tmp_path / "clip.wav").seconds == pytest.approx(14, abs=0.05)
+    write_chain(tmp_path / "a.ogg", rate=24_000)
+    with pytest.raises(AudioError, match=r"streams of different formats: only the first 8\.0 s can be decoded"):
+        write_clip(tmp_path / "a.ogg", tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_bytes_inside_an_ogg_are_skipped_or_refused(tmp_path: Path, name: str) -> None:
+    """Bytes between pages or frames cost under half a second; where audio is lost, the file is refused."""
+    audio = tmp_path / name
+    soundfile.write(audio, tone(8, 440, 48_000, 2), 48_000, **CHAINED[name])
+    data = audio.read_bytes()
+    half = len(data) // 2
+    for middle in (bytes(20_000), np.random.RandomState(0).bytes(20_000)):
+        audio.write_bytes(data[:half] + middle + data[half:])
+        assert write_clip(audio, tmp_path / "clip.wav").seconds > 7.5
+    if name == "a.ogg":  # known limit: libsndfile resumes at the right time, and does not report lost pages
+        return
+    audio.write_bytes(data[:half] + bytes(20_000) + data[half + len(data) // 8 :])
+    with pytest.raises(AudioError, match="is damaged"):
+        write_clip(audio, tmp_path / "clip.wav")
+
+
 @pytest.mark.parametrize(("first", "second"), [(48_000, 24_000), (24_000, 48_000), (44_100, 48_000)])
 def test_a_change_of_the_sample_rate_is_followed(tmp_path: Path, first: int, second: int) -> None:
     """Joined MP3s: what follows the change must keep its pitch and its length."""
