@@ -60,7 +60,7 @@ class Excerpt:
     @property
     def needs_length(self) -> bool:
         """Whether the track's length must be known before reading it."""
-        return self.start + self.max_seconds < self.min_seconds
+        return self.fraction < 1 or self.start + self.max_seconds < self.min_seconds
 
     def samples(self, source_seconds: float | None) -> tuple[int, int]:
         """Return how many 16 kHz samples to skip first, and how many to keep at most.

@@ -91,8 +91,6 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
     _require_sound(written, audio)
     if source_seconds is not None:
         _require_length(source_seconds, excerpt.min_seconds, audio)
-    if seconds is None and excerpt.fraction < 1 and not was_cut:  # the length is known only now
-        samples, was_cut = _shorten(target, max(1, int(samples * excerpt.fraction))), True
     return Clip(
         path=target,
         samples=_without_silent_window(target, samples),

@@ -33,6 +33,8 @@ _XING = re.compile(
 _EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
 _MATROSKA_HEAD = 1 << 16  # bytes: its Info element comes before the audio
 _MP3_FRAME = 2881  # bytes at most: 320 kbit/s at 32 kHz, with padding
+# FFmpeg's formats whose length is in a header or, for Ogg, in the last page; of others it is an estimate, or unknown.
+_WITH_LENGTH = frozenset(["mp4", "asf", "ogg", "ape", "tta", "wv", "caf"])
 # libsndfile's MPEG decoder prints warnings directly to the terminal; FFmpeg's can be silenced.
 NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 
@@ -41,7 +43,7 @@ NOISY_IN_SNDFILE = (".mp3", ".mp2", ".mp1", ".mpga")
 class Source:
     """A decoded stream at ``rate`` Hz, in blocks of float32 of the shape (frames, channels).
 
-    ``seconds`` is its declared length, or None.
+    ``seconds`` is its length by the header; None where that holds none, never an estimate.
     """
 
     rate: int
@@ -163,11 +165,35 @@ def ffmpeg_stream(audio: Path) -> Iterator[tuple[av.container.InputContainer, av
 
 @contextlib.contextmanager
 def _open_with_ffmpeg(audio: Path) -> Iterator[Source]:
+    with ffmpeg_stream(audio) as (container, stream):
+        length = _known_seconds(container, stream, audio)
+        yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio, stream.rate), length)
+
+
+def _known_seconds(container: av.container.InputContainer, stream: av.AudioStream, audio: Path) -> float | None:
+    """Return the length by the file's header or its last page; None where FFmpeg can only estimate it."""
+    import av
+
+    length = container.duration / av.time_base if container.duration else None
+    kind = container.format.name
+    if length is None or _WITH_LENGTH & set(kind.split(",")):
+        return length
+    if kind == "mp3" or "matroska" in kind:
+        declared = _declared_seconds(container, stream, audio, _first_packet(audio) if kind == "mp3" else None)
+        # An MP3's tag does not count what was joined to the file; FFmpeg then estimates the length instead.
+        return length if declared and abs(declared - length) < _INEXACT_SECONDS else None
+    return None
+
+
+def _first_packet(audio: Path) -> int | None:
+    """Return the position of the first audio packet in bytes."""
     import av
 
     with ffmpeg_stream(audio) as (container, stream):
-        length = container.duration / av.time_base if container.duration else None
-        yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio, stream.rate), length)
+        try:
+            return next(packet.pos for packet in container.demux(stream))
+        except (av.FFmpegError, StopIteration):
+            return None
 
 
 def _ffmpeg_blocks(
