@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 
     Samples = NDArray[np.float32]
 
-BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32
+BLOCK_FRAMES = 1 << 18  # 2 MB of stereo float32; fewer with more channels
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; beyond them a header is damaged or hostile
 _TOLERATED_PACKETS = 3
 _INEXACT_SECONDS = 0.5  # a length that is this much too long is an inexact header, not damage
 _UNKNOWN_FRAMES = 1 << 48  # libsndfile reports 2^63 - 1 for a FLAC without a length
@@ -76,6 +77,7 @@ def open_source(audio: Path, header_only: bool = False) -> Iterator[Source]:
             yield source
         return
     with file:
+        _require_real_rate(file.samplerate, audio)
         _require_declared(file, audio)
         yield Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
 
@@ -93,6 +95,14 @@ def _require_readable(audio: Path) -> None:
         raise AudioError(f"cannot read {audio.name}: {error.strerror}", "check the file's permissions") from error
     if is_empty:
         raise AudioError(f"{audio.name} is an empty file", "export or copy it again")
+
+
+def _require_real_rate(rate: int, audio: Path) -> None:
+    """Raise AudioError for a rate that no recording has: few bytes would become hours at 16 kHz."""
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{audio.name} has a sample rate of {rate} Hz", "its header is damaged: export or copy it again"
+        )
 
 
 def _require_declared(file: object, audio: Path) -> None:
@@ -121,7 +131,8 @@ def _sndfile_blocks(file: object, audio: Path) -> Iterator[Samples]:
     assert isinstance(file, soundfile.SoundFile)
     frames = 0
     try:
-        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        size = min(BLOCK_FRAMES, 2 * BLOCK_FRAMES // file.channels)
+        while len(block := file.read(size, dtype="float32", always_2d=True)):
             frames += len(block)
             yield block
     except soundfile.SoundFileError:
@@ -166,6 +177,7 @@ def ffmpeg_stream(audio: Path) -> Iterator[tuple[av.container.InputContainer, av
 @contextlib.contextmanager
 def _open_with_ffmpeg(audio: Path) -> Iterator[Source]:
     with ffmpeg_stream(audio) as (container, stream):
+        _require_real_rate(stream.rate, audio)
         length = _known_seconds(container, stream, audio)
         yield Source(stream.rate, _ffmpeg_blocks(container, stream, audio, stream.rate), length)
 
@@ -251,6 +263,8 @@ class _Planes:
         for frame in frames:
             setup = (frame.sample_rate, frame.layout.name, frame.format.name)
             if setup != self._setup:
+                if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+                    raise ValueError("not a sample rate")
                 yield from self._rest()
                 self._setup, self._resampler = setup, av.AudioResampler(format="fltp", rate=self._rate)
             assert self._resampler is not None

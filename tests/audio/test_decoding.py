@@ -330,6 +330,31 @@ def test_memory_does_not_grow_with_the_track(
     assert 0 < largest <= decoding.BLOCK_FRAMES
 
 
+@pytest.mark.parametrize("rate", [1, 100, 999, 2_000_000, 2**31 - 1])
+def test_an_absurd_sample_rate_is_refused(make_wav: MakeWav, tmp_path: Path, rate: int) -> None:
+    """50 kB at 1 Hz would become 7 hours at 16 kHz, and take 4 GB."""
+    wav = make_wav(seconds=1)
+    data = bytearray(wav.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    wav.write_bytes(data)
+    for use in (lambda: write_clip(wav, tmp_path / "clip.wav"), lambda: measure(wav)):
+        with pytest.raises(AudioError, match=f"has a sample rate of {rate} Hz"):
+            use()
+
+
+@pytest.mark.parametrize("rate", [1000, 768_000])
+def test_the_lowest_and_highest_real_rates_are_decoded(make_wav: MakeWav, tmp_path: Path, rate: int) -> None:
+    assert write_clip(make_wav(seconds=2, hertz=200, rate=rate), tmp_path / "clip.wav").seconds == pytest.approx(2)
+
+
+def test_blocks_are_bounded_whatever_the_channels_and_rate(tmp_path: Path) -> None:
+    """A block has as many bytes with 200 channels as with two, and as many at 16 kHz as at the lowest rate."""
+    soundfile.write(tmp_path / "wide.wav", np.zeros((40_000, 200), np.int16), 1000)
+    with decoding.open_source(tmp_path / "wide.wav") as source:
+        largest = max(block.nbytes for block in source.blocks)
+    assert largest <= decoding.BLOCK_FRAMES * 2 * 4
+
+
 @functools.cache
 def specimen(extension: str) -> bytes:
     """One second of sound in a container that libsndfile writes."""
