@@ -17,6 +17,7 @@ from musicflamingo_cli.sidecars import claims
 from musicflamingo_cli.sidecars.file import obstacle
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.sidecars.staleness import EarlierRuns
+from musicflamingo_cli.system.disk import file_size
 from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Failure, Outcome, Skipped, Summary, Track
 
 IN_PROGRESS_ELSEWHERE = "in progress in another process"
@@ -54,6 +55,7 @@ class Plan:
     problems: int = 0
     skipped: int = 0
     per_preset: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of the tasks' audio, by file extension
     runs: EarlierRuns = field(default_factory=EarlierRuns)
 
 
@@ -144,6 +146,8 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = F
         if isinstance(item, Task):
             plan.tasks += 1
             plan.runs.add(item.info)
+            audio = item.track.audio
+            plan.sizes[audio.suffix] = plan.sizes.get(audio.suffix, 0) + file_size(audio)
             plan.prompts += len(item.presets)
             for preset in item.presets:
                 plan.per_preset[preset.name] = plan.per_preset.get(preset.name, 0) + 1

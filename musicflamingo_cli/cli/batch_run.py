@@ -95,7 +95,7 @@ class BatchRun:
         overwrite = self._selection.wanted == Wanted.ALL
         with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
             announce(self._console, captioner)
-            bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.engine.slots)
+            bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.engine.slots, plan.sizes)
             with self._recorded(run_log), bars as bar:
                 engine, model = captioner.engine.name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)
@@ -114,7 +114,7 @@ class BatchRun:
         if bar and not outcome.skipped:
             bar.finished(outcome)
         elif bar and outcome.skipped == TOO_SHORT:
-            bar.left_out()
+            bar.left_out(outcome.track.audio)
         self._show_outcome(outcome, engine, model)
 
     @contextlib.contextmanager

@@ -5,31 +5,40 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicflamingo_cli.cli.console import Console, duration, printable, rich_stderr, write_message
+from musicflamingo_cli.system.disk import file_size
 from musicflamingo_cli.types import Outcome
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-_TRACKS_TO_ESTIMATE_FROM = 10
-
 
 @contextlib.contextmanager
-def batch_bar(console: Console, total: int, slots: int) -> Iterator[BatchBar]:
-    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q."""
+def batch_bar(console: Console, total: int, slots: int, sizes: Mapping[str, int]) -> Iterator[BatchBar]:
+    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q. ``sizes``: see BatchBar."""
     live = sys.stderr.isatty() and not console.quiet
-    with BatchBar(total, live=live, quiet=console.quiet, colour=console.colour, slots=slots) as bar, console.above(bar):
+    bar = BatchBar(total, live=live, quiet=console.quiet, colour=console.colour, slots=slots, sizes=sizes)
+    with bar, console.above(bar):
         yield bar
 
 
 class BatchBar:
-    """Progress over the tracks to caption: rate, time left, the tracks in progress, failures so far."""
+    """Progress over the tracks to caption: rate, time left, the tracks in progress, failures so far.
 
-    def __init__(self, total: int, *, live: bool, quiet: bool, colour: bool, slots: int = 1) -> None:
+    ``sizes``: bytes of their audio by file extension, from which the time left is estimated.
+    """
+
+    def __init__(
+        self, total: int, *, live: bool, quiet: bool, colour: bool, sizes: Mapping[str, int], slots: int = 1
+    ) -> None:
+        self._bytes_left = Counter(sizes)
+        self._bytes_heard: Counter[str] = Counter()
+        self._milliseconds_heard: Counter[str] = Counter()
         self._slots = slots
         self._in_progress: list[Path] = []  # one a slot, and the one that is being prepared
         self._audio_seconds = 0.0
@@ -98,6 +107,7 @@ class BatchBar:
         self._done += 1
         self._failed += bool(outcome.failures)
         self._audio_seconds += outcome.audio_seconds
+        self._note_size(outcome.track.audio, outcome.audio_seconds)
         hours = max(time.monotonic() - self._started, 1e-9) / 3600
         rate = f"{self._done / hours:.0f} tracks/h, {self._audio_seconds / 3600 / hours:.1f} h of audio/h"
         if self._progress is not None and self._task is not None:
@@ -108,14 +118,32 @@ class BatchBar:
             line = f"[{self._done}/{self._total}] {result} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
             write_message(f"{line}{self._time_left(hours)}, {self._failed} failed)")
 
-    def left_out(self) -> None:
+    def left_out(self, audio: Path) -> None:
         """Count a track that turned out not to be captioned."""
         self._total -= 1
+        self._note_size(audio, 0.0)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, total=self._total)
 
+    def _note_size(self, audio: Path, seconds: float) -> None:
+        size, kind = file_size(audio), audio.suffix
+        self._bytes_left[kind] -= size
+        if seconds:
+            self._bytes_heard[kind] += size
+            self._milliseconds_heard[kind] += round(seconds * 1000)
+
     def _time_left(self, hours: float) -> str:
-        """The estimated time left, once enough tracks are done to estimate it from."""
-        if self._done < min(_TRACKS_TO_ESTIMATE_FROM, self._total):
-            return "time left not known yet"
-        return f"{duration(max(0, self._total - self._done) / self._done * hours * 3600)} left"
+        """The estimated time left: by the audio of what is left, of which only the bytes are known before decoding."""
+        heard, size = self._milliseconds_heard.total(), self._bytes_heard.total()
+        if not heard or not size:  # nothing captioned yet, so only tracks can be counted
+            share = max(0, self._total - self._done) / self._done
+        else:
+            share = (
+                sum(
+                    max(0, left)
+                    * (self._milliseconds_heard[kind] / known if (known := self._bytes_heard[kind]) else heard / size)
+                    for kind, left in self._bytes_left.items()
+                )
+                / heard
+            )
+        return f"{duration(share * hours * 3600)} left"
