@@ -12,7 +12,7 @@ from typing import Any
 
 from musicflamingo_cli.choices import Attention, EngineName, Quantization
 from musicflamingo_cli.errors import ConfigError, SettingError, shown, suggestion
-from musicflamingo_cli.paths import default_models_dir, user_config_dir
+from musicflamingo_cli.paths import LARGEST_YAML, default_models_dir, read_regular, user_config_dir
 from musicflamingo_cli.types import LONGEST_SECONDS, MIN_SECONDS, Excerpt, Sampling
 
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
@@ -171,7 +171,8 @@ def _read_file(file: Path, required: bool) -> dict[str, Any]:
 
     hint = f"edit {file}, or name another one with --config"
     try:
-        data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml_loader()) or {}
+        text = read_regular(file, LARGEST_YAML).decode("utf-8-sig")
+        data = yaml.load(text, Loader=yaml_loader()) or {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: 5000 digits, 31 February
         raise ConfigError(f"{file} cannot be read as YAML: {error}", hint) from error
     if not isinstance(data, dict):

@@ -1,9 +1,14 @@
-"""Where things are: files that come with the product, and the user's folders on each system."""
+"""Where things are: files that come with the product, and the user's folders on each system; reading small files."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 
+LARGEST_TEXT = 1 << 24  # bytes
+LARGEST_YAML = 1 << 20  # which takes seconds to parse
 APP = "musicflamingo"
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -62,3 +67,20 @@ def checkpoint_cache_dir() -> Path:
 def built_in_prompts() -> Path:
     """Return the prompts file that comes with the product."""
     return data_file("configs", "prompts.yaml")
+
+
+def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
+    """Return a file's bytes, at most ``limit``. Raises OSError, also for a pipe or a device, which might never end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        require_regular(os.fstat(descriptor))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB")
+    return content
+
+
+def require_regular(status: os.stat_result) -> None:
+    """Raise OSError for what is neither a file nor a folder, which has an error of its own when it is read."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")

@@ -11,7 +11,7 @@ from typing import Any
 
 from musicflamingo_cli.config import yaml_loader
 from musicflamingo_cli.errors import ConfigError, PromptError, shown, suggestion
-from musicflamingo_cli.paths import built_in_prompts, user_config_dir
+from musicflamingo_cli.paths import LARGEST_YAML, built_in_prompts, read_regular, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
 
@@ -126,7 +126,7 @@ def read_presets(file: Path) -> dict[str, Preset]:
 
     hint = _edit_hint(file)
     try:
-        data = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_strict_loader())
+        data = yaml.load(read_regular(file, LARGEST_YAML).decode("utf-8-sig"), Loader=_strict_loader())
     except FileNotFoundError as error:
         raise ConfigError(f"no prompts file at {file}", "make one with: musicflamingo prompts init") from error
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:

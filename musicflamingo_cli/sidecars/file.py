@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from musicflamingo_cli.errors import FailureKind, SidecarBusyError, SidecarError, StorageError
+from musicflamingo_cli.paths import read_regular
 from musicflamingo_cli.sidecars.leftovers import LOCK_MARK, LOCK_SUFFIX, has_our_mark, lock_now, temporary_name
 from musicflamingo_cli.types import Failure
 
@@ -33,7 +35,7 @@ def left_untouched(path: Path, reason: str) -> SidecarError:
 def read_text(path: Path) -> str | None:
     """Return the sidecar's text; None where there is no file. Raises SidecarError."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_regular(path).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
@@ -41,7 +43,7 @@ def read_text(path: Path) -> str | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # no such file can exist
             return None
-        raise SidecarError(f"cannot read {path.name}: {error.strerror}", "check its permissions") from error
+        raise SidecarError(f"cannot read {path.name}: {error.strerror}", "check it and its permissions") from error
 
 
 def target_of(path: Path, within: Path | None = None) -> Path:
@@ -190,7 +192,9 @@ def _make_lock_file(lock_file: Path, sidecar: Path) -> None:
 
     On a file system without hard links filelock makes it, without a mark.
     """
-    if lock_file.exists():
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(lock_file).st_mode):  # as made by a hostile dataset: a pipe, or a link elsewhere
+            raise OSError(errno.EINVAL, f"{lock_file.name} is not a regular file")
         return
     marked = temporary_name(sidecar)
     try:

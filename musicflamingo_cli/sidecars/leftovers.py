@@ -8,6 +8,8 @@ import re
 import secrets
 from pathlib import Path
 
+from musicflamingo_cli.paths import read_regular
+
 SIDECAR_SUFFIX = ".INFO"
 LOCK_SUFFIX = ".lock"
 CLAIM_SUFFIX = ".mf-claim"
@@ -32,10 +34,10 @@ def sweep(file: Path) -> None:
     if not _is_leftover(file):
         return
     with contextlib.suppress(OSError):
-        descriptor = os.open(file, os.O_RDWR)
+        descriptor = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
             # Compared after locking: meanwhile its owner may have removed it, and another made one of that name.
-            if lock_now(descriptor) and os.path.samestat(os.fstat(descriptor), file.stat()):
+            if lock_now(descriptor) and os.path.samestat(os.fstat(descriptor), file.lstat()):
                 file.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
@@ -44,8 +46,7 @@ def sweep(file: Path) -> None:
 def has_our_mark(lock_file: Path) -> bool:
     """Return whether a lock file was made by this product rather than by another tool."""
     try:
-        with lock_file.open("rb") as file:
-            return file.read(len(LOCK_MARK) + 1) == LOCK_MARK.encode()
+        return read_regular(lock_file, len(LOCK_MARK)) == LOCK_MARK.encode()
     except OSError:
         return False
 
