@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from musicflamingo_cli.exports.job import Job, json_text, write_json
-from musicflamingo_cli.exports.output import open_text, place_audio
+from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row, TrackFacts
 
 AUDIO, MANIFEST, PARAPHRASES = "audio", "data.jsonl", "paraphrases.json"
@@ -36,7 +36,7 @@ def write_audiocraft(job: Job) -> None:
         def write(row: Row) -> None:
             facts = row.facts()
             target = job.building / AUDIO / row.path
-            place_audio(row.track.audio, target, job.target.audio)
+            job.place(row, target)
             write_json(target.with_suffix(".json"), info_of(row, facts))
             # The final path, and absolute: audiocraft resolves a relative path against its working folder.
             path = (job.target.out.absolute() / AUDIO / row.path).as_posix()

@@ -6,7 +6,7 @@ import contextlib
 from typing import IO
 
 from musicflamingo_cli.exports.job import Job, json_text
-from musicflamingo_cli.exports.output import open_text, place_audio
+from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
 METADATA = "metadata.jsonl"
@@ -29,7 +29,7 @@ def write_audiofolder(job: Job) -> None:
             folder = job.building / row.split
             number = numbers.get(row.split, 0)
             name = f"{number // _FILES_PER_FOLDER:04d}/{number:07d}{row.path.suffix.lower()}"
-            place_audio(row.track.audio, folder / name, job.target.audio)
+            job.place(row, folder / name)
             if row.split not in files:
                 files[row.split] = stack.enter_context(open_text(folder / METADATA))
             captions = {column: row.captions.get(preset, "") for preset, column in job.columns.items()}

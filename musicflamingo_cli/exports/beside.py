@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from musicflamingo_cli.exports.job import Job, write_json
-from musicflamingo_cli.exports.output import place_audio, write_text
+from musicflamingo_cli.exports.output import write_text
 from musicflamingo_cli.exports.rows import Row
 from musicflamingo_cli.sidecars.captions import caption_key, is_text
 
@@ -55,5 +55,5 @@ def write_ace_step(job: Job) -> None:
 def _place(row: Row, job: Job) -> Path:
     """Put the row's audio into the export and return its path there."""
     target = job.building / row.split / row.path
-    place_audio(row.track.audio, target, job.target.audio)
+    job.place(row, target)
     return target

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.choices import AudioPlacement, PathStyle
 from musicflamingo_cli.errors import AudioError, ConfigError, FailureKind, TrackError, kind_of
-from musicflamingo_cli.exports.output import write_text
+from musicflamingo_cli.exports.output import place_audio, write_text
 from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, Row
 from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY
 from musicflamingo_cli.text.t5_tokens import TokenStats
@@ -55,6 +57,23 @@ class Job:
     def columns(self) -> Mapping[str, str]:
         """The name of each preset's column."""
         return columns_of(self.options.columns)
+
+    def place(self, row: Row, target: Path) -> None:
+        """Link or copy a row's audio to ``target``. Raises the errors of ``to_copy`` and ``place_audio``."""
+        is_copy = self.target.audio == AudioPlacement.COPY
+        place_audio(self.to_copy(row) if is_copy else row.track.audio, target, self.target.audio)
+
+    def to_copy(self, row: Row) -> Path:
+        """Return the file with a row's audio, whose bytes may leave this machine with the export.
+
+        Raises AudioError for what is no audio, and for a link out of the dataset unless links are followed.
+        """
+        source = Path(os.path.realpath(row.track.audio))
+        if not self.options.follow_links and not source.is_relative_to(row.track.within or self.root.resolve()):
+            reason = f"{row.track.audio.name} is a link that leads out of the dataset; it was not copied"
+            raise AudioError(reason, "copy it all the same with --follow-links")
+        measure(source)
+        return source
 
     def for_each(self, write: Callable[[Row], None]) -> None:
         """Call ``write`` with every row; a row that fails is counted and logged, and the next one follows.

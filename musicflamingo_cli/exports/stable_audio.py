@@ -7,7 +7,7 @@ from pathlib import Path
 
 from musicflamingo_cli.exports import stable_audio_module
 from musicflamingo_cli.exports.job import Job, write_json
-from musicflamingo_cli.exports.output import place_audio, write_text
+from musicflamingo_cli.exports.output import write_text
 from musicflamingo_cli.exports.rows import Row
 from musicflamingo_cli.sidecars.leftovers import SIDECAR_SUFFIX
 
@@ -28,7 +28,7 @@ def write_stable_audio(job: Job) -> None:
     def write(row: Row) -> None:
         if row.path.suffix.lower() not in READS:
             job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools skips")
-        place_audio(row.track.audio, job.building / (row.split or AUDIO) / row.path, job.target.audio)
+        job.place(row, job.building / (row.split or AUDIO) / row.path)
         splits[row.split] = None
 
     job.for_each(write)

@@ -26,7 +26,7 @@ def write_webdataset(job: Job) -> None:
     def write(row: Row) -> None:
         if row.split not in shards:
             shards[row.split] = _ShardWriter(job.building / row.split, job.target.shard_size)
-        shards[row.split].add(row)
+        shards[row.split].add(row, job.to_copy(row))
         if row.path.suffix.lower() not in STABLE_AUDIO_READS:
             job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools does not decode")
 
@@ -49,8 +49,8 @@ class _ShardWriter:
         self._file: IO[bytes] | None = None
         self._tar: tarfile.TarFile | None = None
 
-    def add(self, row: Row) -> None:
-        """Write a row's audio and JSON. Raises OSError and AudioError; the tar is then as before."""
+    def add(self, row: Row, source: Path) -> None:
+        """Write the audio ``source`` and a row's JSON. Raises OSError and AudioError; the tar is then as before."""
         facts = row.facts()
         about = {
             "text": row.text,
@@ -65,7 +65,7 @@ class _ShardWriter:
         tar = self._current()
         begin = tar.offset
         try:
-            with row.track.audio.open("rb") as audio:
+            with source.open("rb") as audio:
                 size = audio.seek(0, io.SEEK_END)
                 audio.seek(0)
                 self._write(tar, row.path.suffix, size, audio)

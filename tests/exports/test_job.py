@@ -72,7 +72,7 @@ def long_captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(240):
         folder = root / ("first" if number < 40 else "others")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.wav").symlink_to(sound)
+        (folder / f"{number}.wav").hardlink_to(sound)
         caption = f"Caption {number}. {'x' * 20_000}"  # one long word, so that counting its tokens is fast
         (folder / f"{number}.INFO").write_text(json.dumps({"music_flamingo_full": caption}))
     return root
