@@ -34,6 +34,8 @@ class RunLog:
     def __init__(self, path: Path | None, roots: Sequence[Path]) -> None:
         """Open ``path``, or a new file in the user's state folder. Raises ConfigError where it is not writable."""
         self.path = path or default_folder() / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+        if path is not None and os.path.lexists(path) and not _may_continue(path):
+            raise ConfigError(f"{path} exists and is no run log", _OTHER_FILE)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8", errors="surrogateescape")
@@ -76,6 +78,13 @@ class RunLog:
             logger.warning("the run log %s ends here: %s", self.path, error.strerror)
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def _may_continue(path: Path) -> bool:
+    """Whether a file is empty or begins as a run log does; a device (/dev/null) takes anything."""
+    if not path.is_file():
+        return path.is_char_device()
+    return not path.stat().st_size or next(_records(path), {}).get("event") == "run"
 
 
 def _remove_old_logs() -> None:
@@ -132,5 +141,6 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The records, line by line; a last line that a kill cut short is ignored."""
     with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(record := json.loads(line), dict):
+                    yield record

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -76,7 +75,9 @@ def init(
     """Copy the built-in presets to a file of your own."""
     console = console_for(common, json.as_json)
     file = _own_file(dataset)
-    if file.exists():
+    if dataset and not dataset.is_dir():
+        raise ConfigError(f"no such folder: {dataset}", "check the path")
+    if os.path.lexists(file):  # also where it is a link to nothing, which would be written through
         raise ConfigError(f"{file} exists already", "edit it with: musicflamingo prompts edit")
     _copy_built_in(file)
     console.info("your presets file is ready; edit it, then: musicflamingo prompts check")
@@ -143,6 +144,7 @@ def _copy_built_in(file: Path) -> None:
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(built_in_prompts(), file)
+        with file.open("xb") as own:
+            own.write(built_in_prompts().read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}", "check the folder's permissions") from error

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.demo.songs import songs
 from musicflamingo_cli.errors import ConfigError
 
@@ -41,8 +42,13 @@ def put_music(folder: Path) -> dict[Path, Mapping[str, str]]:
 def copy_music(files: Sequence[Path], folder: Path) -> dict[Path, Mapping[str, str]]:
     """Copy files into ``folder``, so that no tiny-model captions are written beside the originals.
 
-    Returns the copies, with no known attributes. Raises ConfigError for two files of the same name.
+    Returns the copies, with no known attributes; a file that is in the folder already is its own copy. Raises
+    ConfigError for two files that would share a sidecar.
     """
-    if len({file.name for file in files}) < len(files):
-        raise ConfigError("two of the files have the same name", "run the demo for each of them")
-    return {Path(shutil.copy2(file, folder / file.name)): {} for file in files}
+    copies = [folder / file.name for file in files]
+    if len({track_for(copy).sidecar for copy in copies}) < len(files):
+        raise ConfigError("two of the files would share a sidecar", "run the demo for each of them, with another --out")
+    for file, copy in zip(files, copies, strict=True):
+        if not (copy.exists() and copy.samefile(file)):
+            shutil.copy2(file, copy)
+    return {copy: {} for copy in copies}

@@ -21,7 +21,7 @@ MARKER = ".musicflamingo-export"  # in each exported folder: one line per export
 _TEMPORARY = ".mf-export-"
 _DIGITS = 16  # of a hash
 _OLD = ".old"  # ends the name of an export that is being replaced
-# What people edit is compared by its bytes; tars and audio by their size.
+# What people edit is compared by its bytes; tars and audio, which may be large, by size and time.
 _TEXTS = (".json", ".jsonl", ".txt", ".py")
 
 
@@ -160,13 +160,14 @@ def _marked(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _fingerprint(file: Path) -> str:
-    """Return what changes when a file is edited: a hash of a text file or of a link's target, else the size."""
+    """Return what changes when a file is edited: a hash of a text file or of a link's target, else size and time."""
     if file.is_symlink():
         return hashlib.sha256(os.fsencode(file.readlink())).hexdigest()[:_DIGITS]
     if file.suffix in _TEXTS:
         with file.open("rb") as content:  # in blocks, since a table grows with the dataset
             return hashlib.file_digest(content, "sha256").hexdigest()[:_DIGITS]
-    return str(file.stat().st_size)
+    status = file.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -235,7 +235,7 @@ def _common_prefix(first: str, second: str) -> int:
 
 
 def files_of(name: str, folder: Path) -> list[Path]:
-    """Return the files to remove with a model: its own, and the projectors beside it when it is the last one there.
+    """Return the files to remove with a model: its own, and its projector when it is the last model there.
 
     Raises ConfigError for the tiny model and for a file outside the models folder, which we must not delete.
     """
@@ -249,7 +249,11 @@ def files_of(name: str, folder: Path) -> list[Path]:
     beside = [path for path in file.parent.glob("*.gguf") if path in installed(file.parent)]
     if [path for path in beside if path.name != file.name]:
         return [file]
-    return [file, *sorted(file.parent.glob("*mmproj*.gguf"))]
+    try:
+        check_pair(file, projector := _find_projector(file))
+    except ModelError:  # a projector beside it, if any, is another model's
+        return [file]
+    return [file, projector]
 
 
 def check_pair(language_model: Path, projector: Path) -> ModelPair:

@@ -40,6 +40,8 @@ def sweep_temporary_folders() -> None:
 def _host() -> str:
     """This machine, or this container: where a process number identifies one process."""
     place = socket.gethostname()
+    with contextlib.suppress(OSError):  # two machines of one name may share a folder
+        place += Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip()
     with contextlib.suppress(OSError):
         place += os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (no file behind it to make a path of)
     return hashlib.sha256(place.encode()).hexdigest()[:12]
