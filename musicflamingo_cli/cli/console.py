@@ -168,7 +168,11 @@ def _write(stream: Any, text: str, end: str = "\n") -> None:
     try:
         stream.write(text.encode(encoding, "replace").decode(encoding) + end)
         stream.flush()
-    except BrokenPipeError:  # the reader (head, less) has gone, which is no error
+    except OSError as error:
+        # A reader that has gone (head, less) is no error. Nor are messages for which there is no room: a long run goes
+        # on without them, while data that cannot be written is an error.
+        if not isinstance(error, BrokenPipeError) and stream is not sys.stderr:
+            raise
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, stream.fileno())
         os.close(devnull)
