@@ -152,19 +152,33 @@ def _tracks_in(folder: Path, names: list[str], within: Path) -> Iterator[Track |
     """The tracks among a folder's audio files: of those that share a sidecar, the preferred one comes first."""
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
     names = [name for name in names if not (is_organised and Path(name).stem.lower() in STEMS)]
-    sharing: dict[str, list[str]] = {}
+
+    def sidecar_of(name: str) -> str:
+        return _sidecar_name(folder, Path(name).stem)
+
+    # A flat folder may hold 100,000 files: hashes instead of names; equal ones of different names do no harm.
+    seen: set[int] = set()
+    repeated: set[int] = set()
     for name in names:
-        sharing.setdefault(_sidecar_name(folder, Path(name).stem), []).append(name)
-    if len({sidecar.casefold() for sidecar in sharing}) < len(sharing) and _ignores_case(folder, names):
-        alike: dict[str, list[str]] = {}
-        for sidecar, group in sharing.items():
-            alike.setdefault(sidecar.casefold(), []).extend(group)
-        sharing = alike
-    for group in sharing.values():
-        owner, *others = sorted(group, key=_preference)
-        yield track_for(folder / owner, within)
-        for other in others:
-            yield _not_owner(folder / other, folder / owner)
+        number = hash(sidecar_of(name).casefold())
+        (repeated if number in seen else seen).add(number)
+    ignores_case = bool(repeated) and _ignores_case(folder, names)
+    sharing: dict[str, list[str]] = {}  # sidecar to audio files, of those that may share one
+
+    def key_of(sidecar: str) -> str:
+        return sidecar.casefold() if ignores_case else sidecar
+
+    for name in names if repeated else ():
+        if hash((sidecar := sidecar_of(name)).casefold()) in repeated:
+            sharing.setdefault(key_of(sidecar), []).append(name)
+    for name in names:
+        if not repeated or (group := sharing.get(key_of(sidecar_of(name)))) is None:
+            yield track_for(folder / name, within)
+        elif group[0] == name:  # in the order of the first file of each sidecar
+            owner, *others = sorted(group, key=_preference)
+            yield track_for(folder / owner, within)
+            for other in others:
+                yield _not_owner(folder / other, folder / owner)
 
 
 def _ignores_case(folder: Path, names: list[str]) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,17 @@ def test_no_two_tracks_ever_share_a_sidecar(
     tracks = [item for item in find_tracks(root) if isinstance(item, Track)]
     assert len({track.sidecar for track in tracks}) == len(tracks)
     assert [t.audio for t in tracks] == [t.audio for t in find_tracks(root) if isinstance(t, Track)]
+
+
+def test_a_flat_folder_costs_little_memory(tmp_path: Path) -> None:
+    """Less than 300 bytes a file, of which the name is 100; entries and paths of all files would be 1000."""
+    for number in range(10_000):
+        (tmp_path / f"Artist name - Track title {number:05d}.flac").touch()
+    next(find_tracks(tmp_path))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in find_tracks(tmp_path)) == 10_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300 * 10_000
