@@ -73,11 +73,11 @@ def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """Return a file's bytes, at most ``limit``. Raises OSError, also for a pipe or a device, which might never end."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
-        require_regular(os.fstat(descriptor))
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB")
-    return content
+        status = os.fstat(descriptor)
+        require_regular(status)
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB")
+        return file.read()
 
 
 def require_regular(status: os.stat_result) -> None:

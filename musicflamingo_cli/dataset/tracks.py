@@ -78,35 +78,27 @@ def find_tracks(
     wanted = frozenset(f".{extension}" for extension in extensions) & set(_RANK) if extensions else frozenset(_RANK)
     visited = set() if visited is None else visited
     # Not recursive, as a tree may be deeper than Python's stack. Of each level only the names are kept.
-    pending = [iter([(root, Path(os.path.realpath(root)))])]
+    pending = [iter([(root, Path(os.path.realpath(root)), False)])]
     while pending:
         if (next_one := next(pending[-1], None)) is None:
             pending.pop()
             continue
-        folder, within = next_one
+        folder, within, is_link = next_one
+        if is_link and not (target := Path(os.path.realpath(folder))).is_relative_to(within):
+            if not follow_links:
+                yield Skipped(folder, LEADS_OUT)
+                continue
+            within = target
         try:
-            if (outside := _target_outside(folder, within)) is not None:
-                if not follow_links:
-                    yield Skipped(folder, LEADS_OUT)
-                    continue
-                within = outside
             if not _is_new(folder, visited):
                 continue
-            names, folders = _listed(folder, wanted, sweep_leftovers)
+            names, folders, links = _listed(folder, wanted, sweep_leftovers)
         except OSError as error:
             reason = f"cannot read the folder: {error.strerror}"
             yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)
             continue
         yield from _tracks_in(folder, names, within)
-        pending.append(_below(folder, folders, within))
-
-
-def _target_outside(folder: Path, within: Path) -> Path | None:
-    """Where a folder really is, if it is a link that leads out of ``within``."""
-    if not folder.is_symlink():
-        return None
-    target = Path(os.path.realpath(folder))
-    return None if target.is_relative_to(within) else target
+        pending.append(_below(folder, folders, links, within))
 
 
 def _is_new(folder: Path, visited: set[tuple[int, int]]) -> bool:
@@ -118,14 +110,14 @@ def _is_new(folder: Path, visited: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _below(folder: Path, names: list[str], within: Path) -> Iterator[tuple[Path, Path]]:
+def _below(folder: Path, names: list[str], links: set[str], within: Path) -> Iterator[tuple[Path, Path, bool]]:
     for name in names:
-        yield folder / name, within
+        yield folder / name, within, name in links
 
 
-def _listed(folder: Path, wanted: frozenset[str], sweep_leftovers: bool) -> tuple[list[str], list[str]]:
-    """Return the names of a folder's audio files, and those of its folders, both sorted."""
-    names, folders, leftovers = [], [], []
+def _listed(folder: Path, wanted: frozenset[str], sweep_leftovers: bool) -> tuple[list[str], list[str], set[str]]:
+    """Return the names of a folder's audio files and of its folders, both sorted, and which folders are links."""
+    names, folders, links, leftovers = [], [], set(), []
     with os.scandir(folder) as entries:
         for entry in entries:
             if sweep_leftovers and may_be_leftover(entry.name):
@@ -134,11 +126,13 @@ def _listed(folder: Path, wanted: frozenset[str], sweep_leftovers: bool) -> tupl
                 continue
             if _is_folder(entry):
                 folders.append(entry.name)
+                if entry.is_symlink():
+                    links.add(entry.name)
             elif Path(entry.name).suffix.lower() in wanted:
                 names.append(entry.name)
     for name in leftovers:
         sweep(folder / name)
-    return sorted(names), sorted(folders)
+    return sorted(names), sorted(folders), links
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -152,6 +146,9 @@ def _tracks_in(folder: Path, names: list[str], within: Path) -> Iterator[Track |
     """The tracks among a folder's audio files: of those that share a sidecar, the preferred one comes first."""
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
     names = [name for name in names if not (is_organised and Path(name).stem.lower() in STEMS)]
+    if len(names) == 1:  # as in a folder for each song
+        yield track_for(folder / names[0], within)
+        return
 
     def sidecar_of(name: str) -> str:
         return _sidecar_name(folder, Path(name).stem)
