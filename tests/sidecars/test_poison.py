@@ -19,7 +19,7 @@ from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
-from musicflamingo_cli.sidecars.staleness import CaptionSettings
+from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.types import Sampling
 
 PRESET = Preset("full", "What is it?")
@@ -35,7 +35,10 @@ def write(path: Path, made: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("value", POISON)
-@pytest.mark.parametrize("key", ["audio_seconds", "source_seconds", "start", "fraction", "seed", "time", "cut"])
+@pytest.mark.parametrize(
+    "key",
+    ["audio_seconds", "source_seconds", "start", "fraction", "seed", "time", "cut", "run", "audio", "model_identity"],
+)
 def test_one_bad_value_does_not_end_a_command(tmp_path: Path, key: str, value: str) -> None:
     for name, made in (("bad", {key: value}), ("bad too", {"source_seconds": "60", key: value}), ("good", {})):
         (tmp_path / f"{name}.wav").touch()
@@ -46,7 +49,7 @@ def test_one_bad_value_does_not_end_a_command(tmp_path: Path, key: str, value: s
     assert 30 <= status.heard_seconds < 2e9
     json.dumps(as_json(status, [tmp_path]), allow_nan=False)
     for wanted in Wanted:
-        assert len(list(scan([dataset], Selection(wanted=wanted, settings=NOW, since="2026")))) == 3
+        assert len(list(scan([dataset], Selection(wanted=wanted, settings=NOW, earlier=EarlierRuns())))) == 3
 
 
 def test_numbers_that_json_lacks_become_null_in_our_keys(tmp_path: Path) -> None:
