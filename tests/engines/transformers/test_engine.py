@@ -260,7 +260,7 @@ def test_a_lack_of_memory_halves_and_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clips = [clip_of(make_wav(f"{n}.wav", 89.0, 300 + 100 * n)) for n in range(slots)]
-    prompts = [Prompt(preset=f"p{index}", text=f"What is {index}?", max_tokens=2) for index in range(800 // slots)]
+    prompts = [Prompt(preset=f"p{index}", text=f"What is {index}?", max_tokens=2) for index in range(800)]
     expected = opened(checkpoints["tiny"])
     script = MEMORY_LIMIT.format(megabytes=300)
     limited_command = (sys.executable, "-P", "-c", script)
