@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds llama-mtmd-cli, llama-server and llama-quantize of llama.cpp into the user's cache, for the GPU that is
-# there, and runs what it built on a small quantised model before it reports success. Needs no root.
+# there, with our patches (patches/), and runs what it built on a small quantised model before it reports success.
+# Needs no root.
 set -euo pipefail
 
 readonly PINNED_REF=b11434 # the release that the tests run against
@@ -22,9 +23,10 @@ usage: build_llama_cpp.sh [options]
   --jobs N            parallel compiler jobs (default: all cores)
   --gpu-targets LIST  GPU architectures: gfx1201 for HIP, 89 for CUDA (default: the card that is there)
   --portable          no code for exactly this processor (GGML_NATIVE=OFF)
+  --no-patches        build upstream as it is, without scripts/patches/
   --no-check          do not run what was built
   --force             build again what is there
-  --dry-run           print the exact cmake lines and stop
+  --dry-run           print the exact patch and cmake lines and stop
 USAGE
 }
 
@@ -37,7 +39,7 @@ die() { # message, what to type next
 
 # -- options ---------------------------------------------------------------------------------------------------
 
-backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 check=1
+backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 patched=1 check=1
 
 need_value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value" "see --help" 2; }
 
@@ -53,6 +55,7 @@ while [ $# -gt 0 ]; do
     --jobs) jobs=$2 && shift ;;
     --gpu-targets) gpu_targets=$2 && shift ;;
     --portable) portable=1 ;;
+    --no-patches) patched=0 ;;
     --no-check) check=0 ;;
     --force) force=1 ;;
     --dry-run) dry_run=1 ;;
@@ -66,8 +69,11 @@ case $ref in *[!A-Za-z0-9._-]* | '') die "no ref '$ref'" "for example: --ref $PI
 if [ -z "$jobs" ]; then jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); fi
 case $jobs in *[!0-9]* | 0) die "--jobs $jobs is not a number of jobs" "for example: --jobs 4" 2 ;; esac
 case $source_kind in
-  auto | git | sdist) ;;
-  *) [ -f "$source_kind/CMakeLists.txt" ] || die "no llama.cpp source in $source_kind" "use git, sdist or its folder" 2 ;;
+  auto | git | sdist) is_local=0 ;;
+  *)
+    [ -f "$source_kind/CMakeLists.txt" ] || die "no llama.cpp source in $source_kind" "use git, sdist or its folder" 2
+    is_local=1 patched=0 # a folder of the user's own is left as it is
+    ;;
 esac
 
 # -- what is there ---------------------------------------------------------------------------------------------
@@ -84,6 +90,7 @@ require_tools() {
     vulkan) have glslc || die "glslc, Vulkan's compiler, is not there" "$(install_line vulkan)" ;;
     metal) [ "$(uname -s)" = Darwin ] || die "Metal is macOS's alone" "use --backend auto" ;;
   esac
+  [ "$patched" = 0 ] || have patch || die "patch is not installed" "$(install_line patch) (or build without it: --no-patches)"
 }
 
 if [ "$backend" = auto ]; then
@@ -100,12 +107,38 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}
 [ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
 root=$cache/musicflamingo/llama.cpp
 name=$ref-$backend
-case $source_kind in auto | git | sdist) ;; *) name=local-$backend ;; esac
+[ "$is_local" = 0 ] || name=local-$backend
+[ "$is_local$patched" != 00 ] || name=$name-unpatched
 [ "$portable" = 0 ] || name=$name-portable
 [ -z "$gpu_targets" ] || name=$name-$(printf '%s' "$gpu_targets" | tr -c 'A-Za-z0-9' '_')
 install=${prefix:-$root/$name}
 work=$root/work-$name
 log=$root/$name.log
+
+# -- patches: our changes to the release, each in a file that says what, why and until when ------------------------
+
+patches=$(cd "$(dirname "$0")" && pwd)/patches
+
+sha256_of() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
+
+wanted_patches() { # name and checksum, one a line: a build with others is another build
+  local file
+  [ "$patched" = 1 ] || return 0
+  for file in "$patches"/*.patch; do
+    file=${file##*/}
+    printf '%s %s\n' "${file%.patch}" "$(sha256_of "$patches/$file")"
+  done
+}
+
+apply_patches() {
+  local file
+  [ "$patched" = 1 ] || return 0
+  for file in "$patches"/*.patch; do
+    # Without fuzz: in another release, a line may fit in a place where it is wrong.
+    (cd "$work/llama.cpp" && patch -p1 -N -s -F 0 -i "$file") >>"$log" 2>&1 </dev/null ||
+      die "${file##*/} does not apply to llama.cpp $ref, it is made for $PINNED_REF" "build $ref as upstream made it: --no-patches"
+  done
+}
 
 # -- the cmake lines -------------------------------------------------------------------------------------------
 
@@ -156,6 +189,9 @@ configure_environment() { # what has to stand before cmake
 
 if [ "$dry_run" = 1 ]; then
   environment=$(configure_environment | tr '\n' ' ')
+  [ "$patched" = 0 ] || for file in "$patches"/*.patch; do
+    printf 'patch -p1 -N -s -F 0 -d %s -i %s\n' "$work/llama.cpp" "$file"
+  done
   printf '%scmake -S %s -B %s %s\n' "$environment" "$work/llama.cpp" "$work/build" "$(cmake_flags | sed 's/[$].*/"\\&"/' | tr '\n' ' ' | sed 's/ $//')"
   printf 'cmake --build %s --config Release --parallel %s --target %s\n' "$work/build" "$jobs" "${TARGETS[*]}"
   printf 'install into %s\n' "$install"
@@ -190,8 +226,6 @@ fetch_git() {
   )
 }
 
-sha256_of() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
-
 fetch_sdist() {
   local archive found
   [ "$ref" = "$PINNED_REF" ] || die "no checksum is known for the source distribution of $ref" "use --ref $PINNED_REF, or --source git"
@@ -221,18 +255,6 @@ fetch_source() {
     } ;;
     *) ln -s "$(cd "$source_kind" && pwd)" "$work/llama.cpp" ;;
   esac
-}
-
-# llama-mtmd-cli prints its answer through a logging thread and, unlike llama-server, ends without waiting for it:
-# seen on b11434, a loaded machine loses the end of the answer, with exit code 0 (upstream issue 22142). One line
-# makes it wait. A source folder of the user's own is left as it is; the product then asks again what was cut.
-flush_before_exit() {
-  local file=$work/llama.cpp/tools/mtmd/mtmd-cli.cpp
-  case $source_kind in auto | git | sdist) ;; *) return 0 ;; esac
-  if grep -q common_log_flush "$file"; then return 0; fi
-  sed 's/^    common_init();$/&\n    atexit([]() { common_log_flush(common_log_main()); });/' "$file" >"$file.new"
-  mv "$file.new" "$file"
-  grep -q common_log_flush "$file" || say "note: this release's llama-mtmd-cli is built without the fix for lost output"
 }
 
 # -- build -----------------------------------------------------------------------------------------------------
@@ -323,10 +345,9 @@ install_build() {
     mv -f "$install/bin/.new-$binary" "$install/bin/$binary"
   done < <(printf '%s\n' "${TARGETS[@]}" && cd "$work/build/bin" && ls -d lib*)
   cp "$work/llama.cpp/LICENSE" "$install/LICENSE.llama.cpp"
-  case $source_kind in
-    auto | git | sdist) echo "$ref-$backend$suffix" ;;
-    *) echo "local-$backend$suffix" ;;
-  esac >"$install/.VERSION.new"
+  wanted_patches >"$install/PATCHES"
+  [ "$is_local" = 0 ] || ref=local
+  echo "$ref-$backend$suffix$(sed 's/ .*//; s/^/+/' "$install/PATCHES" | tr -d '\n')" >"$install/.VERSION.new"
   mv -f "$install/.VERSION.new" "$install/VERSION"
   rm -rf "$work"
 }
@@ -337,8 +358,10 @@ use_build() { # what musicflamingo finds first
   printf '%s\n' "$install/bin"
 }
 
-is_installed() { # an earlier release of ours built no libraries
-  [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ] && ls "$install"/bin/libllama.* >/dev/null 2>&1
+is_installed() { # an earlier release of ours built no libraries, or with other patches
+  [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ] &&
+    ls "$install"/bin/libllama.* >/dev/null 2>&1 &&
+    [ "$(cat "$install/PATCHES" 2>/dev/null)" = "$(wanted_patches)" ]
 }
 
 if is_installed; then
@@ -360,7 +383,7 @@ if have flock; then # two builds at once would share the work folder
 fi
 : >"$log"
 fetch_source
-flush_before_exit
+apply_patches
 compile
 check_build
 install_build

@@ -92,11 +92,11 @@ package_manager() {
 }
 
 # The command that installs something on this distribution.
-install_line() { # cmake | compiler | python | cuda | hip | vulkan
+install_line() { # cmake | compiler | patch | python | cuda | hip | vulkan
   local manager packages
   manager=$(package_manager)
   case $manager:$1 in
-    *:cmake) packages=cmake ;;
+    *:cmake | *:patch) packages=$1 ;;
     apt-get:compiler) packages=g++ ;;
     dnf:compiler | zypper:compiler) packages=gcc-c++ ;;
     pacman:compiler) packages=base-devel ;;

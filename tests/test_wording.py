@@ -79,6 +79,8 @@ def findings(path: Path, texts: Iterator[tuple[int, str]]) -> Iterator[str]:
 FOLDERS = ("musicflamingo_cli", "tests", "benchmarks", "docs", "tiny_flamingo")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
 PAGES = sorted(set(markdown()))
+SCRIPTS = ["scripts/build_llama_cpp.sh", "scripts/detect_gpu.sh", "configs/prompts.yaml"]
+SCRIPTS += [f"scripts/patches/{name}.patch" for name in ("output", "windows")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -92,7 +94,7 @@ def test_pages_are_in_plain_english(path: Path) -> None:
     assert list(findings(path, lines)) == []
 
 
-@pytest.mark.parametrize("name", ["scripts/build_llama_cpp.sh", "scripts/detect_gpu.sh", "configs/prompts.yaml"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_in_plain_english(name: str) -> None:
     lines = enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
     assert list(findings(ROOT / name, lines)) == []

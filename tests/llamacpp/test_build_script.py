@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.paths import data_file, llama_cache_dir
 from tests.conftest import hear_interrupts
+from tests.fakes.release import fake_release, redirect
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +36,8 @@ foreach(name llama-mtmd-cli llama-server llama-quantize)
 endforeach()
 """
 ANSWER = '#include <stdio.h>\nint main(void) { puts("The lead is an organ."); return 0; }\n'
+PROGRAMS = {"CMakeLists.txt": CMAKE, "LICENSE": "MIT"}
+PROGRAMS |= {f"{name}.c": ANSWER for name in ("llama-mtmd-cli", "llama-server", "llama-quantize")}
 DIES_NATIVE = (
     "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGILL);\n#endif\n"
     'puts("The lead is an organ."); return 0; }\n'
@@ -55,10 +59,8 @@ def source(tmp_path: Path) -> Path:
     """Return a stand-in for llama.cpp's source: three programs of one line."""
     folder = tmp_path / "source"
     folder.mkdir()
-    (folder / "CMakeLists.txt").write_text(CMAKE)
-    (folder / "LICENSE").write_text("MIT")
-    for name in ("llama-mtmd-cli", "llama-server", "llama-quantize"):
-        (folder / f"{name}.c").write_text(ANSWER)
+    for name, text in PROGRAMS.items():
+        (folder / name).write_text(text)
     return folder
 
 
@@ -75,6 +77,8 @@ def test_shellcheck_finds_nothing() -> None:
     ("backend", "more", "expected"),
     [
         ("cpu", [], ["-DBUILD_SHARED_LIBS=ON", "--target llama-mtmd-cli llama-server llama-quantize"]),
+        ("cpu", [], ["windows.patch\ncmake", "output.patch\n", "llama.cpp/b11434-cpu\n"]),
+        ("cpu", ["--no-patches"], ["llama.cpp/b11434-cpu-unpatched\n"]),
         ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
         ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
         ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),
@@ -119,10 +123,16 @@ def test_a_missing_tool_is_reported_with_its_package(tmp_path: Path) -> None:
         assert line in done.stderr
 
 
+def test_a_missing_patch_program_is_reported(tmp_path: Path) -> None:
+    done = build("--backend", "cpu", PATH=machine(tmp_path / "without", c=1, cmake=1, **{"apt-get": 1}))
+    assert done.returncode == 1
+    assert "apt-get install patch (or build without it: --no-patches)" in done.stderr
+
+
 # fmt: off
 TOOLS = [
     "bash", "sh", "cat", "sed", "awk", "sort", "paste", "head", "tail", "tr", "dirname", "uname", "getconf", "grep",
-    "mkdir", "rm", "ln", "env", "cut",
+    "mkdir", "rm", "ln", "env", "cut", "sha256sum",
 ]
 # fmt: on
 
@@ -197,6 +207,54 @@ def test_a_build_is_checked_and_installed_only_once(source: Path) -> None:
     assert "compiling" not in second.stderr
     assert "compiling" in build("--source", source, "--backend", "cpu", "--force").stderr
     assert not list(llama_cache_dir().glob("work-*"))
+
+
+def test_a_build_names_the_patches_in_it(tmp_path: Path) -> None:
+    git = redirect(fake_release(tmp_path / "llama.cpp", PROGRAMS, "b11434"))
+    command = ("--source", "git", "--backend", "cpu")
+    assert build(*command, **git).returncode == 0
+    patched = binaries.find("llama-mtmd-cli").resolve()
+    assert binaries.version(patched) == "b11434-cpu+output+windows"
+    assert "compiling" not in build(*command, **git).stderr
+    assert build(*command, "--no-patches", **git).returncode == 0
+    assert binaries.version(binaries.find("llama-mtmd-cli").resolve()) == "b11434-cpu"  # the newest
+    assert patched.is_file()
+    noted = llama_cache_dir() / "b11434-cpu" / "PATCHES"
+    noted.write_text(noted.read_text().replace("windows ", "windows 0"))
+    assert "compiling" in build(*command, **git).stderr
+
+
+def test_patches_are_refused_where_they_do_not_apply(tmp_path: Path) -> None:
+    git = redirect(fake_release(tmp_path / "llama.cpp", PROGRAMS, "b12000", differs="mtmd-audio.cpp"))
+    command = ("--source", "git", "--backend", "cpu", "--ref", "b12000")
+    done = build(*command, **git)
+    assert done.returncode == 1
+    assert "windows.patch does not apply to llama.cpp b12000, it is made for b11434" in done.stderr
+    assert "--no-patches" in done.stderr
+    assert not (llama_cache_dir() / "current").exists()
+    assert build(*command, "--no-patches", **git).returncode == 0
+
+
+def test_patches_apply_to_the_real_release(tmp_path: Path) -> None:
+    """Fetches the pinned source, checks and patches it, and stops at the first program that would compile."""
+    (tmp_path / "cmake").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "cmake").chmod(0o755)
+    done = build("--source", "sdist", "--backend", "cpu", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    if "could be reached" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert "cmake could not configure" in done.stderr
+    tools = llama_cache_dir() / "work-b11434-cpu" / "llama.cpp" / "tools" / "mtmd"
+    assert "preprocessor_music_flamingo::preprocess" in (tools / "mtmd-audio.cpp").read_text()
+    assert "common_log_flush" in (tools / "mtmd-cli.cpp").read_text()
+    assert not list(tools.rglob("*.rej"))
+
+
+def test_each_patch_says_what_why_and_until_when() -> None:
+    patches = sorted(SCRIPT.parent.glob("patches/*.patch"))
+    assert [patch.stem for patch in patches] == ["output", "windows"]
+    for patch in patches:
+        header = patch.read_text().partition("--- a/")[0]
+        assert re.findall(r"^(\w[\w ]*):", header, re.MULTILINE) == ["What", "Why", "Upstream", "When it can go"]
 
 
 def test_a_build_that_dies_of_sigill_is_rebuilt_portable(source: Path) -> None:
