@@ -127,6 +127,8 @@ def never_ending(folder: Path, llama_dir: Path | None) -> Path:
         script.chmod(0o755)
     for library in binary.resolve().parent.glob("lib*"):
         (folder / library.name).symlink_to(library)
+    # Which of our patches the build contains, where the product looks for it.
+    (folder.parent / "VERSION").write_text(binaries.version(binary))
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ class Excerpt:
         return int(self.start * SAMPLE_RATE), int(seconds * SAMPLE_RATE)
 
 
+class Windows(StrEnum):
+    """How an engine treats a clip's last window of 30 s, which its audio rarely fills.
+
+    PADDED: the rest is silence that makes tokens, too (llama.cpp as released). TRIMMED: only audio makes tokens (the
+    published processor, and llama.cpp with our patch).
+    """
+
+    PADDED = "padded"
+    TRIMMED = "trimmed"
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """What an engine gets: a temporary mono 16 kHz WAV file.
@@ -102,14 +114,18 @@ class Clip:
         """The clip's length in seconds."""
         return self.samples / SAMPLE_RATE
 
+    def audio_tokens(self, windows: Windows) -> int:
+        """Return how many audio tokens all clips make in an engine that treats windows so."""
+        return self.trimmed_tokens if windows == Windows.TRIMMED else self.padded_tokens
+
     @property
     def padded_tokens(self) -> int:
-        """The audio tokens of llama.cpp, which pads with silence: 750 for every window begun, in all clips."""
+        """With padded windows: 750 for every window begun, in all clips."""
         return sum(-(-clip.samples // WINDOW_SAMPLES) * TOKENS_PER_WINDOW for clip in self.all)
 
     @property
     def trimmed_tokens(self) -> int:
-        """The audio tokens of transformers, which leaves padding out: 25 for every second, in all clips."""
+        """With trimmed windows: 25 for every second, in all clips."""
         return sum(_trimmed_tokens(clip.samples) for clip in self.all)
 
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is 
 _BYTES_PER_SAMPLE = 4  # float32
 _RESERVE = 16 << 20  # bytes that stay free on the temporary disk
 _SILENCE = 2 / 32768  # peak to peak, full scale is 2: dither in the lowest of 16 bits counts as silence
-# llama.cpp pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs one
-# more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it.
+# llama.cpp without our patch pads to whole windows, and a length within 20 ms below a multiple of 30 s, or on it, costs
+# one more, silent window (upstream issue 27697). 400 samples (25 ms) less avoid it. A clip is cut so for every engine:
+# which one will get it is not known here, and all of them should hear the same.
 _WINDOW_MARGIN = 400
 
 

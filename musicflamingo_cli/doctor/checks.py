@@ -31,9 +31,11 @@ from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
 from musicflamingo_cli.models.resolve import installed, resolve_model
 from musicflamingo_cli.paths import llama_cache_dir, user_config_dir, user_log_dir
 from musicflamingo_cli.system.disk import free_bytes, nearest_existing
+from musicflamingo_cli.types import Windows
 
 _GB = 1e9
 _LITTLE_SPACE = 2 * _GB  # a clip of 20 minutes is 77 MB, and each track in progress has one
+_TRIMMED_HINT = "one that treats audio as the published models' own code does, and is faster: musicflamingo build"
 
 
 class CheckStatus(StrEnum):
@@ -119,10 +121,12 @@ def _engines(settings: Settings, uses_transformers: bool) -> Iterator[Check]:
             yield Check.warning(name, str(error), error.hint)
             continue
         has_binary = True
-        if binaries.takes_projector(binary):
-            yield Check.ok(name, f"{binary} ({version})")
-        else:
+        if not binaries.takes_projector(binary):
             yield Check.failure(name, f"{binary} ({version}) cannot process audio", "musicflamingo build")
+        elif binaries.windows(binary) == Windows.PADDED:
+            yield Check.ok(name, f"{binary} ({version}), which pads audio to 30 s", _TRIMMED_HINT)
+        else:
+            yield Check.ok(name, f"{binary} ({version})")
     try:
         folder, version = native_libraries(settings)
         yield Check.ok("native", f"{folder} ({version})")

@@ -37,12 +37,13 @@ class MtmdCliEngine:
         self._settings = settings
         self._model = model
         self._binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
-        self.provenance = {"llama_cpp": binaries.version(self._binary)}
+        self._windows = binaries.windows(self._binary)
+        self.provenance = {"llama_cpp": binaries.version(self._binary), "windows": str(self._windows)}
         self._children = processes.Children()
 
     def expected_audio_tokens(self, clip: Clip) -> int:
         """The audio tokens that a clip makes here: see ``Engine.expected_audio_tokens``."""
-        return clip.padded_tokens
+        return clip.audio_tokens(self._windows)
 
     def describe(
         self,
@@ -72,7 +73,7 @@ class MtmdCliEngine:
             if done.returncode != 0:
                 raise _failed(done, command)
             if _is_complete(done):
-                return _answer(done, clip, prompt, sampling)
+                return _answer(done, self.expected_audio_tokens(clip), prompt, sampling)
         raise EngineError(
             f"llama-mtmd-cli lost the end of its output {_TRIES} times (log: {_keep_log(done.log, command)})",
             "build one without that fault: musicflamingo build",
@@ -122,12 +123,12 @@ class MtmdCliEngine:
         return self._settings.ctx_size or min(self._model.context_length, -(-needed // 256) * 256)
 
 
-def _answer(done: processes.Finished, clip: Clip, prompt: Prompt, sampling: Sampling) -> Answer:
+def _answer(done: processes.Finished, expected_audio_tokens: int, prompt: Prompt, sampling: Sampling) -> Answer:
     return Answer(
         prompt=prompt,
         text=done.stdout.decode("utf-8", errors="replace"),
         hit_limit=_hit_limit(done, prompt),
-        audio_tokens=_audio_tokens(done.log, clip),
+        audio_tokens=_audio_tokens(done.log, expected_audio_tokens),
         seconds=done.seconds,
         sampling=sampling,
     )
@@ -154,7 +155,7 @@ def _hit_limit(done: processes.Finished, prompt: Prompt) -> bool:
     return int(runs[1]) + 1 >= prompt.max_tokens and not done.stdout.endswith(b"\n\n\n")
 
 
-def _audio_tokens(log: str, clip: Clip) -> int | None:
+def _audio_tokens(log: str, expected: int) -> int | None:
     """Return how many audio tokens were decoded, by the log; None where the log does not show it.
 
     A release that does not log batches still logs the length of the whole prompt: one shorter than the audio means
@@ -163,7 +164,7 @@ def _audio_tokens(log: str, clip: Clip) -> int | None:
     if batches := _AUDIO_BATCH.findall(log):
         return sum(map(int, batches))
     prompt_tokens = _PROMPT_TOKENS.search(log)
-    return 0 if prompt_tokens and int(prompt_tokens[1]) < clip.padded_tokens else None
+    return 0 if prompt_tokens and int(prompt_tokens[1]) < expected else None
 
 
 def _failed(done: processes.Finished, command: list[str]) -> EngineError | ModelError:

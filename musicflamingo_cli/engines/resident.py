@@ -15,7 +15,7 @@ from musicflamingo_cli.errors import EngineError, ModelError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.llamacpp.binaries import Diagnosis, is_lack_of_memory
 from musicflamingo_cli.models.model import Model
-from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Windows
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,11 @@ class Budget(Protocol):
 
 
 class ResidentEngine(ABC, Generic[P]):
-    """An engine whose process works on one clip in each slot."""
+    """An engine whose process works on one clip in each slot. ``windows``: how it treats those of 30 s."""
 
     name: str
     provenance: Mapping[str, str]
+    windows: Windows
 
     def __init__(self, settings: Settings, model: Model, budget: Budget) -> None:
         """Take what was decided; nothing is started yet."""
@@ -69,7 +70,7 @@ class ResidentEngine(ABC, Generic[P]):
 
     def expected_audio_tokens(self, clip: Clip) -> int:
         """The audio tokens that a clip makes here: see ``Engine.expected_audio_tokens``."""
-        return clip.padded_tokens
+        return clip.audio_tokens(self.windows)
 
     def _tokens_needed(self, clip: Clip, prompt: Prompt) -> int:
         """Return the tokens for the audio, one prompt and its answer. Raises TooLongError."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
 from musicflamingo_cli.paths import llama_cache_dir
 from musicflamingo_cli.system.processes import ProbeError, probe, without_secrets
+from musicflamingo_cli.types import Windows
 
 MTMD_CLI = "llama-mtmd-cli"
 SERVER = "llama-server"
@@ -41,7 +42,7 @@ def find(name: str, llama_dir: Path | None = None) -> Path:
 
 @lru_cache
 def version(binary: Path) -> str:
-    """Return what the build script noted (`b11434-cpu`), else what the binary prints, on one line.
+    """Return what the build script noted (`b11434-cpu+output+windows`), else what the binary prints, on one line.
 
     Raises ToolMissingError when the binary does not run here.
     """
@@ -56,6 +57,12 @@ def version(binary: Path) -> str:
         return note.read_text(encoding="utf-8").strip()
     match = re.search(r"version:\s*(.+)", done.output)
     return match[1].strip() if match else "unknown"
+
+
+def windows(binary: Path) -> Windows:
+    """Return how a binary treats windows, which our patch `windows` changes. Raises ToolMissingError."""
+    patches = version(binary).split("+")[1:]
+    return Windows.TRIMMED if "windows" in patches else Windows.PADDED
 
 
 def takes_projector(binary: Path) -> bool:

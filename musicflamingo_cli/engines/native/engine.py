@@ -44,7 +44,8 @@ class NativeEngine(WorkerEngine):
         does not fit.
         """
         self._libraries, version = native_libraries(settings)
-        self.provenance = {"llama_cpp": version}
+        self.windows = binaries.windows(self._libraries / binaries.SERVER)
+        self.provenance = {"llama_cpp": version, "windows": str(self.windows)}
         self._pair = model
         budget = SlotBudget((str(self._libraries / binaries.SERVER),), settings, model, min(at_once, _MAX_SLOTS))
         super().__init__(settings, model, budget)

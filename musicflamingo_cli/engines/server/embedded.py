@@ -17,6 +17,7 @@ from typing import Any
 
 from musicflamingo_cli.engines.server.process import KEY_VARIABLE, Program
 from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.types import Windows
 
 WHEEL = "xllamacpp"
 HOW_TO_INSTALL = f"pip install {WHEEL}"
@@ -27,7 +28,9 @@ def embedded_server() -> Program:
     if importlib.util.find_spec(WHEEL) is None:
         raise ToolMissingError(f"the wheel {WHEEL} is not installed", f"install it with: {HOW_TO_INSTALL}")
     version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"
-    return Program("embedded", version, (sys.executable, "-P", "-m", __name__))
+    command = (sys.executable, "-P", "-m", __name__)
+    # Upstream as it is. Our clips, which end a little before a multiple of 30 s, at least cost no silent window.
+    return Program(name="embedded", version=version, windows=Windows.PADDED, command=command)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from musicflamingo_cli.engines.server.stream import events
 from musicflamingo_cli.errors import EngineError, TimedOutError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.model import ModelPair
-from musicflamingo_cli.types import Clip, Prompt, Sampling
+from musicflamingo_cli.types import Clip, Prompt, Sampling, Windows
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # not a flag: every user of the machine can see command lines
 _HTTP_THREADS_PER_SLOT = 8  # a request holds its thread until its answer: a clip's prompts, and spare ones
@@ -42,6 +42,7 @@ class Program:
 
     name: str
     version: str
+    windows: Windows
     command: tuple[str, ...]
 
 

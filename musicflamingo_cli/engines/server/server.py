@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 def llama_server(settings: Settings) -> Program:
     """Return the installed llama-server. Raises ToolMissingError."""
     binary = binaries.find(binaries.SERVER, settings.llama_dir)
-    return Program("server", binaries.version(binary), (str(binary),))
+    return Program(
+        name="server",
+        version=binaries.version(binary),
+        windows=binaries.windows(binary),
+        command=(str(binary),),
+    )
 
 
 class ServerEngine(ResidentEngine[ServerProcess]):
@@ -36,7 +41,8 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         """Take the server's program; nothing is started yet. ``at_once``: see ResidentEngine."""
         super().__init__(settings, model, SlotBudget(program.command, settings, model, at_once))
         self.name = program.name
-        self.provenance = {"llama_cpp": program.version}
+        self.windows = program.windows
+        self.provenance = {"llama_cpp": program.version, "windows": str(program.windows)}
         self._program = program
         self._pair = model
         self._warned_unshared = False
@@ -84,13 +90,14 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         except BaseException as error:
             self._end(slot.process, error)
             raise
-        return _answer(reply, clip, prompt, sampling, time.monotonic() - started)
+        return _answer(reply, self.expected_audio_tokens(clip), prompt, sampling, time.monotonic() - started)
 
     def _ask_together(
         self, slot: Slot[ServerProcess], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[Answer | Failure]:
         """Yield results as they come: the server processes the audio for one prompt, the others share its memory."""
         shared = answered = 0
+        expected = self.expected_audio_tokens(clip)
         timeout = IdleTimeout(self._settings.timeout)
         pool = ThreadPoolExecutor(len(prompts), thread_name_prefix="prompt")
         try:
@@ -106,8 +113,8 @@ class ServerEngine(ResidentEngine[ServerProcess]):
                     yield Failure.for_preset(waiting[done].preset, error)
                     continue
                 answered += 1
-                shared += reply["timings"]["cache_n"] >= clip.padded_tokens
-                yield _answer(reply, clip, waiting[done], sampling, seconds)
+                shared += reply["timings"]["cache_n"] >= expected
+                yield _answer(reply, expected, waiting[done], sampling, seconds)
             self._check_shared(shared, answered)
         except BaseException as error:
             self._end(slot.process, error)  # and with it the other requests, so that the pool's threads can end
@@ -132,7 +139,9 @@ class ServerEngine(ResidentEngine[ServerProcess]):
             )
 
 
-def _answer(reply: dict[str, Any], clip: Clip, prompt: Prompt, sampling: Sampling, seconds: float) -> Answer:
+def _answer(
+    reply: dict[str, Any], expected_audio_tokens: int, prompt: Prompt, sampling: Sampling, seconds: float
+) -> Answer:
     choice, timings = reply["choices"][0], reply["timings"]
     prompt_tokens = int(timings["cache_n"]) + int(timings["prompt_n"])
     return Answer(
@@ -140,7 +149,7 @@ def _answer(reply: dict[str, Any], clip: Clip, prompt: Prompt, sampling: Samplin
         text=choice["message"]["content"] or "",
         hit_limit=choice["finish_reason"] == "length",
         # The server does not count audio separately: a prompt shorter than the audio alone did not contain all of it.
-        audio_tokens=min(prompt_tokens, clip.padded_tokens),
+        audio_tokens=min(prompt_tokens, expected_audio_tokens),
         seconds=seconds,
         sampling=sampling,
         answer_tokens=timings.get("predicted_n"),

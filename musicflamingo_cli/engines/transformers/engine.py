@@ -20,7 +20,7 @@ from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.llamacpp.binaries import NO_MEMORY, Diagnosis
 from musicflamingo_cli.models.model import Checkpoint
 from musicflamingo_cli.system.processes import without_secrets
-from musicflamingo_cli.types import Clip
+from musicflamingo_cli.types import Windows
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.transformers.worker")
 HOW_TO_INSTALL = "pip install 'musicflamingo[transformers]'"
@@ -59,6 +59,7 @@ class TransformersEngine(WorkerEngine):
     """Answers all prompts of a clip, and of several clips, in one batch."""
 
     name = "transformers"
+    windows = Windows.TRIMMED
     instead = "use less audio: --max-seconds 300"
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint, at_once: int = 1) -> None:
@@ -67,10 +68,6 @@ class TransformersEngine(WorkerEngine):
         _require_quantization(settings.quantize)
         self._checkpoint = checkpoint
         super().__init__(settings, checkpoint, SlotsByMemory(settings, checkpoint, at_once))
-
-    def expected_audio_tokens(self, clip: Clip) -> int:
-        """See ``Engine.expected_audio_tokens``: padding makes no token here."""
-        return clip.trimmed_tokens
 
     def _new_process(self, context: int, slots: int) -> WorkerProcess:
         settings = self._settings
