@@ -126,14 +126,16 @@ class Clip:
     @property
     def trimmed_tokens(self) -> int:
         """With trimmed windows: 25 for every second, in all clips."""
-        return sum(_trimmed_tokens(clip.samples) for clip in self.all)
+        return sum(trimmed_tokens(clip.samples) for clip in self.all)
 
 
 NO_AUDIO = Clip(path=Path(), samples=0, source_seconds=None, was_cut=False)  # of a conversation in words only
 
 
-def _trimmed_tokens(samples: int) -> int:
-    """The sum over the windows of what the encoder's second convolution and its pooling leave of the mel frames.
+def trimmed_tokens(samples: int) -> int:
+    """Return the audio tokens of so many samples with trimmed windows.
+
+    The sum over the windows of what the encoder's second convolution and its pooling leave of the mel frames.
 
     Source: AudioFlamingo3Processor, which expands the audio placeholder by as many tokens.
     """

@@ -18,6 +18,7 @@ import pytest
 
 import musicflamingo_cli
 from musicflamingo_cli import AnalysisError, MusicFlamingoGGUF, api, find_tracks, merge_sidecar, normalize_text
+from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
@@ -66,7 +67,7 @@ def test_a_track_is_analyzed(real: MusicFlamingoGGUF, make_wav: MakeWav) -> None
 def test_many_tracks_are_analyzed_and_saved(
     real: MusicFlamingoGGUF, make_wav: MakeWav, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [make_wav(f"{n}.wav", seconds=1 + n / 10, hertz=200 + 50 * n) for n in range(4)]
+    paths = [make_wav(f"{n}.wav", seconds=2 + n / 10, hertz=200 + 50 * n) for n in range(4)]
     (paths[0].parent / "broken.wav").write_text("no sound")
     found = {a.path.name: a for a in real.analyze_many([*paths, paths[0].parent / "broken.wav"], "full", save=True)}
     assert "5/5" in capfd.readouterr().err
@@ -76,7 +77,7 @@ def test_many_tracks_are_analyzed_and_saved(
     for path in paths:
         analysis = found[path.name]
         assert analysis.ok
-        assert analysis.audio_seconds == pytest.approx(1 + paths.index(path) / 10, abs=0.05)
+        assert analysis.audio_seconds == pytest.approx(2 + paths.index(path) / 10, abs=0.05)
         assert read_sidecar(path.with_suffix(".INFO"))["music_flamingo_full"] == analysis.captions["full"]
 
 
@@ -96,7 +97,8 @@ def test_a_conversation_about_one_track_and_about_two(real_llama_dir: Path, tmp_
             assert [turn.answer for turn in chat.history] == [tempo, drums]
         with flamingo.chat([first, str(second)]) as chat:
             assert chat.ask("Which is faster?")
-            assert chat.answers[0].audio_tokens == 2 * 750
+            clips = [write_clip(song, tmp_path / f"{song.name}.wav") for song in (first, second)]
+            assert chat.answers[0].audio_tokens == sum(clip.trimmed_tokens for clip in clips)
 
 
 # -- what the real thing will not do on command --------------------------------------------------------

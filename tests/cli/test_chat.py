@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.cli.console import Console
 from musicflamingo_cli.cli.typing_line import TypedLines
 from musicflamingo_cli.demo.songs import songs
@@ -50,7 +51,7 @@ def tiny(real_llama_dir: Path) -> list[object]:
 
 
 @pytest.mark.real
-def test_questions_as_options_give_one_object_each(song: Path, tiny: Sequence[object]) -> None:
+def test_questions_as_options_give_one_object_each(song: Path, tiny: Sequence[object], tmp_path: Path) -> None:
     done = chat(song, "--ask", TEMPO, "--ask", "Which drums?", "--json", *tiny)
     assert done.returncode == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
@@ -61,7 +62,7 @@ def test_questions_as_options_give_one_object_each(song: Path, tiny: Sequence[ob
     assert first == {
         "tracks": [str(song)],
         "question": TEMPO,
-        "audio_tokens": 750,
+        "audio_tokens": write_clip(song, tmp_path / "clip.wav").trimmed_tokens,
         "engine": "native",
         "model": "musicflamingo-tiny.Q8_0.gguf",
     }

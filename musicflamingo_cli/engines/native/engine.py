@@ -23,6 +23,7 @@ from musicflamingo_cli.llamacpp import binaries, memory
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.system.processes import ProbeError, probe
+from musicflamingo_cli.types import Windows
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.native.worker")
 PACKAGE = "llama-cpp-python"
@@ -35,6 +36,7 @@ class NativeEngine(WorkerEngine):
     """Decodes all prompts of all clips in one batch, in a worker process."""
 
     name = "native"
+    windows = Windows.TRIMMED  # with any build: see audio_encoder.py
     instead = "try: --engine mtmd-cli"
 
     def __init__(self, settings: Settings, model: ModelPair, at_once: int = 1) -> None:
@@ -44,7 +46,6 @@ class NativeEngine(WorkerEngine):
         does not fit.
         """
         self._libraries, version = native_libraries(settings)
-        self.windows = binaries.windows(self._libraries / binaries.SERVER)
         self.provenance = {"llama_cpp": version, "windows": str(self.windows)}
         self._pair = model
         budget = SlotBudget((str(self._libraries / binaries.SERVER),), settings, model, min(at_once, _MAX_SLOTS))

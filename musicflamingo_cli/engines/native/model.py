@@ -8,18 +8,16 @@ from __future__ import annotations
 import argparse
 import codecs
 import ctypes
-import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from musicflamingo_cli.engines.conversation import messages
-from musicflamingo_cli.engines.native.bindings import BINDINGS, SEQUENCES
+from musicflamingo_cli.engines.native.audio_encoder import AudioEncoder
+from musicflamingo_cli.engines.native.bindings import SEQUENCES
+from musicflamingo_cli.engines.native.libraries import Libraries
 from musicflamingo_cli.types import Prompt, Sampling
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -51,37 +49,13 @@ class ActiveAnswer:
     count: int = 0  # of tokens sampled
 
 
-class Libraries:
-    """llama.cpp through its low-level bindings."""
-
-    def __init__(self) -> None:
-        """Load them. Raises ImportError or OSError where they do not load or differ from what the bindings declare."""
-        import llama_cpp
-        from llama_cpp import llama_cpp as llama
-        from llama_cpp import mtmd_cpp as mtmd
-
-        # The bindings also print llama.cpp's debug messages, some of which read like errors.
-        logging.getLogger("llama-cpp-python").setLevel(logging.INFO)
-        if llama_cpp.__version__ != BINDINGS:
-            raise ImportError(f"llama-cpp-python {llama_cpp.__version__} is installed, {BINDINGS} is needed")
-        self.llama, self.mtmd = llama, mtmd
-        context, audio = llama.llama_context_default_params(), mtmd.mtmd_context_params_default()
-        # Fields from all over the structures: where one has moved, these values differ from upstream's defaults.
-        defaults = [context.n_ctx, context.n_batch, context.n_ubatch, context.rope_scaling_type]
-        defaults += [context.yarn_ext_factor, context.type_k, context.no_perf, context.n_samplers]
-        defaults += [audio.n_threads, audio.flash_attn_type, audio.warmup, audio.image_min_tokens]
-        defaults += [audio.batch_max_tokens]
-        if defaults != [512, 2048, 512, -1, -1.0, 1, True, 0, 4, -1, True, -1, 1024]:
-            raise ImportError(f"llama.cpp's libraries differ from what the bindings declare ({defaults})")
-
-
 class Model:
     """A model and its projector, and one context whose cells all slots share."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Load model and projector, as the worker's ``options`` say. Raises RuntimeError where that fails."""
         self.libraries = Libraries()
-        llama, mtmd = self.libraries.llama, self.libraries.mtmd
+        llama = self.libraries.llama
         llama.llama_backend_init()
         settings = llama.llama_model_default_params()
         if options.gpu_layers is not None:
@@ -92,12 +66,7 @@ class Model:
         self.vocabulary = llama.llama_model_get_vocab(self.model)
         self.context = self._new_context(options)
         self.memory = llama.llama_get_memory(self.context)
-        audio = mtmd.mtmd_context_params_default()
-        audio.warmup, audio.print_timings, audio.use_gpu = False, False, options.gpu_layers != 0
-        audio.n_threads = options.threads
-        self.audio_encoder = mtmd.mtmd_init_from_file(os.fsencode(options.mmproj), self.model, audio)
-        if not self.audio_encoder:
-            raise RuntimeError("the projector could not be loaded")
+        self.audio_encoder = AudioEncoder(self.libraries, self.model, options)
         self.template = _template(llama.llama_model_chat_template(self.model, None))
         self._batch = llama.llama_batch_init(_BATCH, 0, 1)
 
@@ -142,48 +111,7 @@ class Model:
         """Return whether a token ends an answer."""
         return bool(self.libraries.llama.llama_vocab_is_eog(self.vocabulary, token))
 
-    # -- audio --
-
-    def prepare(self, before: str, clips: Sequence[NDArray[np.float32]]) -> Any:
-        """Return text and mel spectrograms as chunks, which the caller must free. On the CPU, from any thread.
-
-        ``before`` is the template's text before the audio, ``clips`` are mono at 16 kHz. Raises RuntimeError.
-        """
-        mtmd = self.libraries.mtmd
-        float_pointer = ctypes.POINTER(ctypes.c_float)
-        bitmaps = [mtmd.mtmd_bitmap_init_from_audio(len(clip), clip.ctypes.data_as(float_pointer)) for clip in clips]
-        chunks = mtmd.mtmd_input_chunks_init()
-        data = before.encode()
-        text = mtmd.mtmd_input_text(data, len(data), False, True)
-        # As separate parts, so that a media marker in the text is taken as text.
-        parts = [mtmd.mtmd_input_part(ctypes.pointer(text), None)]
-        parts += [mtmd.mtmd_input_part(None, bitmap) for bitmap in bitmaps]
-        pointers = (ctypes.POINTER(mtmd.mtmd_input_part) * len(parts))(*map(ctypes.pointer, parts))
-        failed = mtmd.mtmd_tokenize_from_parts(self.audio_encoder, chunks, pointers, len(parts), True)
-        for bitmap in bitmaps:
-            mtmd.mtmd_bitmap_free(bitmap)
-        if failed:
-            mtmd.mtmd_input_chunks_free(chunks)
-            raise RuntimeError(f"the audio could not be prepared ({failed})")
-        return chunks
-
-    def prefill(self, chunks: Any, sequence: int) -> tuple[int, int]:
-        """Encode and prefill prepared chunks; return the position after them, and how many tokens were audio.
-
-        Raises RuntimeError.
-        """
-        llama, mtmd = self.libraries.llama, self.libraries.mtmd
-        position, audio_tokens = llama.llama_pos(0), 0
-        for index in range(mtmd.mtmd_input_chunks_size(chunks)):
-            chunk = mtmd.mtmd_input_chunks_get(chunks, index)
-            failed = mtmd.mtmd_helper_eval_chunk_single(
-                self.audio_encoder, self.context, chunk, position, sequence, _BATCH, False, ctypes.byref(position)
-            )
-            if failed:
-                raise RuntimeError(f"the audio could not be decoded ({failed})")
-            if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_AUDIO:
-                audio_tokens += mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-        return position.value, audio_tokens
+    # -- memory --
 
     def copy_sequence(self, source: int, target: int) -> None:
         """Let a sequence share another one's memory."""

@@ -21,15 +21,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from musicflamingo_cli.engines.messages import Cancel, ClipRequest, Piece, Ready, Reply
+from musicflamingo_cli.engines.native.audio_encoder import PreparedAudio
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
-from musicflamingo_cli.engines.native.model import ActiveAnswer, Libraries, Model
+from musicflamingo_cli.engines.native.libraries import Libraries
+from musicflamingo_cli.engines.native.model import ActiveAnswer, Model
 from musicflamingo_cli.types import Prompt
 
 # What is in a slot's first sequence: the text before the audio, and each file's path, size and time of change.
@@ -38,11 +39,11 @@ Source = tuple[str, tuple[tuple[str, int, int], ...]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions that are answered together. ``chunks``: text and audio before them, None where the slot has them."""
+    """Questions that are answered together. ``audio``: what comes before them, None where the slot has it."""
 
     prompts: Sequence[Prompt]
     source: Source
-    chunks: Any
+    audio: PreparedAudio | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,9 @@ class Worker:
                 clips = clips or [read_clip(path) for path in request.paths]
             prompts, most = by_source[source], SEQUENCES - 1
             for start in range(0, len(prompts), most):
-                chunks = self._model.prepare(source[0], clips) if source != there else None
+                audio = self._model.audio_encoder.prepare(source[0], clips) if source != there else None
                 there = source
-                yield Group(prompts[start : start + most], source, chunks)
+                yield Group(prompts[start : start + most], source, audio)
 
     def _begin(self, request: ClipRequest, prepared: list[Group] | str) -> None:
         """Process a clip's audio and start its answers. The groups of a clip are answered one after another."""
@@ -132,8 +133,8 @@ class Worker:
             except RuntimeError as error:
                 self._send_errors(request.slot, group.prompts, str(error))
             finally:
-                if group.chunks:
-                    self._model.libraries.mtmd.mtmd_input_chunks_free(group.chunks)
+                if group.audio:
+                    self._model.audio_encoder.free(group.audio)
 
     def _send_errors(self, slot: int, prompts: Sequence[Prompt], error: str) -> None:
         for prompt in prompts:
@@ -144,7 +145,7 @@ class Worker:
         model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
         prefix = self._prefix(request.slot, group)
-        prefill_seconds = time.monotonic() - started if group.chunks else 0.0
+        prefill_seconds = time.monotonic() - started if group.audio else 0.0
         for number, prompt in enumerate(group.prompts, 1):
             model.copy_sequence(first, first + number)
             self._active.append(
@@ -169,13 +170,13 @@ class Worker:
         prefix = self._prefixes.get(slot)
         if prefix and prefix.source == group.source:
             return prefix
-        if not group.chunks:  # the group before this one, which has them, failed
+        if not group.audio:  # the group before this one, which has them, failed
             raise RuntimeError("the audio could not be decoded")
         sequence = slot * SEQUENCES
         self._prefixes.pop(slot, None)
         self._model.clear_sequence(sequence)
         try:
-            length, audio_tokens = self._model.prefill(group.chunks, sequence)
+            length, audio_tokens = self._model.audio_encoder.prefill(group.audio, self._model.context, sequence)
         except RuntimeError:
             self._model.clear_sequence(sequence)
             raise
