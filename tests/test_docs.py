@@ -135,7 +135,9 @@ def test_the_python_example_runs(
     monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("MUSICFLAMINGO_LLAMA_DIR", str(real_llama_dir))
     # Short answers and one thread, since other tests run at the same time.
-    limits = "".join(f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, default: true}}\n" for name in DEFAULT)
+    limits = "".join(
+        f"  {name}: {{prompt: 'Say {name}.', max_tokens: 12, min_words: 1, default: true}}\n" for name in DEFAULT
+    )
     (tmp_path / "prompts.yaml").write_text(f"presets:\n{limits}")
     (tmp_path / "config.yaml").write_text("threads: 1\nprompts: prompts.yaml\n")
     monkeypatch.setenv("MUSICFLAMINGO_CONFIG", str(tmp_path / "config.yaml"))
