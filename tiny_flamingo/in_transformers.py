@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,27 @@ class InTransformers:
     @torch.inference_mode()
     def answer(self, samples: Any, question: str, tokens: int = 200) -> str:
         """Answer a question about mono samples at 16 kHz."""
-        content = [{"type": "text", "text": question}, {"type": "audio", "audio": samples}]
-        inputs = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
-        ).to(self._model.device, self._model.dtype)
+        inputs = self._inputs(samples, question)
         outputs = self._model.generate(**inputs, max_new_tokens=tokens, do_sample=False, repetition_penalty=1.0)
         answers = self._processor.batch_decode(outputs[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         return str(answers[0])
+
+    @torch.inference_mode()
+    def gap(self, samples: Any, question: str, answer: str, other: str) -> float:
+        """Return by how much the model prefers ``answer`` to ``other``: in logits, where their tokens first differ."""
+        ours, theirs = (self._processor.tokenizer(text).input_ids for text in (answer, other))
+        same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))))
+        inputs = self._inputs(samples, question)
+        inputs["input_ids"] = torch.cat([inputs.input_ids, torch.tensor([ours[:same]], dtype=torch.long)], dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs.input_ids)
+        logits = self._model(**inputs).logits[0, -1]
+        end = self._processor.tokenizer.eos_token_id
+        first, second = (tokens[same] if same < len(tokens) else end for tokens in (ours, theirs))
+        return float(logits[first] - logits[second])
+
+    def _inputs(self, samples: Any, question: str) -> Any:
+        content = [{"type": "text", "text": question}, {"type": "audio", "audio": samples}]
+        inputs = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
+        )
+        return inputs.to(self._model.device, self._model.dtype)
