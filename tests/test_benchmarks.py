@@ -27,23 +27,9 @@ def run(script: str, *words: object) -> str:
 def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> None:
     model, projector = map(Path, run("random_model.py", tmp_path, "--shape", "small").split())
     assert read_header(model).is_tiny
-    rows = "shell loop,mtmd-cli,server 1,native 1,embedded 2"
-    rows += ",unpatched native 1"
-    words: tuple[object, ...] = (
-        "--files",
-        2,
-        "--seconds",
-        2,
-        "--tokens",
-        8,
-        "--threads",
-        1,
-        "--rows",
-        rows,
-        "--llama-dir",
-        real_llama_dir,
-    )
-    words += ("--unpatched-dir", real_llama_dir)  # the row, not the build, is tested here
+    rows = "shell loop,mtmd-cli,server 1,native 1,embedded 2,unpatched native 1"
+    words: list[object] = ["--files", 2, "--seconds", 2, "--tokens", 8, "--threads", 1, "--rows", rows]
+    words += ["--llama-dir", real_llama_dir, "--unpatched-dir", real_llama_dir]  # the rows, not the builds, are tested
     printed = run("throughput.py", "--model", model, "--mmproj", projector, *words)
     names = ("shell loop", "mtmd-cli", "server 1", "limit", "native 1", "native limit", "embedded 2")
     for name in (*names, "unpatched native 1", "unpatched native limit"):
@@ -56,6 +42,18 @@ def test_throughput_in_transformers() -> None:
     printed = run("throughput.py", *words, "--rows", "plain transformers,transformers 1")
     assert re.search(r"\| plain transformers \| \d+\.\d \| 1\.0 \| 0\.[1-9] GB", printed)
     assert re.search(r"\| transformers 1 \| \d+\.\d \| \d+\.\d \| 0\.[1-9] GB", printed)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_patched_embeddings_equal_those_of_transformers(real_llama_dir: Path) -> None:
+    printed = run("embeddings.py", "--threads", 1, "--llama-dir", real_llama_dir)
+    rows = re.findall(r"^\| [\d.]+ \| [a-z, ]+ \| (\d+), (\d+) \| ([\d.]+)% \| ([\d.]+)% \|$", printed, re.MULTILINE)
+    assert len(rows) == 19
+    if binaries.windows(real_llama_dir / binaries.MTMD_CLI) == Windows.TRIMMED:
+        assert all(ours == theirs and float(largest) < 1 for ours, theirs, _, largest in rows)
+    else:
+        assert sum(float(largest) > 10 for *_, largest in rows) > 10
 
 
 @pytest.mark.real

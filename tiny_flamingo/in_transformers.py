@@ -61,6 +61,13 @@ class InTransformers:
         first, second = (tokens[same] if same < len(tokens) else end for tokens in (ours, theirs))
         return float(logits[first] - logits[second])
 
+    @torch.inference_mode()
+    def embeddings(self, samples: Any) -> Any:
+        """Return the audio tokens' embeddings before the language model, shape (tokens, width)."""
+        inputs = self._inputs(samples, "")
+        made = self._model.get_audio_features(inputs.input_features, inputs.input_features_mask, return_dict=True)
+        return made.pooler_output.numpy()
+
     def _inputs(self, samples: Any, question: str) -> Any:
         content = [{"type": "text", "text": question}, {"type": "audio", "audio": samples}]
         inputs = self._processor.apply_chat_template(
