@@ -73,7 +73,7 @@ def main() -> None:
                 row: stack.enter_context(contextlib.closing(opened(row, options, pair, folder / "checkpoint")))
                 for row in options.rows
             }
-            for number in range(options.clips):
+            for number in range(options.first, options.first + options.clips):
                 clip = make_clip(folder, number)
                 for row, difference in compare(reference, engines, clip, prompts):
                     differences.setdefault(row, []).append(difference)
@@ -84,6 +84,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first clip")
     parser.add_argument("--tokens", type=int, default=200, help="of an answer, at most")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-dir", type=Path, help="the build of the rows mtmd-cli, server and native")
