@@ -263,7 +263,6 @@ compile() {
   local flags=() environment=() line
   while IFS= read -r line; do flags+=("$line"); done < <(cmake_flags)
   while IFS= read -r line; do environment+=("$line"); done < <(configure_environment)
-  rm -rf "$work/build"
   say "configuring for $backend (log: $log)"
   env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 || {
     ! grep -q 'CUDA::cublas' "$log" || die "this CUDA toolkit has no cuBLAS" "$(install_line cuda)"
@@ -322,10 +321,11 @@ check_build() {
   [ "$check" = 1 ] || return 0
   [ -d "$tiny" ] || die "the tiny model is missing, so the build cannot be checked" "leave it out: --no-check"
   run_check "$work/build/bin" || code=$?
-  if [ "$code" -eq 132 ] && [ "$portable" = 0 ]; then # 128 + SIGILL
-    say "the native build died of SIGILL: this machine advertises instructions that it cannot run; building portable"
+  # 128 and SIGILL or SIGSEGV: which one AMX raises in a virtual machine that cannot run it depends on the host.
+  if [ "$portable" = 0 ] && { [ "$code" -eq 132 ] || [ "$code" -eq 139 ]; }; then
+    say "the native build died of SIG$(kill -l "$code"): this machine advertises instructions that it cannot run; building portable"
     portable=1
-    compile
+    compile # again, but only what the flags change: the folder of the first build is still there
     code=0
     run_check "$work/build/bin" || code=$?
   fi

@@ -39,7 +39,7 @@ ANSWER = '#include <stdio.h>\nint main(void) { puts("The lead is an organ."); re
 PROGRAMS = {"CMakeLists.txt": CMAKE, "LICENSE": "MIT"}
 PROGRAMS |= {f"{name}.c": ANSWER for name in ("llama-mtmd-cli", "llama-server", "llama-quantize")}
 DIES_NATIVE = (
-    "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGILL);\n#endif\n"
+    "#include <signal.h>\n#include <stdio.h>\nint main(void) {\n#ifdef NATIVE\nraise(SIGNAL);\n#endif\n"
     'puts("The lead is an organ."); return 0; }\n'
 )
 
@@ -257,11 +257,12 @@ def test_each_patch_says_what_why_and_until_when() -> None:
         assert re.findall(r"^(\w[\w ]*):", header, re.MULTILINE) == ["What", "Why", "Upstream", "When it can go"]
 
 
-def test_a_build_that_dies_of_sigill_is_rebuilt_portable(source: Path) -> None:
-    (source / "llama-mtmd-cli.c").write_text(DIES_NATIVE)
+@pytest.mark.parametrize("signal", ["SIGILL", "SIGSEGV"])
+def test_a_native_build_that_dies_is_rebuilt_portable(source: Path, signal: str) -> None:
+    (source / "llama-mtmd-cli.c").write_text(DIES_NATIVE.replace("SIGNAL", signal))
     done = build("--source", source, "--backend", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "died of SIGILL" in done.stderr
+    assert f"died of {signal}:" in done.stderr
     assert "building portable" in done.stderr
     assert binaries.version(binaries.find("llama-mtmd-cli")) == "local-cpu-portable"
 
