@@ -101,7 +101,7 @@ class MtmdCliEngine:
     def _command(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> list[str]:
         settings = self._settings
         command = [str(self._binary), "-m", str(self._model.language_model), "--mmproj", str(self._model.projector)]
-        command += ["--audio", str(clip.path), "-p", prompt.text, "--no-escape", "--jinja"]
+        command += ["--audio", binaries.list_item(clip.path), "-p", prompt.text, "--no-escape", "--jinja"]
         command += ["-n", str(prompt.max_tokens), "-c", str(self._context_size(clip, prompt))]
         command += ["--temp", str(sampling.temperature), "--top-p", str(sampling.top_p)]
         command += ["--repeat-penalty", str(sampling.repeat_penalty), "-s", str(sampling.seed)]

@@ -84,6 +84,12 @@ def child_environment() -> dict[str, str]:
     return ours | {"GGML_NO_BACKTRACE": "1"}
 
 
+def list_item(path: Path) -> str:
+    """Return a path for an option that takes a list: llama.cpp reads its value as a row of CSV."""
+    text = str(path)
+    return '"{}"'.format(text.replace('"', '""')) if {",", '"'} & set(text) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What a log means. ``model_is_bad``: no track can be captioned with this model."""

@@ -8,6 +8,7 @@ a media folder without its final slash): that costs one track a retry, not the w
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.metadata
 import importlib.util
 import os
@@ -70,7 +71,7 @@ def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
     """Return the options as the wheel's parameters, which are named as in llama.cpp's common_params."""
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = options.model, options.mmproj
-    params.hostnames, params.port = [options.host], options.port
+    params.hostnames, params.port = next(csv.reader([options.host])), options.port  # as llama-server reads it
     params.media_path = f"{options.media_path}/"  # llama.cpp asserts the final slash
     params.n_parallel, params.n_ctx = options.slots, options.context
     params.n_threads_http, params.cache_ram_mib = options.threads_http, options.cache_ram

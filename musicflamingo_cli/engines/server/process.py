@@ -81,7 +81,9 @@ class ServerProcess(ResidentProcess):
         self._key = "" if self.socket else secrets.token_urlsafe(32)
         self.port = 0
         command = [*program.command, "-m", str(model.language_model), "--mmproj", str(model.projector), "--jinja"]
-        command += ["--host", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
+        command += (
+            ["--host", binaries.list_item(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
+        )
         command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
         command += ["--threads-http", str(_HTTP_THREADS_PER_SLOT * slots + 2)]
         # No web page, no list of slots, and no copies of finished clips' memory: a batch never returns to one
