@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.errors import ConfigError, FailureKind
@@ -32,18 +32,31 @@ class RunLog:
     """Appends to a file as the run goes; a full disk ends the log, not the run."""
 
     def __init__(self, path: Path | None, roots: Sequence[Path]) -> None:
-        """Open ``path``, or a new file in the user's state folder. Raises ConfigError where it is not writable."""
+        """Open ``path``, or a new file in the user's state folder.
+
+        Raises ConfigError where ``path`` is not writable. Without one, a folder that is not writable means no log, with
+        a warning: what the run does for the captions needs none.
+        """
         self.path = path or default_folder() / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
         if path is not None and os.path.lexists(path) and not _may_continue(path):
             raise ConfigError(f"{path} exists and is no run log", _OTHER_FILE)
+        self._file: IO[str] | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise ConfigError(f"cannot write the run log {self.path}: {error.strerror}", _OTHER_FILE) from error
+            reason = f"cannot write the run log {self.path}: {error.strerror}"
+            if path is not None:
+                raise ConfigError(reason, _OTHER_FILE) from error
+            logger.warning("%s; the run has no log (name a file with --run-log)", reason)
         self._write({"event": "run", "datasets": [str(root.absolute()) for root in roots], "version": __version__})
         if path is None:
             _remove_old_logs()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
 
     def track(self, outcome: Outcome) -> None:
         """Record the outcome of a track that was attempted."""
@@ -65,19 +78,22 @@ class RunLog:
         counts = asdict(summary)
         del counts["failures"], counts["failures_unlisted"]
         self._write({"event": "end", **counts})
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        if self._file.closed:
+        if self._file is None or self._file.closed:
             return
         try:
             self._file.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **record}) + "\n")
             self._file.flush()
         except OSError as error:
             logger.warning("the run log %s ends here: %s", self.path, error.strerror)
-            with contextlib.suppress(OSError):
-                self._file.close()
+            self._close()
 
 
 def _may_continue(path: Path) -> bool:
@@ -88,9 +104,9 @@ def _may_continue(path: Path) -> bool:
 
 
 def _remove_old_logs() -> None:
-    logs = sorted(default_folder().glob("*.jsonl"))
-    for old in logs[:-_KEPT_LOGS]:
-        old.unlink(missing_ok=True)
+    for old in _newest_first()[_KEPT_LOGS:]:
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def latest(roots: Sequence[Path]) -> Path | None:
@@ -119,7 +135,9 @@ def last_seconds_per_track() -> float | None:
 
 
 def _newest_first() -> list[Path]:
-    return sorted(default_folder().glob("*.jsonl"), reverse=True)
+    with contextlib.suppress(OSError):  # it cannot be searched
+        return sorted(default_folder().glob("*.jsonl"), reverse=True)
+    return []
 
 
 def failed(path: Path) -> dict[Path, list[str]]:

@@ -1,5 +1,6 @@
 """`musicflamingo batch`: whole datasets into their sidecars."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,8 +94,9 @@ def batch(
         save=save,
         follow_links=follow_links,
     )
-    # A log that failures were read from is continued.
-    run_log = run_log or (logs.latest(folders) if retry_failed else None)
+    if retry_failed and run_log is None:
+        earlier = logs.latest(folders)  # the log that failures were read from is continued
+        run_log = earlier if earlier and os.access(earlier, os.W_OK) else None
     summary = BatchRun(console, settings, datasets, selection, keep_going).start(dry_run, run_log)
     if summary.failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)

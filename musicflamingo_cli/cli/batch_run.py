@@ -126,7 +126,8 @@ class BatchRun:
         finally:
             self._show_summary()
             self._log.end(self._summary)
-            self._console.info(f"run log: {self._log.path}")
+            if self._log.is_kept:
+                self._console.info(f"run log: {self._log.path}")
 
     def _show_summary(self) -> None:
         for line in summary_lines(self._summary, time.monotonic() - self._started):

@@ -59,6 +59,22 @@ def test_an_unwritable_log_is_an_error_before_the_run(tmp_path: Path) -> None:
         RunLog(tmp_path / "file" / "log.jsonl", [tmp_path])
 
 
+@pytest.mark.parametrize("place", ["file", "x" * 300, "/sys"], ids=["a file", "too long", "read-only"])
+def test_without_a_state_folder_there_is_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / place))
+    log = RunLog(None, [tmp_path])
+    log.track(outcome("/a"))
+    log.end(Summary())
+    (record,) = caplog.records
+    assert "cannot write the run log" in record.getMessage()
+    assert not log.is_kept
+    assert run_log.latest([tmp_path]) is None
+    assert run_log.last_seconds_per_track() is None
+
+
 def test_a_full_disk_ends_the_log_and_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = RunLog(Path("/dev/full"), [tmp_path])
     log.track(outcome("/a"))
