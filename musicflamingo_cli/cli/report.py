@@ -1,5 +1,6 @@
 """`musicflamingo report`: one page about a captioned dataset."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,8 @@ def report(
 ) -> None:
     """Write one page about a captioned dataset: figures, distributions, every caption with its audio."""
     from musicflamingo_cli.cli.presets import presets_to_read
-    from musicflamingo_cli.report import gather, write_page
+    from musicflamingo_cli.report import Source, write_report
+    from musicflamingo_cli.report.contents import Entry
     from musicflamingo_cli.text.t5_tokens import token_counter
 
     console = console_for(common, json.as_json)
@@ -38,14 +40,19 @@ def report(
     names = presets_to_read(dataset, preset)
     page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
     counter = token_counter(tokenizer)
-    found = gather(
-        dataset, names, counter, spectrograms, lambda done: console.detail(f"{done} tracks read"), follow_links
-    )
-    write_page(found, page)
-    console.json({**found.as_json(), "page": str(page)})
-    console.data(f"{len(found.entries)} tracks, {found.complete} complete: {page}")
-    for entry in found.entries:
-        if entry.problem:
-            console.info(f"{entry.track.audio}: {entry.problem}")
-    if not any(found.coverage().values()):
+    source = Source(root=dataset, presets=names, counter=counter, pictures=spectrograms, follow_links=follow_links)
+    read = 0
+
+    def progress(entries: Sequence[Entry]) -> None:
+        nonlocal read
+        read += len(entries)
+        console.detail(f"{read} tracks read")
+        for entry in entries:
+            if entry.problem:
+                console.info(f"{entry.track.audio}: {entry.problem}")
+
+    figures = write_report(source, page, progress)
+    console.json({**figures.as_json(), "page": str(page)})
+    console.data(f"{figures.tracks} tracks, {figures.complete} complete: {page}")
+    if not any(figures.captioned.values()):
         console.warn(f"no track has a caption of {', '.join(names)}; see: musicflamingo status '{dataset}'")

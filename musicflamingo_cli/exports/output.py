@@ -111,6 +111,13 @@ def _require_ours(folder: Path, out: Path) -> None:
             )
 
 
+def remove_export(folder: Path) -> None:
+    """Remove an earlier export; leave it where it holds foreign or edited files."""
+    with contextlib.suppress(ConfigError, OSError):
+        _require_ours(folder, folder)
+        shutil.rmtree(folder)
+
+
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
     """Turn an OSError of the block into a ConfigError."""

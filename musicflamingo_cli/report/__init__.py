@@ -1,9 +1,11 @@
-"""The report on a captioned dataset: one HTML page that needs no network and no server.
+"""The report on a captioned dataset: HTML that needs no network and no server.
 
-``contents`` reads the dataset, ``page`` writes the page from page.html, page.css and page.js.
+``survey`` and ``contents`` read the dataset, ``figures`` counts, ``page`` writes a page, and ``pages`` divides a large
+dataset into several. The page with tracks is page.html, page.css, charts.js and page.js; the index of a large dataset
+has index.html and index.js instead.
 """
 
-from musicflamingo_cli.report.contents import Report, gather
-from musicflamingo_cli.report.page import MARKER, render, write_page
+from musicflamingo_cli.report.contents import Source
+from musicflamingo_cli.report.pages import write_report
 
-__all__ = ["MARKER", "Report", "gather", "render", "write_page"]
+__all__ = ["Source", "write_report"]

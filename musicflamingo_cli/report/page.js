@@ -1,19 +1,8 @@
-"use strict";
-// Captions and names are untrusted: they are set as textContent, never as markup.
-const data = JSON.parse(document.getElementById("data").textContent);
+
+// -- the tracks -------------------------------------------------------------------------------------
+
 const CHUNK = 100; // rows added at a time while scrolling
 
-const element = (name, properties = {}, ...children) => {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-};
-const byId = (id) => document.getElementById(id);
-const clock = (seconds) => {
-  const whole = Math.round(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-};
-const percent = (part, whole) => (whole ? `${Math.floor((100 * part) / whole)} %` : "-");
 
 for (const [index, track] of data.tracks.entries()) {
   track.index = index;
@@ -22,91 +11,28 @@ for (const [index, track] of data.tracks.entries()) {
   track.text = [track.name, track.problem, ...Object.values(track.captions)].join("\n").toLowerCase();
 }
 
-// -- totals and charts --------------------------------------------------------------------------------
-
-function showTotals() {
-  byId("path").textContent = data.dataset;
-  const tracks = data.tracks.length;
-  const failures = data.tracks.filter((track) => track.problem).length;
-  const cards = [
-    [tracks, "tracks"],
-    [data.hours < 10 ? data.hours.toFixed(2) : Math.round(data.hours), "hours of audio"],
-    [percent(data.complete, tracks), `complete (${data.complete})`],
-    [failures, "with problems"],
-    [data.sharedCount, "captions on several tracks"],
-  ];
-  if (data.skipped) cards.push([data.skipped, "files skipped"]);
-  byId("totals").append(...cards.map(([value, label]) =>
-    element("div", { className: "card" }, element("strong", { textContent: value }), label)));
-}
-
-function card(title, ...content) {
-  return element("div", { className: "card" }, element("h2", { textContent: title }), ...content);
-}
-
-function bars(title, counts, whole) {
-  const most = Math.max(1, whole || Math.max(0, ...counts.map(([, number]) => number)));
-  const rows = counts.map(([label, number]) => {
-    const bar = element("i");
-    bar.style.width = `${(100 * number) / most}%`;
-    return element("div", { className: "bar" }, element("span", { textContent: label, title: label }),
-      element("span", {}, bar), element("b", { textContent: number }));
-  });
-  return card(title, ...(rows.length ? rows : [element("p", { className: "soft", textContent: "none" })]));
-}
-
-function histogram(title, values, { low, high, bins, beyond = Infinity, note = "" }) {
-  const counts = new Array(bins).fill(0);
-  for (const value of values) counts[Math.min(bins - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * bins)))]++;
-  const most = Math.max(1, ...counts);
-  const columns = counts.map((number, index) => {
-    const from = low + ((high - low) * index) / bins;
-    const column = element("i", { title: `${Math.round(from)}: ${number}`, className: from >= beyond ? "beyond" : "" });
-    column.style.height = `${(100 * number) / most}%`;
-    return column;
-  });
-  const axis = element("div", { className: "axis" }, element("span", { textContent: Math.round(low) }),
-    element("span", { textContent: Math.round(high) }));
-  const remark = element("p", { className: "soft", textContent: note });
-  return card(title, element("div", { className: "histogram" }, ...columns), axis, remark);
-}
-
-function counted(lists, most = 12) {
-  const counts = new Map();
-  for (const list of lists) for (const term of list) counts.set(term, (counts.get(term) || 0) + 1);
-  return [...counts].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1)).slice(0, most);
-}
-
-function showCharts() {
+function summary() {
   const { tracks } = data;
-  const tokens = tracks.flatMap((track) => Object.values(track.tokens));
-  const limits = Object.entries(data.limits);
-  const truncated = limits.map(([name, limit]) => `${tokens.filter((n) => n > limit).length} over ${limit} (${name})`);
-  // Not Math.max(...tokens): a call cannot take a hundred thousand arguments.
-  const longest = tokens.reduce((most, n) => Math.max(most, n), 0);
-  const high = Math.max(limits[0][1] * 2, Math.ceil(longest / 50) * 50);
-  const tempi = tracks.map((track) => track.tempo).filter(Boolean);
-  byId("charts").append(
-    bars("Captions per preset", Object.entries(data.coverage), tracks.length),
-    histogram(`T5 tokens per caption${data.tokensAreEstimated ? " (estimated)" : ""}`, tokens,
-      { low: 0, high, bins: 32, beyond: limits[0][1], note: truncated.join(", ") }),
-    histogram("Tempo in captions", tempi, { low: 50, high: 210, bins: 32, note: `${tempi.length} tracks with a tempo` }),
-    bars("Key", counted(tracks.map((track) => (track.key ? [track.key] : [])))),
-    bars("Genres", counted(tracks.map((track) => track.genres))),
-    bars("Instruments", counted(tracks.map((track) => track.instruments))),
-    bars("Moods", counted(tracks.map((track) => track.moods))),
-  );
-  if (Object.keys(data.failures).length) byId("charts").append(bars("Problems", Object.entries(data.failures)));
+  return {
+    tracks: tracks.length,
+    problems: tracks.filter((track) => track.problem).length,
+    tokens: tally(tracks.flatMap((track) => Object.values(track.tokens))),
+    tempi: tally(tracks.map((track) => track.tempo).filter(Boolean)),
+    keys: tally(tracks.map((track) => track.key).filter(Boolean)),
+    genres: tally(tracks.flatMap((track) => track.genres)),
+    instruments: tally(tracks.flatMap((track) => track.instruments)),
+    moods: tally(tracks.flatMap((track) => track.moods)),
+  };
 }
 
-function showShared() {
-  if (!data.shared.length) return;
-  const rest = data.sharedCount - data.shared.length;
-  byId("shared").hidden = false;
-  byId("shared").append(card("Captions on several tracks: does the model get the audio?",
-    ...data.shared.map(([preset, text, number]) =>
-      element("p", {}, element("b", { textContent: `${number} tracks, ${preset}: ` }), text)),
-    ...(rest > 0 ? [element("p", { className: "soft", textContent: `and ${rest} more` })] : [])));
+// Of a large dataset a page shows one part.
+function showPart() {
+  if (!data.part) return;
+  const { first, last, index, previous, next } = data.part;
+  const link = (href, textContent) => (href ? [element("a", { href, textContent })] : []);
+  byId("part").hidden = false;
+  byId("part").append(`Tracks ${first} to ${last}`, ...link(index, "Whole dataset"), ...link(previous, "Previous"),
+    ...link(next, "Next"));
 }
 
 // -- the table ----------------------------------------------------------------------------------------
@@ -237,8 +163,7 @@ function showTools() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", select);
 }
 
-showTotals();
-showCharts();
-showShared();
+showPart();
+showSummary(summary());
 showTools();
 select();

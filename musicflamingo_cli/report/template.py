@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import IO
 
 from musicflamingo_cli.exports.output import new_file, require_free_file
 
@@ -25,10 +27,28 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
     return page.encode("utf-8", "replace").decode()
 
 
+def around(template: str, name: str, parts: Mapping[str, str]) -> tuple[str, str]:
+    """Return what comes before and after `{{name}}` in the filled template, for a part too large for memory."""
+    before, _, after = fill(template, {**parts, name: "\0"}).partition("\0")
+    return before, after
+
+
 def write(page: str, out: Path, marker: str) -> None:
     """Write a page completely, or not at all. Raises ConfigError where ``out`` exists and lacks the marker."""
-    with new_file(out, overwrite=True, is_ours=lambda file: has_marker(file, marker)) as building:
-        building.write_text(page, encoding="utf-8", newline="")
+    with new_page(out, marker) as file:
+        file.write(page)
+
+
+@contextlib.contextmanager
+def new_page(out: Path, marker: str) -> Iterator[IO[str]]:
+    """Yield a file that becomes ``out`` when the block ends without an error. Raises ConfigError as ``write`` does."""
+    with new_file(out, overwrite=True, is_ours=lambda file: has_marker(file, marker)) as path, open_page(path) as file:
+        yield file
+
+
+def open_page(path: Path) -> IO[str]:
+    """Open a new page for writing; a name that is not UTF-8 is shown with question marks."""
+    return path.open("w", encoding="utf-8", errors="replace", newline="")
 
 
 def require_free(out: Path, marker: str) -> None:

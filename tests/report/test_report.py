@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from musicflamingo_cli.captioning.run_log import RunLog
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.errors import ConfigError, FailureKind
-from musicflamingo_cli.report import contents, gather, write_page
+from musicflamingo_cli.report import Source, contents, write_report
+from musicflamingo_cli.report.contents import Entry
+from musicflamingo_cli.report.figures import Figures
 from musicflamingo_cli.text.t5_tokens import token_counter
 from musicflamingo_cli.types import Failure, Outcome, Track
 from tests.report.conftest import contrast, open_page
@@ -54,9 +56,16 @@ def write_tone(path: Path, seconds: float, hertz: float) -> None:
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 22050)) / 22050), 22050)
 
 
-def test_figures_of_a_dataset(dataset: Path) -> None:
-    report = gather(dataset, PRESETS, token_counter(None))
-    assert report.as_json() == {
+def report_on(root: Path, out: Path, pictures: bool = True) -> tuple[Figures, list[Entry]]:
+    """Write a report; return its figures and its tracks."""
+    source = Source(root=root, presets=PRESETS, counter=token_counter(None), pictures=pictures)
+    entries: list[Entry] = []
+    return write_report(source, out, entries.extend), entries
+
+
+def test_figures_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
+    figures, entries = report_on(dataset, tmp_path / "page.html")
+    assert figures.as_json() == {
         "dataset": str(dataset),
         "tracks": 14,
         "complete": 12,
@@ -67,16 +76,16 @@ def test_figures_of_a_dataset(dataset: Path) -> None:
         "shared_captions": 1,
         "outliers": 4,  # the long one, the one with markup, and the two short ones
     }
-    assert report.shared == [("full", "The very same caption.", 2)]
-    assert [entry.thumbnail is None for entry in report.entries].count(True) == 1
+    assert figures.most_shared == [("full", "The very same caption.", 2)]
+    assert [entry.thumbnail is None for entry in entries].count(True) == 1
 
 
-def test_failures_of_the_last_run_are_counted(dataset: Path) -> None:
+def test_failures_of_the_last_run_are_counted(dataset: Path, tmp_path: Path) -> None:
     track = next(dataset.rglob("track 07*.wav"))
     failure = Failure(preset="structure", kind=FailureKind.TIMEOUT, reason="no answer")
     log = RunLog(None, [dataset])
     log.track(Outcome(track=Track(track, track), failures=(failure,)))
-    assert gather(dataset, PRESETS, token_counter(None), pictures=False).failures["timeout"] == 1
+    assert report_on(dataset, tmp_path / "page.html", pictures=False)[0].failures["timeout"] == 1
 
 
 def test_captions_of_the_tiny_model_are_a_problem(tmp_path: Path) -> None:
@@ -84,26 +93,26 @@ def test_captions_of_the_tiny_model_are_a_problem(tmp_path: Path) -> None:
     made = {"full": {"toy": True}}
     info = {"music_flamingo_full": "Baran belin", "music_flamingo_provenance": made}
     (tmp_path / "a.INFO").write_text(json.dumps(info))
-    report = gather(tmp_path, PRESETS, token_counter(None), pictures=False)
-    assert report.coverage() == {"full": 0, "structure": 0}
-    assert report.failures == {"tiny model": 1}
-    assert report.entries[0].problem == "captions of the tiny model only"
+    figures, (entry,) = report_on(tmp_path, tmp_path / "page.html", pictures=False)
+    assert figures.captioned == {"full": 0, "structure": 0}
+    assert figures.failures == {"tiny model": 1}
+    assert entry.problem == "captions of the tiny model only"
 
 
-def test_each_kind_of_failure_of_a_track_counts(dataset: Path) -> None:
+def test_each_kind_of_failure_of_a_track_counts(dataset: Path, tmp_path: Path) -> None:
     track = next(dataset.rglob("track 07*.wav"))
     log = RunLog(None, [dataset])
     kinds = (FailureKind.TIMEOUT, FailureKind.REFUSED_ANSWER)
     failures = tuple(Failure(preset="structure", kind=kind, reason="no caption") for kind in kinds)
     log.track(Outcome(track=Track(track, track), failures=failures))
-    found = gather(dataset, PRESETS, token_counter(None), pictures=False).failures
+    found = report_on(dataset, tmp_path / "page.html", pictures=False)[0].failures
     assert (found["timeout"], found["refused answer"]) == (1, 1)
 
 
 @pytest.mark.slow
 def test_the_page_of_an_empty_folder_says_so(chromium: Browser, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
-    write_page(gather(tmp_path / "music", PRESETS, token_counter(None)), tmp_path / "page.html")
+    report_on(tmp_path / "music", tmp_path / "page.html")
     page = chromium.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     expect(page.locator("#more")).to_have_text("No tracks.")
@@ -113,10 +122,10 @@ def test_the_page_of_an_empty_folder_says_so(chromium: Browser, tmp_path: Path) 
 def test_only_a_report_is_replaced(dataset: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for _ in range(2):
-        write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
+        report_on(dataset, page, pictures=False)
     page.write_text("<html>my own page</html>")
     with pytest.raises(ConfigError, match="is another kind of file"):
-        write_page(gather(dataset, PRESETS, token_counter(None), pictures=False), page)
+        report_on(dataset, page, pictures=False)
     assert page.read_text() == "<html>my own page</html>"
 
 
@@ -132,7 +141,7 @@ def test_the_command_writes_the_page_and_prints_figures(
 
 
 def test_a_page_refers_to_no_host(dataset: Path, tmp_path: Path) -> None:
-    write_page(gather(dataset, PRESETS, token_counter(None)), tmp_path / "page.html")
+    report_on(dataset, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "http://" not in text
     assert "https://" not in text
@@ -145,7 +154,7 @@ def test_a_page_refers_to_no_host(dataset: Path, tmp_path: Path) -> None:
 def report_page(dataset: Path) -> Path:
     """The page of the dataset."""
     page = dataset.parent / "page.html"
-    write_page(gather(dataset, PRESETS, token_counter(None)), page)
+    report_on(dataset, page)
     return page
 
 
@@ -252,7 +261,7 @@ def test_a_page_of_five_thousand_tracks_is_fast(
         }
         (folder / f"{number:04d}.INFO").write_text(json.dumps(captions))
     began = time.monotonic()
-    write_page(gather(root, PRESETS, token_counter(None)), tmp_path / "page.html")
+    report_on(root, tmp_path / "page.html")
     made = time.monotonic() - began
     began = time.monotonic()
     page, complaints = open_page(chromium, tmp_path / "page.html")
