@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicflamingo_cli.audio.chained import is_chained
+from musicflamingo_cli.audio.chained import streams_in
 from musicflamingo_cli.errors import AudioError
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
@@ -61,8 +61,10 @@ def open_source(audio: Path, header_only: bool = False) -> Iterator[Source]:
     _require_readable(audio)
     import soundfile
 
-    if is_chained(audio, header_only):
+    streams = streams_in(audio, header_only)
+    if streams.is_chained:
         with _open_with_ffmpeg(audio) as source:
+            _require_pages(streams.lost, None, audio)
             yield replace(source, seconds=None)  # it would be that of one stream
         return
     file = None
@@ -74,11 +76,13 @@ def open_source(audio: Path, header_only: bool = False) -> Iterator[Source]:
         file = None
     if file is None:
         with _open_with_ffmpeg(audio) as source:
+            _require_pages(streams.lost, source.seconds, audio)
             yield source
         return
     with file:
         _require_real_rate(file.samplerate, audio)
         _require_declared(file, audio)
+        _require_pages(streams.lost, file.frames / file.samplerate, audio)
         yield Source(file.samplerate, _sndfile_blocks(file, audio), file.frames / file.samplerate)
 
 
@@ -117,6 +121,15 @@ def _require_declared(file: object, audio: Path) -> None:
     seconds = file.frames / file.samplerate
     if _is_truncated(seconds, seconds * declared / max(actual, 1)):
         raise _damaged(audio, seconds)
+
+
+def _require_pages(lost: float, seconds: float | None, audio: Path) -> None:
+    """Raise AudioError where much of an Ogg file is lost; ``lost`` is a share of ``seconds``, where they are known."""
+    if _is_truncated((1 - lost) * (seconds or 1e6), seconds or 1e6):
+        raise AudioError(
+            f"{audio.name} is damaged: about {100 * lost:.0f} % of it is lost, somewhere before its end",
+            "copy it again from its source, or exclude it",
+        )
 
 
 def _is_truncated(seconds: float, declared: float) -> bool:

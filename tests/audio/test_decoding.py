@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musicflamingo_cli.audio import decoding
+from musicflamingo_cli.audio.chained import Streams, streams_in
 from musicflamingo_cli.audio.clip import measure, write_clip
 from musicflamingo_cli.errors import AudioError
 from musicflamingo_cli.types import Excerpt
@@ -181,11 +183,44 @@ def test_bytes_inside_an_ogg_are_skipped_or_refused(tmp_path: Path, name: str) -
     for middle in (bytes(20_000), np.random.RandomState(0).bytes(20_000)):
         audio.write_bytes(data[:half] + middle + data[half:])
         assert write_clip(audio, tmp_path / "clip.wav").seconds > 7.5
-    if name == "a.ogg":  # known limit: libsndfile resumes at the right time, and does not report lost pages
-        return
     audio.write_bytes(data[:half] + bytes(20_000) + data[half + len(data) // 8 :])
     with pytest.raises(AudioError, match="is damaged"):
         write_clip(audio, tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize(
+    ("first", "after", "is_refused"), [(4, 5, False), (4, 8, True), (-6, -1, True), (6, 6, False)], ids=str
+)
+def test_lost_pages_of_ogg_are_damage(tmp_path: Path, first: int, after: int, is_refused: bool) -> None:
+    """Each page is about a second here: one is tolerated; libsndfile and FFmpeg continue after several, silently."""
+    audio = tmp_path / "a.ogg"
+    soundfile.write(audio, 0.3 * np.random.RandomState(0).uniform(-1, 1, 16_000 * 20), 16_000)
+    data = audio.read_bytes()
+    pages = [match.start() for match in re.finditer(b"OggS", data)]
+    audio.write_bytes(data[: pages[first]] + data[pages[after] :])
+    if is_refused:
+        with pytest.raises(AudioError, match=r"is damaged: about \d+ % of it is lost"):
+            write_clip(audio, tmp_path / "clip.wav")
+    else:
+        assert write_clip(audio, tmp_path / "clip.wav").seconds > 18.5
+
+
+def test_pages_without_a_position_are_not_lost(tmp_path: Path) -> None:
+    """Where a packet is longer than a page, as in FLAC of many channels, only its last page has a position."""
+    audio = tmp_path / "a.oga"
+    random = np.random.RandomState(0)
+    with av.open(str(audio), "w") as container:
+        stream = container.add_stream("flac", rate=48_000, layout="7.1")
+        assert isinstance(stream, av.AudioStream)
+        stream.format = av.AudioFormat("s32")
+        for number in range(20):
+            noise = random.randint(-(2**31), 2**31, (1, 4608 * 8), np.int32)
+            frame = av.AudioFrame.from_ndarray(noise, format="s32", layout="7.1")
+            frame.sample_rate, frame.pts = 48_000, number * 4608
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert b"\xff" * 8 in audio.read_bytes()
+    assert streams_in(audio) == Streams(is_chained=False, lost=0.0)
 
 
 @pytest.mark.parametrize(("first", "second"), [(48_000, 24_000), (24_000, 48_000), (44_100, 48_000)])
