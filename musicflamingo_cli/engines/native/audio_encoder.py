@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,19 +108,15 @@ class AudioEncoder:
             raise RuntimeError(f"the audio could not be prepared ({failed})")
         return chunks
 
-    def prefill(self, prepared: PreparedAudio, context: Any, sequence: int) -> Generator[None, None, tuple[int, int]]:
-        """Encode what was prepared, and prefill it into a sequence of a language model's context, in small steps.
+    def prefill(self, prepared: PreparedAudio, context: Any, sequence: int) -> tuple[int, int]:
+        """Encode what was prepared, and prefill it into a sequence of a language model's context.
 
-        Yield after each of them, so that others can use the context meanwhile. Return the position after it, and how
-        many of its tokens were audio. Raises RuntimeError.
+        Return the position after it, and how many of its tokens were audio. Raises RuntimeError.
         """
         position = audio_tokens = 0
         for chunk in prepared.chunks:
             if chunk.audio_tokens:
-                self._encode(chunk)
-                yield
                 self._prefill_audio(chunk, context, sequence, position)
-                yield
                 position += chunk.audio_tokens
                 audio_tokens += chunk.audio_tokens
             else:
@@ -136,18 +132,14 @@ class AudioEncoder:
             raise RuntimeError(f"the text before the audio could not be decoded ({failed})")
         return int(end.value)
 
-    def _encode(self, chunk: Chunk) -> None:
-        """Encode a window, and keep the embeddings that stand for audio. Raises RuntimeError."""
+    def _prefill_audio(self, chunk: Chunk, context: Any, sequence: int, position: int) -> None:
+        """Encode a window, and decode its first embeddings in one batch. Raises RuntimeError."""
         if failed := self._mtmd.mtmd_encode_chunk(self._encoder, chunk.handle):
             raise RuntimeError(f"the audio could not be encoded ({failed})")
-        embeddings = self._mtmd.mtmd_get_output_embd(self._encoder)
-        size = chunk.audio_tokens * self._width * ctypes.sizeof(ctypes.c_float)
-        ctypes.memmove(self._batch.embd, embeddings, size)
-
-    def _prefill_audio(self, chunk: Chunk, context: Any, sequence: int, position: int) -> None:
-        """Decode the embeddings of a window in one batch. Raises RuntimeError."""
         batch = self._batch
         batch.n_tokens = chunk.audio_tokens
+        embeddings = self._mtmd.mtmd_get_output_embd(self._encoder)
+        ctypes.memmove(batch.embd, embeddings, chunk.audio_tokens * self._width * ctypes.sizeof(ctypes.c_float))
         for index in range(chunk.audio_tokens):
             batch.pos[index] = position + index
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, sequence

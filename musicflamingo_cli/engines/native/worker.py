@@ -17,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -126,32 +126,25 @@ class Worker:
         for number, group in enumerate(prepared):
             while number and any(each.slot == request.slot for each in self._active):
                 self._step()
-            for _ in self._start(request, group):
-                if self._active:  # answers in other slots go on meanwhile
-                    self._step()
-
-    def _start(self, request: ClipRequest, group: Group) -> Iterator[None]:
-        """Start the answers of a group, in small steps; send its errors."""
-        try:
-            for _ in self._start_answers(request, group):
-                yield
+            try:
                 if request.slot in self._cancelled:
                     raise RuntimeError("cancelled")
-        except RuntimeError as error:
-            self._send_errors(request.slot, group.prompts, str(error))
-        finally:
-            if group.audio:
-                self._model.audio_encoder.free(group.audio)
+                self._start_answers(request, group)
+            except RuntimeError as error:
+                self._send_errors(request.slot, group.prompts, str(error))
+            finally:
+                if group.audio:
+                    self._model.audio_encoder.free(group.audio)
 
     def _send_errors(self, slot: int, prompts: Sequence[Prompt], error: str) -> None:
         for prompt in prompts:
             self._connection.send(Reply(slot=slot, preset=prompt.preset, error=error))
 
-    def _start_answers(self, request: ClipRequest, group: Group) -> Iterator[None]:
-        """Start an answer to each question, in a sequence of its own, in small steps. Raises RuntimeError."""
+    def _start_answers(self, request: ClipRequest, group: Group) -> None:
+        """Start an answer to each question, in a sequence of its own. Raises RuntimeError."""
         model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
-        prefix = yield from self._prefix(request.slot, group)
+        prefix = self._prefix(request.slot, group)
         prefill_seconds = time.monotonic() - started if group.audio else 0.0
         for number, prompt in enumerate(group.prompts, 1):
             model.copy_sequence(first, first + number)
@@ -169,12 +162,11 @@ class Worker:
                 )
             )
 
-    def _prefix(self, slot: int, group: Group) -> Generator[None, None, Prefix]:
+    def _prefix(self, slot: int, group: Group) -> Prefix:
         """Return the audio of a group's questions in the slot's first sequence, processed if it is not there.
 
-        In small steps. Raises RuntimeError.
+        Raises RuntimeError.
         """
-        yield  # so that an earlier cancellation is noticed
         prefix = self._prefixes.get(slot)
         if prefix and prefix.source == group.source:
             return prefix
@@ -184,10 +176,8 @@ class Worker:
         self._prefixes.pop(slot, None)
         self._model.clear_sequence(sequence)
         try:
-            length, audio_tokens = yield from self._model.audio_encoder.prefill(
-                group.audio, self._model.context, sequence
-            )
-        except (RuntimeError, GeneratorExit):
+            length, audio_tokens = self._model.audio_encoder.prefill(group.audio, self._model.context, sequence)
+        except RuntimeError:
             self._model.clear_sequence(sequence)
             raise
         return self._prefixes.setdefault(slot, Prefix(group.source, length, audio_tokens))

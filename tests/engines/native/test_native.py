@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -153,56 +152,6 @@ def test_four_slots_answer_about_their_own_clip(
         ours[preset].text == theirs[preset].text for ours, theirs in zip(alone, results, strict=True) for preset in ours
     )
     assert same >= 24  # of 30: another order of sums changes a few near-ties
-
-
-NOTING = """
-import sys
-from musicflamingo_cli.engines.native import audio_encoder, model, worker
-def noting(owner, name):
-    function = getattr(owner, name)
-    def noted(*arguments):
-        with open({log!r}, "a") as file:
-            print(name, file=file)
-        return function(*arguments)
-    setattr(owner, name, noted)
-model.Model.is_end = lambda model, token: False
-noting(model.Model, "step")
-noting(audio_encoder.AudioEncoder, "_encode")
-noting(audio_encoder.AudioEncoder, "_prefill_audio")
-worker.main()
-"""
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_answers_go_on_while_another_clip_is_prefilled(
-    make_wav: MakeWav, random_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    monkeypatch.setattr(native_engine, "WORKER", (sys.executable, "-P", "-c", NOTING.format(log=str(log))))
-    pair = resolve("F32", random_settings.models_folder)
-    engine = NativeEngine(replace(random_settings, slots=2), pair, at_once=2)
-    endless = Prompt(preset="endless", text="Go on.", max_tokens=1000)
-    lengths = {"first": 1.0, "second": 89.0, "third": 89.0}
-    first, second, third = [clip_of(make_wav(f"{name}.wav", seconds)) for name, seconds in lengths.items()]
-    answers(engine, second, [endless])  # so that the context is large enough for it
-    log.write_text("")
-    is_answering = threading.Event()
-    streaming = threading.Thread(
-        target=lambda: list(engine.describe(first, [endless], GREEDY, lambda piece: is_answering.set()))
-    )
-    try:
-        streaming.start()
-        assert is_answering.wait(60)
-        answers(engine, third, [replace(PROMPTS[0], max_tokens=1)])
-        streaming.join(60)
-    finally:
-        engine.close()
-    events = log.read_text().split()
-    assert events.count("_encode") == 4  # windows: one of the first clip, three of the third
-    both = ["_encode", "step", "_prefill_audio", "step"] * 3
-    begin = events.index("_encode", 1 + events.index("_encode"))
-    assert events[begin : begin + len(both)] == both
 
 
 @pytest.mark.real
