@@ -152,7 +152,7 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
     started = time.perf_counter()
     for task in scan([Dataset(folder / "music", presets)], Selection(wanted=Wanted.ALL)):
         # One at a time: with two slots of our own they would overlap.
-        run_batch([task], ask, 1, engine.close, lambda outcome: count(summary, outcome))
+        run_batch([task], ask, lambda: 1, engine.close, lambda outcome: count(summary, outcome))
     total = time.perf_counter() - started
     engine.close()
     audio.write_clip = write_clip

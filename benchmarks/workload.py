@@ -34,7 +34,7 @@ def batch(pair: Model, settings: Settings, presets: list[Preset], tracks: list[P
     run_batch(
         [Task(track_for(track), presets, {}) for track in tracks],
         caption,
-        engine.slots,
+        lambda: engine.slots,
         engine.close,
         lambda outcome: count(summary, outcome),
     )

@@ -173,7 +173,7 @@ class MusicFlamingo:
             return self._analyze_or_fail(captioner, path, prompt_type, save)
 
         with (
-            WorkerPool(ask, captioner.engine.slots) as pool,
+            WorkerPool(ask, lambda: captioner.slots) as pool,
             tqdm(total=total, unit="track", disable=not progress) as bar,
         ):
             try:

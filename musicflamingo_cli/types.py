@@ -35,6 +35,11 @@ class Track:
     sidecar: Path
     within: Path | None = field(default=None, compare=False)
 
+    def absolute(self) -> Track:
+        """Return the track with absolute paths, which mean the same in every process."""
+        within = None if self.within is None else self.within.absolute()
+        return Track(self.audio.absolute(), self.sidecar.absolute(), within)
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
@@ -276,7 +281,10 @@ TOO_SHORT = "too short"  # counted, not listed
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result for one track. ``saved``: its captions are in the sidecar on disk."""
+    """The result for one track. ``saved``: its captions are in the sidecar on disk.
+
+    ``keys``: what is still to be merged into the sidecar (None removes a key).
+    """
 
     track: Track
     captions: tuple[Caption, ...] = ()
@@ -286,6 +294,7 @@ class Outcome:
     audio_seconds: float = 0.0
     seconds: float = 0.0
     saved: bool = False
+    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def was_interrupted(self) -> bool:

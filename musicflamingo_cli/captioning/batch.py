@@ -163,11 +163,11 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = F
 def run_batch(
     items: Iterable[Task | Outcome],
     caption: Callable[[Task], Outcome],
-    slots: int,
+    slots: Callable[[], int],
     stop: Callable[[], None],
     done: Callable[[Outcome], None],
 ) -> None:
-    """Work through a scan, ``slots`` tracks at once, while the clip of one more is prepared.
+    """Work through a scan, ``slots()`` tracks at once, while the clip of one more is prepared.
 
     ``caption`` runs in threads of its own; ``done`` is called in this thread with every outcome, as it comes. When
     anything ends this early (Ctrl-C), ``stop`` must end what is in progress; those outcomes still come.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,8 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.captioning.provenance import RunIdentity, provenance
+from musicflamingo_cli.captioning.saving import operating_system_failure, save_outcome
+from musicflamingo_cli.captioning.worker_pool import SlotGate
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
 from musicflamingo_cli.errors import (
@@ -21,7 +22,6 @@ from musicflamingo_cli.errors import (
     PromptError,
     ToolMissingError,
     TrackError,
-    kind_of,
 )
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
@@ -73,7 +73,16 @@ class Captioner:
         self.policy = policy
         self.reason = reason
         self._run = RunIdentity(model)
-        self._slots = threading.Semaphore(engine.slots)
+        self._slots = SlotGate(lambda: engine.slots)
+
+    @property
+    def slots(self) -> int:
+        """How many tracks it captions at once; the number may change."""
+        return self.engine.slots
+
+    def close(self) -> None:
+        """Stop all work, from any thread; see ``Engine.close``."""
+        self.engine.close()
 
     def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.
@@ -84,48 +93,61 @@ class Captioner:
 
         Raises ToolMissingError and ModelError, which concern every track.
         """
-        # Long, since every kind of error ends here, where the answers that came before it are known.
-        started = time.monotonic()
-        results: list[Caption | Failure] = []
-        clip: Clip | None = None
-        saved = False
+        work = _Work(track, presets, info)
         try:
-            with prepared(track.audio, self.policy.excerpt) as clip:
-                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
-                prompts, failures = _render(presets, values)
-                results += failures
+            self._ask(work)
+        except BaseException:
+            if save:
+                save_outcome(self._outcome(work, save))
+            raise
+        outcome = self._outcome(work, save)
+        return save_outcome(outcome) if save else outcome
+
+    def answer(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any]) -> Outcome:
+        """Do as ``caption``, but write nothing: ``Outcome.keys`` is what ``save_outcome`` writes, on any machine."""
+        work = _Work(track, presets, info)
+        self._ask(work)
+        return self._outcome(work, True)
+
+    def _ask(self, work: _Work) -> None:
+        """Fill in ``work``, as results arrive. Raises what concerns every track, and interrupts."""
+        track = work.track
+        try:
+            with prepared(track.audio, self.policy.excerpt) as work.clip:
+                clip = work.clip
+                values = tags.describe(track.audio, work.info, clip.source_seconds or clip.seconds)
+                prompts, failures = _render(work.presets, values)
+                work.results += failures
                 if self.model.reasons:
                     prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]
-                try:
-                    with self._slots:
-                        for result in self._results(clip, prompts):
-                            results.append(result)
-                except BaseException:
-                    if save:
-                        with contextlib.suppress(TrackError):
-                            self.save(track, _captions(results, presets), info, clip)
-                    raise
-                saved = save and self.save(track, _captions(results, presets), info, clip)
+                with self._slots:
+                    for result in self._results(clip, prompts):
+                        work.results.append(result)
         except (ToolMissingError, ModelError):
             raise
         except TrackError as error:
-            results.append(Failure.for_track(error))
+            work.results.append(Failure.for_track(error))
         except OSError as error:
-            results.append(_operating_system_failure(error))
+            work.results.append(operating_system_failure(error))
         except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
-            results.append(_bug(error))
-        captions = _captions(results, presets)
+            work.results.append(_bug(error))
+
+    def _outcome(self, work: _Work, save: bool) -> Outcome:
+        """Return what came of a track, not saved yet; with ``save``, with the keys to save."""
+        captions = _captions(work.results, work.presets)
+        clip = work.clip
         notes = clip_notes(clip) if clip else ()
-        if save and self._to_save(captions, info) != captions:
+        to_save = self._to_save(captions, work.info)
+        if save and to_save != captions:
             notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
         return Outcome(
-            track=track,
+            track=work.track,
             captions=tuple(captions),
-            failures=tuple(result for result in results if isinstance(result, Failure)),
+            failures=tuple(result for result in work.results if isinstance(result, Failure)),
             notes=notes,
             audio_seconds=clip.seconds if clip else 0.0,
-            seconds=time.monotonic() - started,
-            saved=saved,
+            seconds=time.monotonic() - work.started,
+            keys=self._keys(to_save, work.info, clip) if save and clip and to_save else {},
         )
 
     def _results(self, clip: Clip, prompts: Sequence[Prompt]) -> Iterator[Caption | Failure]:
@@ -182,6 +204,11 @@ class Captioner:
         """
         if not (captions := self._to_save(captions, info)):
             return False
+        merge_sidecar(track.sidecar, self._keys(captions, info, clip), track.within)
+        return True
+
+    def _keys(self, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> dict[str, Any]:
+        """The sidecar's keys for these captions; None removes one."""
         keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
         keys[MODEL_KEY] = self.model.label
         keys[PROVENANCE_KEY] = {
@@ -194,8 +221,19 @@ class Captioner:
                 keys[key] = caption.reasoning
             elif key in info:
                 keys[key] = None  # that of another caption
-        merge_sidecar(track.sidecar, keys, track.within)
-        return True
+        return keys
+
+
+@dataclass(slots=True)
+class _Work:
+    """A track that is being captioned: what is known of it so far."""
+
+    track: Track
+    presets: Sequence[Preset]
+    info: Mapping[str, Any]
+    clip: Clip | None = None
+    results: list[Caption | Failure] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
 
 
 @contextlib.contextmanager
@@ -269,16 +307,6 @@ def clip_notes(clip: Clip) -> tuple[str, ...]:
     if clip.channel:
         notes.append(f"its channels cancel out in mono; used channel {clip.channel} alone")
     return tuple(notes)
-
-
-def _operating_system_failure(error: OSError) -> Failure:
-    where = f" ({error.filename})" if error.filename else ""
-    return Failure(
-        preset="",
-        kind=kind_of(error),
-        reason=f"{error.strerror or error}{where}",
-        hint="check the disk's space and permissions, then run it again",
-    )
 
 
 def _bug(error: Exception) -> Failure:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from musicflamingo_cli.captioning.batch import (
     IN_PROGRESS_ELSEWHERE,
@@ -17,16 +17,36 @@ from musicflamingo_cli.captioning.batch import (
     run_batch,
     scan,
 )
-from musicflamingo_cli.captioning.captioner import Captioner
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.errors import BatchStoppedError
-from musicflamingo_cli.types import COMPLETE, Outcome
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.types import COMPLETE, Outcome, Track
 
 logger = logging.getLogger(__name__)
 
 PAUSES = (1.0, 5.0)  # seconds before each retry of what failed temporarily
 _MOST_PENDING = 1000  # tracks; when more fail, the fault is not temporary
 _TOO_MANY_IN_A_ROW = 10  # tracks that failed although none of them is to blame
+
+
+class TrackCaptioner(Protocol):
+    """What a batch needs of whatever captions its tracks, here or on other machines."""
+
+    @property
+    def slots(self) -> int:
+        """How many tracks it captions at once; the number may change while it works."""
+        ...
+
+    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+        """Ask ``presets`` about a track; ``info`` is its sidecar's data. From any thread.
+
+        Raises ToolMissingError and ModelError, which concern every track, and nothing else.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop all work, from any thread; tracks in progress end as interrupted."""
+        ...
 
 
 class Watcher(Protocol):
@@ -49,7 +69,7 @@ class RetryingBatch:
     """
 
     def __init__(
-        self, datasets: Sequence[Dataset], captioner: Captioner, watcher: Watcher, keep_going: bool = False
+        self, datasets: Sequence[Dataset], captioner: TrackCaptioner, watcher: Watcher, keep_going: bool = False
     ) -> None:
         self._datasets = datasets
         self._captioner = captioner
@@ -91,8 +111,14 @@ class RetryingBatch:
         items = scan(self._datasets, selection)
         if not is_first:  # not again what is skipped or cannot be read
             items = (item for item in items if item.track.audio in self._pending)
-        engine = self._captioner.engine
-        run_batch(items, lambda task: claim_and_caption(caption, task, selection), engine.slots, engine.close, done)
+        captioner = self._captioner
+        run_batch(
+            items,
+            lambda task: claim_and_caption(caption, task, selection),
+            lambda: captioner.slots,
+            captioner.close,
+            done,
+        )
 
     def _settle_or_keep(self, outcome: Outcome) -> None:
         """Report an outcome as final, or keep the track for a retry."""

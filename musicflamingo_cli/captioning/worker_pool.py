@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -12,15 +14,22 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_MOST_THREADS = 4096  # threads start as they are needed, so this costs nothing
+_LOOK_SECONDS = 0.5  # how often to look whether the engine has got more slots
+
 
 class WorkerPool(Generic[T, R]):
-    """Calls ``work`` in threads for ``slots`` items at once and one more. A context manager: it ends the threads."""
+    """Calls ``work`` in threads for ``slots()`` items at once and one more. A context manager: it ends the threads.
 
-    def __init__(self, work: Callable[[T], R], slots: int) -> None:
+    The number of slots may change while it works.
+    """
+
+    def __init__(self, work: Callable[[T], R], slots: Callable[[], int]) -> None:
         self._work = work
-        self._at_once = slots + 1
-        self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="track")
+        self._slots = slots
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="track")
         self._running: set[Future[R]] = set()
+        self._finished: queue.SimpleQueue[Future[R]] = queue.SimpleQueue()
 
     def __enter__(self) -> WorkerPool[T, R]:
         return self
@@ -39,12 +48,14 @@ class WorkerPool(Generic[T, R]):
         """
         waiting = iter(items)
         while True:
-            for item in islice(waiting, self._at_once - len(self._running)):
-                self._running.add(self._threads.submit(self._work, item))
+            for item in islice(waiting, max(0, self._slots() + 1 - len(self._running))):
+                future = self._threads.submit(self._work, item)
+                self._running.add(future)
+                future.add_done_callback(self._finished.put)
             if not self._running:
                 return
-            finished, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            with contextlib.suppress(queue.Empty):
+                future = self._finished.get(timeout=_LOOK_SECONDS)
                 self._running.discard(future)  # first: after an interrupt it must not be yielded again
                 yield future.result()
 
@@ -53,3 +64,24 @@ class WorkerPool(Generic[T, R]):
         for future in list(self._running):
             with contextlib.suppress(Exception):
                 yield future.result()
+
+
+class SlotGate:
+    """Lets as many threads in at once as there are slots; a context manager. ``slots`` is asked each time."""
+
+    def __init__(self, slots: Callable[[], int]) -> None:
+        self._slots = slots
+        self._changed = threading.Condition()
+        self._inside = 0
+
+    def __enter__(self) -> SlotGate:
+        with self._changed:
+            while self._inside >= max(1, self._slots()):
+                self._changed.wait(_LOOK_SECONDS)
+            self._inside += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify()

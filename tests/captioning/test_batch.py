@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.captioning import worker_pool
 from musicflamingo_cli.captioning.batch import (
     IN_PROGRESS_ELSEWHERE,
     Dataset,
@@ -118,7 +119,7 @@ def test_running_counts_every_outcome(tmp_path: Path) -> None:
         count(summary, outcome)
         told.append(outcome)
 
-    run_batch(scan([tree(tmp_path)], Selection()), caption, 2, lambda: None, done)
+    run_batch(scan([tree(tmp_path)], Selection()), caption, lambda: 2, lambda: None, done)
     assert (summary.captioned, summary.complete, summary.failed, summary.skipped) == (1, 1, 2, 1)
     assert summary.audio_seconds == 5
     assert sorted(audio.name for audio, _ in summary.failures) == ["c.wav", "d.wav"]
@@ -144,7 +145,7 @@ def test_one_more_than_the_slots_are_in_progress() -> None:
         return Outcome(task.track)
 
     summary = Summary()
-    run_batch(tasks(9), caption, 2, lambda: None, lambda outcome: count(summary, outcome))
+    run_batch(tasks(9), caption, lambda: 2, lambda: None, lambda outcome: count(summary, outcome))
     assert (most, summary.captioned) == (3, 9)
 
 
@@ -167,7 +168,7 @@ def test_an_interrupt_stops_and_reports_what_is_in_progress() -> None:
     told: list[Outcome] = []
     summary = Summary()
     with pytest.raises(KeyboardInterrupt):
-        run_batch(tasks(20), caption, 2, stopped.set, done)
+        run_batch(tasks(20), caption, lambda: 2, stopped.set, done)
     assert (summary.captioned, summary.interrupted, summary.failed) == (1, 2, 0)
     assert len(told) == len({outcome.track.audio for outcome in told}) == 3
 
@@ -178,7 +179,7 @@ def test_what_ends_one_track_ends_the_run() -> None:
 
     stops: list[None] = []
     with pytest.raises(ModelError):
-        run_batch(tasks(20), caption, 2, lambda: stops.append(None), lambda outcome: None)
+        run_batch(tasks(20), caption, lambda: 2, lambda: stops.append(None), lambda outcome: None)
     assert stops
 
 
@@ -222,3 +223,41 @@ def test_a_scan_sweeps_only_what_a_killed_run_left(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2 + len(ours) + len(theirs), "a plan writes nothing"
     make_plan([Dataset(tmp_path, PRESETS)], Selection(), sweep=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.wav", *theirs])
+
+
+def test_more_slots_are_used_as_soon_as_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "_LOOK_SECONDS", 0.02)
+    slots, together = [1], threading.Barrier(5)
+
+    def caption(task: Task) -> Outcome:
+        slots[0] = 4
+        together.wait(10)
+        return Outcome(task.track)
+
+    summary = Summary()
+    run_batch(tasks(10), caption, lambda: slots[0], lambda: None, lambda outcome: count(summary, outcome))
+    assert summary.captioned == 10
+
+
+def test_a_gate_follows_the_number_of_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "_LOOK_SECONDS", 0.02)
+    slots, inside = [1], threading.Semaphore(0)
+    leave = threading.Event()
+    gate = worker_pool.SlotGate(lambda: slots[0])
+
+    def enter() -> None:
+        with gate:
+            inside.release()
+            assert leave.wait(10)
+
+    threads = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert inside.acquire(timeout=10)
+    assert not inside.acquire(timeout=0.2)
+    slots[0] = 2
+    assert inside.acquire(timeout=10)
+    assert not inside.acquire(timeout=0.2)
+    leave.set()
+    for thread in threads:
+        thread.join(10)

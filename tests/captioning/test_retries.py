@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from musicflamingo_cli.captioning import retries
 from musicflamingo_cli.captioning.batch import Dataset
-from musicflamingo_cli.captioning.captioner import Captioner
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
@@ -68,7 +67,7 @@ def run(
     watcher = RecordingWatcher()
     if "settled" in more:
         watcher.settled = more.pop("settled")  # type: ignore[method-assign]
-    batch = RetryingBatch([Dataset(root, PRESETS)], cast(Captioner, captioner), watcher, **more)
+    batch = RetryingBatch([Dataset(root, PRESETS)], captioner, watcher, **more)
     batch.run(selection or Selection())
     return watcher.outcomes
 
