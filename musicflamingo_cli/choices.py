@@ -14,6 +14,7 @@ class EngineName(StrEnum):
     MTMD_CLI = "mtmd-cli"
     EMBEDDED = "embedded"
     TRANSFORMERS = "transformers"
+    REMOTE = "remote"
 
 
 class Attention(StrEnum):

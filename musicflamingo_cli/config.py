@@ -20,6 +20,7 @@ DATASET_CONFIG = "musicflamingo-config.yaml"  # beside a dataset: settings of it
 _MAX_ENTRIES = 1000  # in one mapping of a YAML file
 _PLAIN_NAME = re.compile(r"[\w-]+")  # a name that is no path
 _CHOICES: dict[str, type[StrEnum]] = {each.__name__: each for each in (EngineName, Attention, Quantization)}
+_NEVER_FROM_DATASETS = ("endpoint", "insecure", "gpus")
 _SAMPLING, _EXCERPT = Sampling(), Excerpt()
 
 
@@ -46,6 +47,9 @@ class Settings:
     slots: int | None = _limited(None, 1, 64)  # None: as many as there is memory for, up to 4; on a CPU 1
     gpu_layers: int | None = _limited(None, 0, 10_000)  # None: as many as fit, as llama.cpp itself decides
     threads: int | None = _limited(None, 1, 4096)  # None: llama.cpp's own choice, for transformers torch's
+    gpus: str | None = None  # the GPUs to use, an engine on each: all, or numbers: 0,2; None: one engine over all
+    endpoint: str | None = None  # URLs of endpoints that caption for us, separated by spaces
+    insecure: bool = False  # endpoints: http to other machines is allowed, and so is any certificate
     device: str | None = None  # of torch, for transformers: cuda, cuda:1, mps, cpu; None: the best there is
     attention: Attention = Attention.SDPA  # of transformers
     quantize: Quantization = Quantization.NONE  # of transformers
@@ -126,9 +130,9 @@ def dataset_config(dataset: Path) -> Path:
 
 def _harmless(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     """A dataset may come from others: it may say how to caption it, not which programs and files to use."""
-    if paths := [name for name, value in values.items() if _names_a_file(value)]:
+    if paths := [name for name, value in values.items() if name in _NEVER_FROM_DATASETS or _names_a_file(value)]:
         own = user_config_dir() / "config.yaml"
-        raise ConfigError(f"{file} may not name files: {', '.join(paths)}", f"set it in {own}, or by flag")
+        raise ConfigError(f"{file} may not name files or machines: {', '.join(paths)}", f"set it in {own}, or by flag")
     return values
 
 

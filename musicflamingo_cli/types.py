@@ -224,6 +224,9 @@ class Answer:
     ``hit_limit``: it ended at ``max_tokens``, not by itself. ``audio_tokens``: how many the engine says that it
     decoded, None where it does not say. ``answer_tokens``: how many tokens the answer has, None where the engine does
     not say.
+
+    Where one engine stands for several (a pool, an endpoint), ``provenance`` says which of them made it, and
+    ``expected_audio_tokens`` how many tokens that one makes of the clip.
     """
 
     prompt: Prompt
@@ -233,6 +236,8 @@ class Answer:
     seconds: float
     sampling: Sampling
     answer_tokens: int | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    expected_audio_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from musicflamingo_cli.captioning.saving import operating_system_failure, save_o
 from musicflamingo_cli.captioning.worker_pool import SlotGate
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.engines.pool.engine import PoolEngine
+from musicflamingo_cli.engines.pool.member import MemberStatus
 from musicflamingo_cli.errors import (
     EngineError,
     FailureKind,
@@ -79,6 +81,11 @@ class Captioner:
     def slots(self) -> int:
         """How many tracks it captions at once; the number may change."""
         return self.engine.slots
+
+    @property
+    def members(self) -> Sequence[MemberStatus]:
+        """The engines behind a pool and how each of them is; empty where there is one engine."""
+        return self.engine.members if isinstance(self.engine, PoolEngine) else ()
 
     def close(self) -> None:
         """Stop all work, from any thread; see ``Engine.close``."""
@@ -286,7 +293,12 @@ def judged(answer: Answer) -> Caption | str:
 
 
 def not_heard(answer: Answer, expected: int) -> Failure | None:
-    """Return the failure of an answer for which the audio did not reach the model: it would be worse than none."""
+    """Return the failure of an answer for which the audio did not reach the model: it would be worse than none.
+
+    ``expected``: the engine's audio tokens, where the answer does not carry those of its maker.
+    """
+    if answer.expected_audio_tokens is not None:
+        expected = answer.expected_audio_tokens
     if answer.audio_tokens is None or answer.audio_tokens >= expected:
         return None
     return Failure(

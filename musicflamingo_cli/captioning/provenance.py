@@ -40,6 +40,7 @@ def provenance(
         "model": model.name,
         "engine": engine.name,
         **engine.provenance,
+        **caption.answer.provenance,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "repeat_penalty": sampling.repeat_penalty,

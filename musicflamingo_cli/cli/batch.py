@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, FollowLinks, Json, ModelOptions, command, console_for
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
+from musicflamingo_cli.cli.placement import BatchOptions
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 _PANEL = "Which tracks"
@@ -22,7 +23,7 @@ def _which(*names: str, help: str, **more: Any) -> Any:
 @command(app)
 def batch(
     folders: Annotated[list[Path], typer.Argument(help="Datasets, searched recursively.", metavar="DIR")],
-    options: ModelOptions,
+    options: BatchOptions,
     common: Common,
     json: Json,
     overwrite: Annotated[bool, _which("--overwrite", help="Regenerate existing captions.")] = False,

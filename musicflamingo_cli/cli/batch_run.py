@@ -95,13 +95,15 @@ class BatchRun:
         overwrite = self._selection.wanted == Wanted.ALL
         with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
             announce(self._console, captioner)
-            bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.engine.slots, plan.sizes)
+            bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.slots, plan.sizes, lambda: captioner.members)
             with self._recorded(run_log), bars as bar:
                 engine, model = captioner.engine.name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)
                 batch = RetryingBatch(self._datasets, captioner, watcher, self._keep_going)
                 if elsewhere := batch.run(self._selection):
                     self._console.info(f"{elsewhere} tracks are in progress in other processes, which will finish them")
+                for each in captioner.members:
+                    self._console.info(f"{each.name}: {each.clips} tracks, {each.per_hour:.0f} an hour ({each.state})")
 
     def settle(self, outcome: Outcome, engine: str = "", model: str = "", bar: BatchBar | None = None) -> None:
         """Count, log and show a track's final outcome. Counted first: an interrupt may come at any moment."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, Json, ModelOptions, command, console_for
+from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.cli.placement import EndpointOptions
 from musicflamingo_cli.errors import ConfigError, ExitCode, SidecarError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @command(app)
 def caption(
     audio: Annotated[list[Path], typer.Argument(help="Audio files.", metavar="AUDIO")],
-    options: ModelOptions,
+    options: EndpointOptions,
     common: Common,
     json: Json,
     save: Annotated[bool, typer.Option("--save", help="Also merge the captions into the sidecars.")] = False,

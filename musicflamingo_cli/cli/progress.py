@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,23 @@ from musicflamingo_cli.system.disk import file_size
 from musicflamingo_cli.types import Outcome
 
 if TYPE_CHECKING:
+    from musicflamingo_cli.engines.pool.member import MemberStatus
     from rich.progress import Progress, TaskID
 
 
 @contextlib.contextmanager
-def batch_bar(console: Console, total: int, slots: int, sizes: Mapping[str, int]) -> Iterator[BatchBar]:
-    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q. ``sizes``: see BatchBar."""
+def batch_bar(
+    console: Console,
+    total: int,
+    slots: int,
+    sizes: Mapping[str, int],
+    members: Callable[[], Sequence[MemberStatus]] = tuple,
+) -> Iterator[BatchBar]:
+    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q. See BatchBar."""
     live = sys.stderr.isatty() and not console.quiet
-    bar = BatchBar(total, live=live, quiet=console.quiet, colour=console.colour, slots=slots, sizes=sizes)
+    bar = BatchBar(
+        total, live=live, quiet=console.quiet, colour=console.colour, slots=slots, sizes=sizes, members=members
+    )
     with bar, console.above(bar):
         yield bar
 
@@ -30,12 +39,22 @@ def batch_bar(console: Console, total: int, slots: int, sizes: Mapping[str, int]
 class BatchBar:
     """Progress over the tracks to caption: rate, time left, the tracks in progress, failures so far.
 
-    ``sizes``: bytes of their audio by file extension, from which the time left is estimated.
+    ``sizes``: bytes of their audio by file extension, from which the time left is estimated. ``members``: the engines
+    that share the work, whose rates are shown.
     """
 
     def __init__(
-        self, total: int, *, live: bool, quiet: bool, colour: bool, sizes: Mapping[str, int], slots: int = 1
+        self,
+        total: int,
+        *,
+        live: bool,
+        quiet: bool,
+        colour: bool,
+        sizes: Mapping[str, int],
+        slots: int = 1,
+        members: Callable[[], Sequence[MemberStatus]] = tuple,
     ) -> None:
+        self._members = members
         self._bytes_left = Counter(sizes)
         self._bytes_heard: Counter[str] = Counter()
         self._milliseconds_heard: Counter[str] = Counter()
@@ -64,10 +83,11 @@ class BatchBar:
                 rate,
                 TextColumn("{task.fields[left]}"),
                 failed,
+                TextColumn("{task.fields[members]}", markup=False),
                 track,
                 console=rich_stderr(self._colour),
             )
-            self._task = self._progress.add_task("", total=self._total, rate="", left="", failed="", track="")
+            self._task = self._progress.add_task("", total=self._total, rate="", left="", failed="", members="", track="")
             self._progress.start()
         return self
 
@@ -113,6 +133,7 @@ class BatchBar:
         if self._progress is not None and self._task is not None:
             failed = f"{self._failed} failed" if self._failed else ""
             self._progress.update(self._task, advance=1, rate=rate, failed=failed, left=self._time_left(hours))
+            self._progress.update(self._task, members=printable(members_line(self._members())))
         elif not self._quiet:
             result = "failed" if outcome.failures else "done"
             line = f"[{self._done}/{self._total}] {result} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
@@ -147,3 +168,18 @@ class BatchBar:
                 / heard
             )
         return f"{duration(share * hours * 3600)} left"
+
+
+_SHOWN_MEMBERS = 8
+
+
+def members_line(members: Sequence[MemberStatus]) -> str:
+    """Return each member's rate, or that it rests, on one line; of many only those that do not work, and a count."""
+    if not members:
+        return ""
+    at_rest = [each for each in members if each.state != "ready"]
+    shown = members if len(members) <= _SHOWN_MEMBERS else at_rest[:_SHOWN_MEMBERS]
+    parts = [f"{each.name} {f'{each.per_hour:.0f}/h' if each.state == 'ready' else each.state}" for each in shown]
+    if len(members) > _SHOWN_MEMBERS:
+        parts.insert(0, f"{len(members) - len(at_rest)} of {len(members)} engines work")
+    return ", ".join(parts)

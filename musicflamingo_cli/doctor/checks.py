@@ -185,7 +185,7 @@ def _checkpoint(folder: Path) -> Check:
 
 
 def _memory(settings: Settings) -> Check:
-    available = memory.available(settings.llama_dir, settings.gpu_layers)
+    available = memory.available(settings.llama_dir, settings.gpu_layers, settings.gpus)
     detail = f"{available.where}: {available.free / _GB:.1f} of {available.total / _GB:.1f} GB free for models"
     if not available.is_gpu:
         return Check.warning("memory", f"{detail}; no GPU is used", "to build for a GPU: musicflamingo build --help")

@@ -1,73 +1,100 @@
-"""Engines: whatever turns one clip and all its prompts into answers. One contract, one module for each engine."""
+"""Engines: whatever turns one clip and all its prompts into answers. One contract, one module for each engine.
+
+``contract.Engine`` is what each of them does; ``open_engine`` opens the right one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ConfigError, ToolMissingError
-from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair
-from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling, Workload
+from musicflamingo_cli.engines.contract import Engine
+from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, ToolMissingError
+from musicflamingo_cli.models.model import Checkpoint, Model, ModelPair, RemoteModel
+from musicflamingo_cli.types import Workload
+
+__all__ = ["Engine", "open_engine"]
+
+_LOADING_SECONDS = 600.0  # that an engine may take before its first answer, in a pool
 
 _FOR_ONE = (EngineName.MTMD_CLI, EngineName.SERVER, EngineName.EMBEDDED)
 _FOR_MANY = (EngineName.NATIVE, EngineName.SERVER, EngineName.MTMD_CLI, EngineName.EMBEDDED)
 _FOR_CONVERSATIONS = (EngineName.NATIVE, EngineName.SERVER, EngineName.EMBEDDED)
 
 
-class Engine(Protocol):
-    """Answers all prompts about one clip, so that an engine that can process the audio only once does so."""
-
-    @property
-    def name(self) -> str:
-        """The engine's name, for provenance."""
-        ...
-
-    @property
-    def provenance(self) -> Mapping[str, str]:
-        """What ran the model and how, for a caption's provenance: versions of libraries, the type of numbers, …"""
-        ...
-
-    @property
-    def slots(self) -> int:
-        """How many clips it works on at once; ``describe`` may be called from as many threads."""
-        ...
-
-    def expected_audio_tokens(self, clip: Clip) -> int:
-        """The audio tokens that a clip makes here; fewer in an answer prove that the model did not get all of it."""
-        ...
-
-    def describe(
-        self,
-        clip: Clip,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Iterator[Answer | Failure]:
-        """Yield one result for each prompt, in any order, each as soon as it is known.
-
-        A prompt that fails is a Failure among the others. ``on_text`` gets the pieces of the answer to a single prompt
-        as they are made, where the engine can; it may raise AnswerCancelledError to end that answer. Raises EngineError
-        for a fault that concerns all prompts.
-        """
-        ...
-
-    def close(self) -> None:
-        """Stop all work, from any thread: clips in progress raise StoppedError, and so does any later one."""
-        ...
-
-
 def open_engine(settings: Settings, model: Model, workload: Workload) -> tuple[Engine, str]:
-    """Return the engine that the settings name, and the reason for the choice.
+    """Return the engine that the settings name, and the reason for the choice: a pool for several GPUs or endpoints.
 
     A checkpoint runs in `transformers`. For a GGUF pair, `auto` is `mtmd-cli` for one prompt about one track, where
     nothing can be shared, else `native`; where that is not available, the next of `server`, `mtmd-cli` (which cannot
     hold a conversation), `embedded`. Raises ToolMissingError where none is available, ConfigError where the named
     engine does not run such a model.
     """
+    if isinstance(model, RemoteModel):
+        return _open_remote(settings, model)
+    if settings.engine == EngineName.REMOTE:
+        raise ConfigError("--engine remote needs an endpoint", "name one with --endpoint URL")
+    if settings.gpus is not None:
+        return _open_gpus(settings, model, workload)
+    return _open_one(settings, model, workload)
+
+
+def _open_remote(settings: Settings, model: RemoteModel) -> tuple[Engine, str]:
+    """A pool, also of one endpoint: it waits for one that is away for a moment. Raises what concerns all of them."""
+    from musicflamingo_cli.engines.pool.engine import PoolEngine
+    from musicflamingo_cli.engines.pool.member import Member
+    from musicflamingo_cli.engines.remote.engine import TRIES, RemoteEngine
+    from musicflamingo_cli.models.endpoints import endpoints_of
+
+    if settings.engine not in (EngineName.AUTO, EngineName.REMOTE):
+        raise ConfigError(f"--engine {settings.engine} and --endpoint exclude each other", "leave one of them out")
+    members: list[Member] = []
+    problems: dict[str, MusicFlamingoError] = {}
+    for endpoint in endpoints_of(settings):
+        engine = RemoteEngine(endpoint, settings, model)
+        try:
+            engine.ping()
+        except MusicFlamingoError as error:
+            problems[endpoint.url] = error
+        members.append(Member(endpoint.url, partial(RemoteEngine, endpoint, settings, model), engine))
+    # An endpoint limits its requests itself: each has so many tries of at most the time limit.
+    pool = PoolEngine(members, _LOADING_SECONDS + settings.timeout * TRIES)
+    for url, error in problems.items():
+        pool.leave_out(url, error)
+    if len(problems) == len(members):
+        pool.close()
+        raise next(iter(problems.values()))
+    return pool, "chosen with --endpoint"
+
+
+def _open_gpus(settings: Settings, model: Model, workload: Workload) -> tuple[Engine, str]:
+    """An engine on each GPU; on one alone, that engine."""
+    from musicflamingo_cli.engines.pool.engine import PoolEngine
+    from musicflamingo_cli.engines.pool.gpus import gpus_to_use
+    from musicflamingo_cli.engines.pool.member import Member
+
+    numbers = gpus_to_use(settings)
+    if len(numbers) == 1:
+        return _open_one(replace(settings, gpus=str(numbers[0])), model, workload)
+    members: list[Member] = []
+    reason = ""
+    for number in numbers:
+        own = replace(settings, gpus=str(number))
+        engine, reason = _open_one(own, model, workload)
+        members.append(Member(f"GPU {number}", partial(_engine_alone, own, model, workload), engine))
+    return PoolEngine(members, _LOADING_SECONDS + settings.timeout), f"one on each of {len(members)} GPUs; {reason}"
+
+
+def _engine_alone(settings: Settings, model: Model, workload: Workload) -> Engine:
+    return _open_one(settings, model, workload)[0]
+
+
+def _open_one(settings: Settings, model: Model, workload: Workload) -> tuple[Engine, str]:
+    """One engine of our own."""
     if isinstance(model, Checkpoint):
         return _open_transformers(settings, model, workload)
     assert isinstance(model, ModelPair)

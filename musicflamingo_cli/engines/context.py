@@ -61,7 +61,7 @@ class SlotBudget:
         self._ctx_size = settings.ctx_size
         self._model = model
         self._has_fixed_slots = settings.slots is not None
-        self.memory = memory.for_llama_cpp(command, settings.gpu_layers)
+        self.memory = memory.for_llama_cpp(command, settings.gpu_layers, settings.gpus)
         self._max_slots = min(settings.slots or (_MAX_SLOTS_GPU if self.memory.is_gpu else _MAX_SLOTS_CPU), at_once)
         self._free = max(0, self.memory.free - model.size - memory.RESERVE)  # bytes
         self.slots = self._slots_that_fit(settings.ctx_size or _MIN_SIZE)

@@ -83,7 +83,9 @@ class MtmdCliEngine:
         limit = self._settings.timeout
         with tempfile.NamedTemporaryFile(prefix="log-", dir=clip.path.parent) as log:
             try:
-                return self._children.run(command, Path(log.name), limit, env=binaries.child_environment())
+                return self._children.run(
+                    command, Path(log.name), limit, env=binaries.child_environment(self._settings.gpus)
+                )
             except processes.ChildTimeout as error:
                 raise TimedOutError(
                     f"no answer within {limit:g} s (log: {_keep_log(error.log, command)})",

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
+from musicflamingo_cli.llamacpp.gpus import variables
 from musicflamingo_cli.paths import llama_cache_dir
 from musicflamingo_cli.system.processes import ProbeError, probe, without_secrets
 from musicflamingo_cli.types import Windows
@@ -73,15 +74,15 @@ def takes_projector(binary: Path) -> bool:
         return False
 
 
-def child_environment() -> dict[str, str]:
+def child_environment(gpus: str | None = None) -> dict[str, str]:
     """Return our environment without secrets and LLAMA_ARG_*, which would override what we set (context, seed, …).
 
     LLAMA_API_KEY is one of the secrets: our server would require the key of another one. Without a backtrace, too:
-    ggml would start a debugger on itself, whose pages bury the one line that matters.
+    ggml would start a debugger on itself, whose pages bury the one line that matters. ``gpus``: see gpus.variables.
     """
     theirs = ("LLAMA_ARG_", "LLAMA_LOG_")
     ours = {name: value for name, value in without_secrets().items() if not name.startswith(theirs)}
-    return ours | {"GGML_NO_BACKTRACE": "1"}
+    return ours | {"GGML_NO_BACKTRACE": "1"} | variables(gpus)
 
 
 def list_item(path: Path) -> str:

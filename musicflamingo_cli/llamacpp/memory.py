@@ -6,12 +6,13 @@ import contextlib
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musicflamingo_cli.errors import ToolMissingError
 from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.llamacpp.gpus import ALL, parse_gpus, variables
 from musicflamingo_cli.system.processes import ProbeError, probe
 
 RESERVE = 1 << 30  # bytes for compute buffers, and for other users of the device
@@ -41,14 +42,35 @@ class Memory:
         return self.where != "RAM"
 
 
-def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None) -> Memory:
-    """Return the memory in which a llama.cpp program would put a model; all GPUs count together.
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU; ``backend`` is llama.cpp's name for it (CUDA0), empty where the driver was asked. Memory in bytes."""
 
-    ``command`` is the program, which lists its devices. RAM where it sees none, or where ``gpu_layers`` is 0.
+    name: str
+    total: int
+    free: int
+    backend: str = ""
+
+    @property
+    def is_integrated(self) -> bool:
+        """Whether it is part of a processor, by its name: llama.cpp leaves those out where there is another."""
+        return _INTEGRATED.search(self.name) is not None
+
+
+def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None, gpus: str | None = None) -> Memory:
+    """Return the memory in which a llama.cpp program would put a model; all GPUs that it sees count together.
+
+    ``command`` is the program, which lists its devices; ``gpus``: see gpus.variables. RAM where it sees none, or where
+    ``gpu_layers`` is 0.
     """
     if gpu_layers == 0:
         return ram()
-    return parse_devices(_output_of([*command, "--list-devices"])) or ram()
+    return _together(cards([*command, "--list-devices"], variables(gpus))) or ram()
+
+
+def cards(command: Sequence[str], environment: Mapping[str, str] | None = None) -> list[Card]:
+    """Return the GPUs that a command lists, as ``parse_devices`` takes them. ``environment``: more variables."""
+    return _parse_cards(_output_of(command, environment))
 
 
 def parse_devices(listed: str) -> Memory | None:
@@ -57,41 +79,62 @@ def parse_devices(listed: str) -> Memory | None:
     >>> parse_devices("Available devices:\\n  ROCm0: AMD Radeon (16304 MiB, 16100 MiB free)\\n").where
     'AMD Radeon'
     """
-    devices = [(name, int(total) * _MIB, int(free) * _MIB) for _, name, total, free in _DEVICE.findall(listed)]
-    cards = [device for device in devices if device[1]]  # BLAS lists itself, with no memory
+    return _together(_parse_cards(listed))
+
+
+def _parse_cards(listed: str) -> list[Card]:
+    devices = [
+        Card(name=name, total=int(total) * _MIB, free=int(free) * _MIB, backend=backend)
+        for backend, name, total, free in _DEVICE.findall(listed)
+    ]
+    found = [device for device in devices if device.total]  # BLAS lists itself, with no memory
     # llama.cpp does not use integrated GPUs where there is another; the listing does not mark them.
-    return _together([card for card in cards if not _INTEGRATED.search(card[0])] or cards)
+    return [card for card in found if not card.is_integrated] or found
 
 
-def available(llama_dir: Path | None = None, gpu_layers: int | None = None) -> Memory:
-    """Return the memory for models on this machine: as the installed llama.cpp reports it, else the drivers."""
+def available(llama_dir: Path | None = None, gpu_layers: int | None = None, gpus: str | None = None) -> Memory:
+    """Return the memory for models on this machine: as the installed llama.cpp reports it, else the drivers.
+
+    With ``gpus`` (`all`, or numbers) each GPU gets a model of its own: that of the one with the least counts.
+    """
     for name in (binaries.SERVER, binaries.MTMD_CLI):
         with contextlib.suppress(ToolMissingError):
-            return for_llama_cpp([str(binaries.find(name, llama_dir))], gpu_layers)
-    return ram() if gpu_layers == 0 else of_drivers()
+            command = [str(binaries.find(name, llama_dir))]
+            if gpus is None or gpu_layers == 0:
+                return for_llama_cpp(command, gpu_layers)
+            return _least(cards([*command, "--list-devices"], variables(gpus))) or ram()
+    return ram() if gpu_layers == 0 else of_drivers(gpus)
 
 
-def of_drivers() -> Memory:
-    """Return the memory of the GPUs as their drivers report it, else the machine's own."""
-    return _nvidia() or _amd() or _apple() or ram()
+def of_drivers(gpus: str | None = None) -> Memory:
+    """Return the memory of the GPUs as their drivers report it, else the machine's own; ``gpus``: see ``available``."""
+    if gpus is None:
+        return _together(_nvidia()) or _together(_amd()) or _apple() or ram()
+    return _least(cards_of_drivers(gpus)) or ram()
 
 
-def _nvidia() -> Memory | None:
+def cards_of_drivers(gpus: str | None = None) -> list[Card]:
+    """Return the GPUs that the drivers know, in their order; ``gpus`` names some by number."""
+    found = _nvidia() or _amd()
+    return found if gpus is None or gpus == ALL else [found[each] for each in parse_gpus(gpus) if each < len(found)]
+
+
+def _nvidia() -> list[Card]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     rows = [line.rsplit(", ", 2) for line in _output_of(query).splitlines()]
-    return _together([(name, int(total) * _MIB, int(free) * _MIB) for name, total, free in rows if free.isdigit()])
+    return [Card(name, int(total) * _MIB, int(free) * _MIB) for name, total, free in rows if free.isdigit()]
 
 
-def _amd() -> Memory | None:
+def _amd() -> list[Card]:
     """Return what the kernel's driver (amdgpu) reports, which needs no ROCm."""
-    cards = []
+    found = []
     for device in sorted(_DRM.glob("card[0-9]*/device")):
         with contextlib.suppress(OSError, ValueError):
             total = int((device / "mem_info_vram_total").read_text())
             used = int((device / "mem_info_vram_used").read_text())
-            cards.append(("AMD GPU", total, total - used))
+            found.append(Card("AMD GPU", total, total - used))
     # An APU's reserved 512 MB cannot hold a model; its graphics share the RAM.
-    return _together([card for card in cards if card[1] > 2 << 30])
+    return [card for card in found if card.total > 2 << 30]
 
 
 def _apple() -> Memory | None:
@@ -102,18 +145,24 @@ def _apple() -> Memory | None:
     return Memory(min(shared.free, shared.total * 3 // 4), shared.total * 3 // 4, "Apple GPU")
 
 
-def _together(cards: Sequence[tuple[str, int, int]]) -> Memory | None:
+def _together(found: Sequence[Card]) -> Memory | None:
     """Return all GPUs as one, since llama.cpp spreads a model over them; None where there are none."""
-    if not cards:
+    if not found:
         return None
-    names, totals, free = zip(*cards, strict=True)
-    return Memory(sum(free), sum(totals), " + ".join(names))
+    return Memory(
+        sum(card.free for card in found), sum(card.total for card in found), " + ".join(card.name for card in found)
+    )
 
 
-def _output_of(command: Sequence[str]) -> str:
+def _least(found: Sequence[Card]) -> Memory | None:
+    """Return the GPU with the least free memory; None where there are none."""
+    return _together([min(found, key=lambda card: card.free)]) if found else None
+
+
+def _output_of(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Return what a program prints; empty where it is missing or fails."""
     try:
-        done = probe(command, env=binaries.child_environment())
+        done = probe(command, env=binaries.child_environment() | dict(environment or {}))
     except ProbeError:
         return ""
     return done.output if done.returncode == 0 else ""

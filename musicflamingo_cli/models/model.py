@@ -157,3 +157,38 @@ class Checkpoint:
     def label(self) -> str:
         """Its name in sidecars: `hf_` and the last part of its name."""
         return f"hf_{TINY if self.is_tiny else self.name.rpartition('/')[2]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A model that an endpoint runs. See ``Model``; ``identifier`` is the endpoint's own name for it."""
+
+    name: str
+    identifier: str
+    context_length: int  # tokens
+    is_tiny: bool = False
+    max_seconds: float = MAX_SECONDS
+    reasons: bool = False
+    kv_bytes_per_token: int = 0
+    size: int = 0
+    reason: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Its name: its files are elsewhere."""
+        return Path(self.name)
+
+    @property
+    def projector_name(self) -> str | None:
+        """None: it is not known."""
+        return None
+
+    @property
+    def files(self) -> list[Path]:
+        """None that could be read here."""
+        return []
+
+    @property
+    def label(self) -> str:
+        """Its name in sidecars: `remote_` and its name without an extension."""
+        return f"remote_{TINY if self.is_tiny else self.name.removesuffix('.gguf')}"

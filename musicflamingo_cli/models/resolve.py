@@ -23,6 +23,7 @@ from musicflamingo_cli.models.checkpoints import (
     installed_checkpoints,
     is_checkpoint_name,
 )
+from musicflamingo_cli.models.endpoints import resolve_remote
 from musicflamingo_cli.models.gguf import GgufHeader, read_header
 from musicflamingo_cli.models.model import TINY, Checkpoint, Model, ModelPair
 from musicflamingo_cli.paths import checkpoint_cache_dir, data_file
@@ -44,12 +45,14 @@ def installed(folder: Path) -> list[Path]:
 
 
 def resolve_model(settings: Settings) -> Model:
-    """Return the model that the settings name: a GGUF pair, or the checkpoint that a name or the engine asks for.
+    """Return the model that the settings name: an endpoint's, a GGUF pair, or the checkpoint that they ask for.
 
     `auto` looks at the available memory, and means a checkpoint where no Music Flamingo in GGUF is installed. Raises
     as ``resolve`` and ``resolve_checkpoint`` do.
     """
     name, folder = settings.model, settings.models_folder
+    if settings.endpoint:
+        return resolve_remote(settings)
     if settings.engine == EngineName.TRANSFORMERS or is_checkpoint_name(name):
         return resolve_checkpoint(name, folder)
     try:
@@ -57,7 +60,7 @@ def resolve_model(settings: Settings) -> Model:
             name,
             folder,
             settings.mmproj,
-            lambda: system_memory.available(settings.llama_dir, settings.gpu_layers),
+            lambda: system_memory.available(settings.llama_dir, settings.gpu_layers, settings.gpus),
         )
     except ModelError:
         if (

@@ -37,7 +37,10 @@ def is_replaced(file: Path, recorded: Any) -> bool:
 
 
 def digest(files: Iterable[Path]) -> str | None:
-    """Return 16 hex digits from the sizes and parts of files; None where one is unreadable."""
+    """Return 16 hex digits from the sizes and parts of files; None where one is unreadable, or there is none."""
+    files = list(files)
+    if not files:
+        return None
     found = hashlib.sha256()
     try:
         for path in files:

@@ -28,7 +28,9 @@ MODEL = ModelPair(
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list whose only value is the free memory in bytes."""
     value = [24 * GB]
-    monkeypatch.setattr(memory, "for_llama_cpp", lambda command, layers: memory.Memory(value[0], value[0], "a GPU"))
+    monkeypatch.setattr(
+        memory, "for_llama_cpp", lambda command, layers, gpus: memory.Memory(value[0], value[0], "a GPU")
+    )
     return value
 
 
@@ -50,7 +52,7 @@ def test_slots_fit_into_memory(free: list[int], gigabytes: int, at_once: int, wa
 
 
 def test_a_cpu_gets_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "for_llama_cpp", lambda command, layers: memory.Memory(99 * GB, 99 * GB, "RAM"))
+    monkeypatch.setattr(memory, "for_llama_cpp", lambda command, layers, gpus: memory.Memory(99 * GB, 99 * GB, "RAM"))
     assert SlotBudget(["x"], Settings(), MODEL, 1000).slots == 1
     assert SlotBudget(["x"], Settings(slots=4), MODEL, 1000).slots == 4
 

@@ -67,14 +67,18 @@ class NativeEngine(WorkerEngine):
             command += ["--gpu-layers", str(settings.gpu_layers)]
         command += ["--threads", str(settings.threads or psutil.cpu_count(logical=False) or 4)]  # as llama.cpp's tools
         return WorkerProcess(
-            command, environment(self._libraries), context=context, slots=slots, timeout=settings.timeout
+            command,
+            environment(self._libraries, settings.gpus),
+            context=context,
+            slots=slots,
+            timeout=settings.timeout,
         )
 
 
-def environment(libraries: Path) -> dict[str, str]:
-    """Return the environment for a worker that loads the libraries in this folder."""
+def environment(libraries: Path, gpus: str | None = None) -> dict[str, str]:
+    """Return the environment for a worker that loads the libraries in this folder; ``gpus``: see gpus.variables."""
     variables = {"LLAMA_CPP_LIB_PATH": str(libraries), "MTMD_CPP_LIB": str(libraries)}
-    return binaries.child_environment() | variables
+    return binaries.child_environment(gpus) | variables
 
 
 def native_libraries(settings: Settings) -> tuple[Path, str]:

@@ -93,7 +93,7 @@ class ServerProcess(ResidentProcess):
             command += ["-ngl", str(settings.gpu_layers)]
         if settings.threads is not None:
             command += ["-t", str(settings.threads)]
-        environment = binaries.child_environment() | ({KEY_VARIABLE: self._key} if self._key else {})
+        environment = binaries.child_environment(settings.gpus) | ({KEY_VARIABLE: self._key} if self._key else {})
         self._launch(command, environment, "build it with: musicflamingo build")
 
     def wait_until_ready(self) -> None:

@@ -18,6 +18,7 @@ from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import ToolMissingError
 from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.llamacpp.binaries import NO_MEMORY, Diagnosis
+from musicflamingo_cli.llamacpp.gpus import variables
 from musicflamingo_cli.models.model import Checkpoint
 from musicflamingo_cli.system.processes import without_secrets
 from musicflamingo_cli.types import Windows
@@ -77,7 +78,9 @@ class TransformersEngine(WorkerEngine):
             command += ["--device", settings.device]
         if settings.threads:
             command += ["--threads", str(settings.threads)]
-        return WorkerProcess(command, environment(), context=context, slots=slots, timeout=settings.timeout)
+        return WorkerProcess(
+            command, environment(settings.gpus), context=context, slots=slots, timeout=settings.timeout
+        )
 
     def _diagnose(self, log: str) -> Diagnosis | None:
         return next((fault for pattern, fault in _KNOWN_FAULTS if re.search(pattern, log)), None)
@@ -89,7 +92,7 @@ class SlotsByMemory:
     def __init__(self, settings: Settings, checkpoint: Checkpoint, at_once: int) -> None:
         """Look at the memory; ``at_once`` is an upper limit."""
         self._context = checkpoint.context_length
-        found = memory.ram() if settings.device == "cpu" else memory.of_drivers()
+        found = memory.ram() if settings.device == "cpu" else memory.of_drivers(settings.gpus)
         by_device = _MAX_SLOTS_GPU if found.is_gpu else _MAX_SLOTS_CPU
         a_clip = max(1, checkpoint.kv_bytes_per_token * _TOKENS * (1 + _QUESTIONS))
         fitting = max(1, (found.free - checkpoint.size - memory.RESERVE) // a_clip)
@@ -104,9 +107,9 @@ class SlotsByMemory:
         self.slots = max(1, self.slots // 2)
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a worker: it reads local files only, and gets no secrets."""
-    return without_secrets() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def environment(gpus: str | None = None) -> dict[str, str]:
+    """Return the environment of a worker: it reads local files only, and gets no secrets. ``gpus``: which it sees."""
+    return without_secrets() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | variables(gpus)
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Engine pool: several engines (GPUs, endpoints) that work as one."""

@@ -1,0 +1,125 @@
+"""A member of a pool: an engine, whether it works, and how much it has done."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from musicflamingo_cli.engines.contract import Engine
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds before a member that failed is tried again, each time
+_LOST_AFTER = 5  # failures in a row, half a minute: a pool of such members only has ended
+
+
+class MemberState(StrEnum):
+    """Whether a member gets clips."""
+
+    READY = "ready"
+    RESTING = "resting"  # it failed, and is tried again after a pause
+    LOST = "lost"  # it failed again and again; still tried, but nothing waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A member as a person sees it. ``clips``: answered so far; ``per_hour``: their rate since its first one began."""
+
+    name: str
+    state: MemberState
+    busy: int
+    slots: int
+    clips: int
+    per_hour: float
+
+
+@runtime_checkable
+class Pingable(Protocol):
+    """An engine that can tell whether it works without a clip."""
+
+    def ping(self) -> None:
+        """Return where it works. Raises EngineError, ModelError or ToolMissingError."""
+
+
+class Member:
+    """An engine in a pool. ``open`` makes another one in its place after it hung. The pool's lock guards all of it."""
+
+    def __init__(self, name: str, open: Callable[[], Engine], engine: Engine | None = None) -> None:
+        """Open the engine, unless it is given. Raises what ``open`` raises."""
+        self.name = name
+        self.engine = engine or open()
+        self._open = open
+        self.hangs = False
+        self.busy = 0
+        self.clips = 0
+        self.failures = 0  # in a row
+        self.due: float | None = None  # when it is tried again (monotonic); None: it is ready
+        self.is_being_tried = False
+        self.last_error: Exception | None = None
+        self._first_began: float | None = None
+        self._recent: deque[Path] = deque(maxlen=max(1, self.engine.slots))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it failed so often that nothing waits for it."""
+        return self.due is not None and self.failures >= _LOST_AFTER
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can take a clip now."""
+        return self.due is None and self.busy < self.engine.slots
+
+    @property
+    def per_hour(self) -> float:
+        """Clips an hour since its first one began."""
+        if self._first_began is None or not self.clips:
+            return 0.0
+        return self.clips * 3600 / max(1e-9, time.monotonic() - self._first_began)
+
+    def order(self, clip: Path) -> tuple[bool, float, float]:
+        """Return by what the member for a clip is chosen: who knows it, then the least loaded, then the fastest."""
+        return clip not in self._recent, self.busy / self.engine.slots, -self.per_hour
+
+    def begin(self, clip: Path) -> None:
+        """Note that a clip was given to it."""
+        self.busy += 1
+        if clip not in self._recent:
+            self._recent.append(clip)
+        if self._first_began is None:
+            self._first_began = time.monotonic()
+
+    def succeeded(self) -> None:
+        """Note a clip that it answered."""
+        self.clips += 1
+        self.failures = 0
+
+    def failed(self, error: Exception, hangs: bool = False) -> float:
+        """Leave it out for a while; return for how many seconds. Several clips that fail together count once."""
+        self.last_error = error
+        self.hangs = self.hangs or hangs
+        if self.due is None or self.is_being_tried:
+            self.failures += 1
+            self.due = time.monotonic() + PAUSES[min(self.failures, len(PAUSES)) - 1]
+        return max(0.0, self.due - time.monotonic())
+
+    def reopen(self) -> None:
+        """Replace an engine that hung. Raises what opening it raises. Without the pool's lock."""
+        self.engine.close()
+        self.engine = self._open()
+        self.busy = 0
+        self.hangs = False
+
+    def status(self) -> MemberStatus:
+        """Return how it is."""
+        state = MemberState.LOST if self.is_lost else MemberState.READY if self.due is None else MemberState.RESTING
+        return MemberStatus(
+            name=self.name,
+            state=state,
+            busy=self.busy,
+            slots=self.engine.slots,
+            clips=self.clips,
+            per_hour=self.per_hour,
+        )

@@ -1,0 +1,1 @@
+"""Engine remote: another machine, over HTTP."""

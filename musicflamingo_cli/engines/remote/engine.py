@@ -1,0 +1,272 @@
+"""Engine `remote`: an OpenAI-compatible chat endpoint that takes audio (llama-server, vLLM, `musicflamingo serve`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.conversation import messages
+from musicflamingo_cli.engines.remote.encoding import AudioFormat, audio_part, encoded
+from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, TooLongError
+from musicflamingo_cli.models.endpoints import KEY_VARIABLE, Endpoint, Offer, offer_of
+from musicflamingo_cli.models.model import RemoteModel
+from musicflamingo_cli.system.http import HttpReply, RequestError, RequestTimeout
+from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
+
+logger = logging.getLogger(__name__)
+
+TRIES = 4
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries
+_AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])  # statuses that may go away
+_BYTES_PER_TOKEN = 8  # no text has fewer tokens than its bytes by this
+_CANNOT_DECODE = ("format", "flac", "decode", "audio")
+
+
+class RemoteEngine:
+    """Asks one endpoint, a clip's prompts one after another, so that it can reuse the audio's part of its cache."""
+
+    name = "remote"
+
+    def __init__(self, endpoint: Endpoint, settings: Settings, model: RemoteModel) -> None:
+        """Nothing is sent yet; ``ping`` asks what the endpoint says of itself."""
+        self._endpoint = endpoint
+        self._settings = settings
+        self._model = model
+        self._offer: Offer | None = None
+        self._format = AudioFormat.FLAC
+        self._stopped = threading.Event()
+        self.provenance: Mapping[str, str] = {"endpoint": endpoint.url}
+
+    @property
+    def slots(self) -> int:
+        """As many as the user says, else the endpoint, else one."""
+        return self._settings.slots or (self._offer and self._offer.slots) or 1
+
+    def ping(self) -> None:
+        """Learn what the endpoint offers. Raises EngineError, ModelError."""
+        try:
+            offer = offer_of(self._endpoint, self._settings.model)
+        except RequestError as error:
+            raise self._unreachable(error) from error
+        if offer.model.name != self._model.name:
+            raise ModelError(f"{self._endpoint.url} now has {offer.model.name}", f"serve {self._model.name} there")
+        self._offer = offer
+
+    def expected_audio_tokens(self, clip: Clip) -> int:
+        """The audio tokens that a clip makes there; the least of all implementations where that is not known."""
+        return clip.padded_tokens if self._offer and self._offer.pads else clip.trimmed_tokens
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Answer | Failure]:
+        """Yield one result for each prompt, in their order; see ``Engine.describe``.
+
+        A clip has ``timeout`` seconds for each prompt, all together, pauses between tries included.
+        """
+        deadline = time.monotonic() + self._settings.timeout * len(prompts)
+        audio: dict[AudioFormat, list[str]] = {}
+        for prompt in prompts:
+            started = time.monotonic()
+            try:
+                reply = self._ask(clip, prompt, sampling, audio, deadline)
+            except (StoppedError, TooLongError):
+                raise
+            except EngineError as error:
+                yield Failure.for_preset(prompt.preset, error)
+                continue
+            if on_text is not None and len(prompts) == 1:
+                on_text(reply.text)
+            yield self._answer(reply, clip, prompt, sampling, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Stop all work, from any thread: no further request is sent, and pauses end."""
+        self._stopped.set()
+
+    def _ask(
+        self,
+        clip: Clip,
+        prompt: Prompt,
+        sampling: Sampling,
+        audio: dict[AudioFormat, list[str]],
+        deadline: float,
+    ) -> _Completion:
+        """Return the answer to one prompt, sending the audio as WAV where FLAC is not understood."""
+        form = self._format
+        for form in (self._format, AudioFormat.WAV):
+            if form not in audio:
+                audio[form] = [encoded(each, form) for each in clip.all]
+            parts = [audio_part(data, form) for data in audio[form]]
+            try:
+                return self._complete(self._request(prompt, sampling, parts), deadline)
+            except _NotUnderstood as error:
+                if form is AudioFormat.WAV:
+                    raise EngineError(str(error), "is it a model that takes audio?") from error
+                logger.info("%s does not take FLAC; audio is sent as WAV", self._endpoint.url)
+                self._format = AudioFormat.WAV
+        raise AssertionError("the last format returns or raises")
+
+    def _request(self, prompt: Prompt, sampling: Sampling, audio: list[dict[str, object]]) -> dict[str, Any]:
+        return {
+            "model": self._model.identifier,
+            "messages": messages(prompt, audio),
+            "max_tokens": prompt.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            # llama.cpp's name and vLLM's; either ignores the other's.
+            "repeat_penalty": sampling.repeat_penalty,
+            "repetition_penalty": sampling.repeat_penalty,
+        }
+
+    def _complete(self, chat: dict[str, Any], deadline: float) -> _Completion:
+        """Send a request until there is an answer. Raises EngineError, _NotUnderstood, StoppedError."""
+        problem: EngineError = TimedOutError("no time was left for this prompt", "allow more with --timeout")
+        for attempt in range(TRIES):
+            if (left := deadline - time.monotonic()) <= 0:
+                raise problem
+            if self._stopped.is_set():
+                raise StoppedError("the run was stopped before the answer arrived", "run the same command again")
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.5, 1.5)
+            try:
+                reply = self._endpoint.send("POST", "/chat/completions", chat, min(left, self._settings.timeout))
+                if reply.status == 200:
+                    return _completion_in(reply)
+                problem, wait = self._rejection(reply)
+                if reply.status not in _AGAIN:
+                    raise problem
+                pause = pause if wait is None else wait + random.uniform(0, 0.1 * wait + 0.1)
+            except RequestTimeout as error:
+                problem = TimedOutError(f"{self._endpoint.url}: {error}", "allow more with --timeout")
+            except RequestError as error:
+                problem = self._unreachable(error)
+                if error.is_permanent:
+                    raise problem from error
+            except _WrongAnswer as error:
+                problem = EngineError(f"{self._endpoint.url}: {error}", "check what runs there, and its log")
+            if attempt == TRIES - 1 or time.monotonic() + pause >= deadline:
+                break
+            logger.debug("%s; trying again in %.1f s", problem, pause)
+            self._stopped.wait(pause)
+        raise problem
+
+    def _rejection(self, reply: HttpReply) -> tuple[EngineError, float | None]:
+        """Return the error for a status, and the seconds after which the endpoint wants to be asked again."""
+        message = _message_in(reply.body)
+        text = f"{self._endpoint.url} answered {reply.status}" + (f": {message}" if message else "")
+        lower = message.lower()
+        if reply.status in (401, 403):
+            return EngineError(text, f"set {KEY_VARIABLE}, or write the key into the key file"), None
+        if reply.status == 429:
+            return EngineError(text, "ask with fewer --slots, or later"), _retry_after(reply)
+        if reply.status in (400, 413, 415, 422):
+            if "context" in lower and ("exceed" in lower or "too long" in lower or "maximum" in lower):
+                return TooLongError(text, "use less audio: --max-seconds 300"), None
+            if self._format is AudioFormat.FLAC and any(word in lower for word in _CANNOT_DECODE):
+                raise _NotUnderstood(text)
+            if reply.status == 413:
+                return TooLongError(text, "use less audio: --max-seconds 300"), None
+        return EngineError(text, "check what runs there, and its log"), _retry_after(reply)
+
+    def _unreachable(self, error: RequestError) -> EngineError:
+        hint = "check the URL, and that it is running"
+        if "CERTIFICATE" in str(error):
+            hint = "have its certificate renewed, or name its authority's file in SSL_CERT_FILE"
+        return EngineError(f"{self._endpoint.url}: {error}", hint)
+
+    def _answer(self, reply: _Completion, clip: Clip, prompt: Prompt, sampling: Sampling, seconds: float) -> Answer:
+        heard = reply.audio_tokens
+        if heard is None and reply.prompt_tokens is not None:
+            # What is not text must be audio; so few tokens for the text that a whole clip never seems to be missing.
+            text = len((prompt.text + prompt.system).encode()) // _BYTES_PER_TOKEN
+            heard = min(max(0, reply.prompt_tokens - text), self.expected_audio_tokens(clip))
+        provenance = {**self.provenance, **({} if heard is not None else {"heard": "not reported"})}
+        return Answer(
+            prompt=prompt,
+            text=reply.text,
+            hit_limit=reply.hit_limit,
+            audio_tokens=heard,
+            seconds=seconds,
+            sampling=sampling,
+            answer_tokens=reply.answer_tokens,
+            provenance=provenance,
+        )
+
+
+class _NotUnderstood(Exception):
+    """The endpoint could not read the audio."""
+
+
+class _WrongAnswer(Exception):
+    """The endpoint answered something else than a chat completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """A chat completion; numbers of tokens are None where the endpoint does not report them."""
+
+    text: str
+    hit_limit: bool
+    prompt_tokens: int | None
+    audio_tokens: int | None
+    answer_tokens: int | None
+
+
+def _completion_in(reply: HttpReply) -> _Completion:
+    """Return what an answer holds. Raises _WrongAnswer."""
+    try:
+        data = json.loads(reply.body)
+        choice = data["choices"][0]
+        text, reason = choice["message"]["content"], choice.get("finish_reason")
+        usage = data.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
+    except (ValueError, RecursionError) as error:
+        raise _WrongAnswer(f"the answer is not JSON ({reply.body[:40]!r})") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _WrongAnswer("the answer is not a chat completion") from error
+    if not isinstance(text, str) or not isinstance(usage, dict) or not isinstance(details, dict):
+        raise _WrongAnswer("the answer is not a chat completion")
+    return _Completion(
+        text=text,
+        hit_limit=reason == "length",
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        audio_tokens=_count(details.get("audio_tokens")),
+        answer_tokens=_count(usage.get("completion_tokens")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _message_in(body: bytes) -> str:
+    """Return the message of an error, in whichever usual form, on one line of at most 300 characters."""
+    try:
+        data = json.loads(body)
+        error = data.get("error", data.get("detail", data.get("message", "")))
+        text = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError, RecursionError):
+        text = body[:300].decode("utf-8", errors="replace")
+    return " ".join(str(text).split())[:300]
+
+
+def _retry_after(reply: HttpReply) -> float | None:
+    """Return the seconds that the header names, as a number or a date; None where it names none."""
+    value = reply.headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value[:6])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

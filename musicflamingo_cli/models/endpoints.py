@@ -1,0 +1,213 @@
+"""Endpoints that caption for us: their addresses, their keys, and the models that they offer."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from musicflamingo_cli._version import __version__
+from musicflamingo_cli.config import Settings, yaml_loader
+from musicflamingo_cli.errors import ConfigError, ModelError
+from musicflamingo_cli.models.model import RemoteModel
+from musicflamingo_cli.paths import LARGEST_YAML, read_regular, user_config_dir
+from musicflamingo_cli.system.http import HttpReply, RequestError, is_loopback, send
+
+KEY_VARIABLE = "MUSICFLAMINGO_API_KEY"
+_SECONDS = 20.0  # for a list of models
+_TINY_PARAMETERS = 50_000_000  # a model of fewer knows no real music
+_KEY_HINT = f"set {KEY_VARIABLE}, or write `URL: KEY` into the key file"
+
+
+def key_file() -> Path:
+    """Return the file of keys: a line `URL: KEY` for each endpoint, readable by its owner only."""
+    return user_config_dir() / "keys.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to ask. ``url`` is the base of its API, without a slash at its end; ``key`` is not shown anywhere."""
+
+    url: str
+    key: str = field(default="", repr=False)
+    verify: bool = True
+
+    def send(self, method: str, path: str, body: Any = None, seconds: float = _SECONDS) -> HttpReply:
+        """Send a request with the key; ``body`` is sent as JSON. Raises RequestError."""
+        headers = {"Accept": "application/json", "User-Agent": f"musicflamingo/{__version__}"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        data = None
+        if body is not None:
+            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        return send(method, self.url + path, headers, data, seconds, verify=self.verify)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an endpoint says of itself. ``slots``: how many clips it takes at once, None where it does not say.
+
+    ``pads``: whether it makes as many tokens of audio as llama.cpp does, which pads.
+    """
+
+    model: RemoteModel
+    slots: int | None
+    pads: bool
+
+
+def endpoints_of(settings: Settings) -> list[Endpoint]:
+    """Return the endpoints that the settings name. Raises ConfigError."""
+    urls = list(dict.fromkeys((settings.endpoint or "").split()))
+    return [parse_endpoint(url, settings.insecure) for url in urls]
+
+
+def parse_endpoint(text: str, insecure: bool = False) -> Endpoint:
+    """Return the endpoint at a URL, with its key. Raises ConfigError.
+
+    Without a path, the API is at /v1. ``insecure``: http to other machines is allowed, and so is any certificate.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"the endpoint is not a URL: {error}", _EXAMPLE) from error
+    if parts.username or parts.password:  # the message must not show it
+        raise ConfigError("the endpoint's URL holds a user name or key, which process lists show", _KEY_HINT)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"--endpoint {text} is not a URL of an API", _EXAMPLE)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    origin = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    url = origin + (path or "/v1")
+    if parts.scheme == "http" and not insecure and not is_loopback(url):
+        raise ConfigError(f"{url} would get keys and music unencrypted", "use https://, or allow it with --insecure")
+    return Endpoint(url, _key_for(url, origin), verify=not insecure)
+
+
+_EXAMPLE = "for example: --endpoint https://captions.example.org/v1"
+
+
+def _key_for(url: str, origin: str) -> str:
+    """Return the key for an endpoint: the key file's, else that of the environment, else none."""
+    ring = _read_keys(key_file())
+    key = ring.get(url) or ring.get(origin) or os.environ.get(KEY_VARIABLE, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"the key for {url} holds characters that no key has", _KEY_HINT)
+    return key
+
+
+def _read_keys(file: Path) -> Mapping[str, str]:
+    """Return the keys by URL. Raises ConfigError where others could read the file."""
+    import yaml
+
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"{file} can be read by others", f"chmod 600 '{file}'")
+        keys = yaml.load(read_regular(file, LARGEST_YAML).decode(), Loader=yaml_loader()) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        problem = type(error).__name__  # an error of YAML's quotes the line
+        raise ConfigError(f"{file} cannot be read ({problem})", "write `URL: KEY` lines") from error
+    if not isinstance(keys, dict) or not all(isinstance(key, str) for pair in keys.items() for key in pair):
+        raise ConfigError(f"{file} must hold `URL: KEY` lines", "write each URL and key as text")
+    return {url.rstrip("/"): key for url, key in keys.items()}
+
+
+def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
+    """Return the model of this name (`auto`: the first) that an endpoint offers, and what it says of itself.
+
+    Raises ModelError, ConfigError where the key is refused or there is no such model, RequestError where it cannot be
+    reached.
+    """
+    reply = endpoint.send("GET", "/models")
+    if reply.status in (401, 403):
+        raise ConfigError(f"{endpoint.url} refuses the key ({reply.status})", _KEY_HINT)
+    if reply.status != 200:
+        raise RequestError(f"it answered {reply.status} for its list of models")
+    offered = _models_in(reply.body)
+    if not offered:
+        raise ModelError(f"{endpoint.url} offers no model", "check the URL: the API often ends with /v1")
+    found = next((entry for entry in offered if wanted in ("auto", entry["id"], _short(entry["id"]))), None)
+    if found is None:
+        names = ", ".join(_short(entry["id"]) for entry in offered[:10])
+        raise ConfigError(f"{endpoint.url} has no model {wanted}", f"it has: {names}")
+    modalities = _mapping(found.get("architecture")).get("input_modalities")
+    if isinstance(modalities, list) and "audio" not in modalities:
+        raise ModelError(f"{_short(found['id'])} at {endpoint.url} takes no audio", "serve it with its --mmproj")
+    is_llama_cpp = found.get("owned_by") in ("llamacpp", "musicflamingo")
+    return Offer(_model_from(found), _slots_of(endpoint, found), pads=is_llama_cpp)
+
+
+def _models_in(body: bytes) -> list[dict[str, Any]]:
+    try:
+        entries = _mapping(json.loads(body)).get("data")
+    except ValueError:
+        entries = None
+    listed = entries if isinstance(entries, list) else []
+    return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]]
+
+
+def _model_from(entry: Mapping[str, Any]) -> RemoteModel:
+    meta, name = _mapping(entry.get("meta")), _short(entry["id"])
+    parameters = meta.get("n_params")
+    is_small = isinstance(parameters, int) and parameters < _TINY_PARAMETERS
+    context = next((value for key in ("n_ctx", "n_ctx_train") if isinstance(value := meta.get(key), int)), None)
+    if context is None and isinstance(entry.get("max_model_len"), int):  # vLLM's name for it
+        context = entry["max_model_len"]
+    return RemoteModel(
+        name=name,
+        identifier=entry["id"],
+        context_length=context or 32768,
+        is_tiny=is_small or "tiny" in name.lower(),
+    )
+
+
+def _slots_of(endpoint: Endpoint, entry: Mapping[str, Any]) -> int | None:
+    """Return the number of slots: `musicflamingo serve` lists it, llama-server has it beside its API."""
+    slots = _mapping(entry.get("meta")).get("slots")
+    if slots is None and entry.get("owned_by") == "llamacpp":
+        try:
+            at_root = Endpoint(endpoint.url.removesuffix("/v1"), endpoint.key, endpoint.verify)
+            slots = _mapping(json.loads(at_root.send("GET", "/props").body)).get("total_slots")
+        except (RequestError, ValueError):
+            return None
+    return slots if isinstance(slots, int) and 0 < slots <= 1024 else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _short(identifier: str) -> str:
+    """A model's name without folders of the endpoint's machine: llama-server's is the path of the file."""
+    return identifier.rpartition("/")[2] if identifier.endswith(".gguf") else identifier
+
+
+def resolve_remote(settings: Settings) -> RemoteModel:
+    """Return the model that all reachable endpoints offer.
+
+    Raises ModelError where none can be reached, ConfigError where they offer different ones.
+    """
+    found: dict[str, str] = {}
+    model: RemoteModel | None = None
+    problems = []
+    for endpoint in endpoints_of(settings):
+        try:
+            model = offer_of(endpoint, settings.model).model
+        except RequestError as error:
+            problems.append(f"{endpoint.url}: {error}")
+            continue
+        found.setdefault(model.name, endpoint.url)
+    if model is None:
+        raise ModelError(f"no endpoint can be reached ({'; '.join(problems)})", "check the URL, and that it is running")
+    if len(found) > 1:
+        both = ", ".join(f"{url} has {name}" for name, url in found.items())
+        raise ConfigError(f"the endpoints offer different models: {both}", "name one that all have with --model")
+    return model

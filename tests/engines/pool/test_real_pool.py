@@ -1,0 +1,63 @@
+"""A pool of two real servers with the tiny model, each on one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from musicflamingo_cli.audio.clip import prepared
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.pool import member as member_module
+from musicflamingo_cli.engines.pool.engine import PoolEngine
+from musicflamingo_cli.engines.pool.member import Member
+from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
+from musicflamingo_cli.models.resolve import resolve
+from musicflamingo_cli.types import Answer, Prompt, Sampling
+from tests.conftest import MakeWav
+
+PROMPTS = [Prompt(preset=name, text=f"{name}?", max_tokens=24) for name in ("full", "brief")]
+
+
+@pytest.fixture
+def engines(random_settings: Settings) -> list[ServerEngine]:
+    model = resolve("F32", random_settings.models_folder)
+    return [ServerEngine(llama_server(random_settings), random_settings, model) for _ in range(2)]
+
+
+@pytest.fixture
+def pool(engines: list[ServerEngine], monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolEngine]:
+    monkeypatch.setattr(member_module, "PAUSES", (0.1, 0.2))
+    members = [Member(f"s{number}", lambda: each, each) for number, each in enumerate(engines)]  # noqa: B023
+    pool = PoolEngine(members, 60)
+    yield pool
+    pool.close()
+
+
+def ask(pool: PoolEngine, audio: Path) -> dict[str, str]:
+    with prepared(audio) as clip:
+        results = list(pool.describe(clip, PROMPTS, Sampling(temperature=0.0)))
+    return {result.prompt.preset: result.text for result in results if isinstance(result, Answer)}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_both_servers_answer_and_one_may_be_killed(
+    pool: PoolEngine, engines: list[ServerEngine], make_wav: MakeWav
+) -> None:
+    tracks = [make_wav(f"{number}.wav", 3, 200 + 50 * number) for number in range(12)]
+    with ThreadPoolExecutor(3) as threads:
+        first = list(threads.map(lambda track: ask(pool, track), tracks))
+        process = engines[0]._slots._process
+        assert process is not None
+        os.kill(process.child.process.pid, signal.SIGKILL)
+        again = list(threads.map(lambda track: ask(pool, track), tracks))
+    assert all(sorted(answers) == ["brief", "full"] for answers in first)
+    assert again == first
+    counts = [member.clips for member in pool.members]
+    assert sum(counts) == 24
+    assert min(counts) > 3
