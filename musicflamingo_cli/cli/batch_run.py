@@ -95,7 +95,9 @@ class BatchRun:
         overwrite = self._selection.wanted == Wanted.ALL
         with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
             announce(self._console, captioner)
-            bars = batch_bar(self._console, plan.tasks + plan.problems, captioner.slots, plan.sizes, lambda: captioner.members)
+            bars = batch_bar(
+                self._console, plan.tasks + plan.problems, captioner.slots, plan.sizes, lambda: captioner.members
+            )
             with self._recorded(run_log), bars as bar:
                 engine, model = captioner.engine.name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)

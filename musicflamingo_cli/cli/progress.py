@@ -15,8 +15,9 @@ from musicflamingo_cli.system.disk import file_size
 from musicflamingo_cli.types import Outcome
 
 if TYPE_CHECKING:
-    from musicflamingo_cli.engines.pool.member import MemberStatus
     from rich.progress import Progress, TaskID
+
+    from musicflamingo_cli.engines.pool.member import MemberStatus
 
 
 @contextlib.contextmanager
@@ -87,7 +88,9 @@ class BatchBar:
                 track,
                 console=rich_stderr(self._colour),
             )
-            self._task = self._progress.add_task("", total=self._total, rate="", left="", failed="", members="", track="")
+            self._task = self._progress.add_task(
+                "", total=self._total, rate="", left="", failed="", members="", track=""
+            )
             self._progress.start()
         return self
 

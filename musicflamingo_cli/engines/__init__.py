@@ -63,8 +63,8 @@ def _open_remote(settings: Settings, model: RemoteModel) -> tuple[Engine, str]:
         members.append(Member(endpoint.url, partial(RemoteEngine, endpoint, settings, model), engine))
     # An endpoint limits its requests itself: each has so many tries of at most the time limit.
     pool = PoolEngine(members, _LOADING_SECONDS + settings.timeout * TRIES)
-    for url, error in problems.items():
-        pool.leave_out(url, error)
+    for url, problem in problems.items():
+        pool.leave_out(url, problem)
     if len(problems) == len(members):
         pool.close()
         raise next(iter(problems.values()))

@@ -81,7 +81,7 @@ def send(
         raise RequestTimeout(f"no answer within {seconds:.0f} s ({type(answer).__name__})") from answer
     if isinstance(answer, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
         raise RequestError(str(answer), is_permanent=True) from answer
-    if isinstance(answer, (httpx2.HTTPError, OSError, RequestError)):
+    if isinstance(answer, (httpx2.HTTPError, OSError)):
         is_certificate = "CERTIFICATE_VERIFY_FAILED" in str(answer)
         raise RequestError(str(answer) or type(answer).__name__, is_permanent=is_certificate) from answer
     raise answer

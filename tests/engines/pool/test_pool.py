@@ -44,6 +44,10 @@ def ask_many(pool: PoolEngine, count: int, at_once: int = 8) -> float:
     return time.monotonic() - started
 
 
+def state_of(pool: PoolEngine, number: int) -> MemberState:
+    return pool.members[number].state
+
+
 def done(engines: Sequence[WaitingEngine]) -> Counter[str]:
     return sum((each.answered for each in engines), Counter[str]())
 
@@ -131,11 +135,11 @@ def test_pings_come_with_growing_pauses() -> None:
     pauses = [later - sooner for sooner, later in zip(down.pings, down.pings[1:], strict=False)]
     assert len(pauses) >= 2
     assert pauses == sorted(pauses) or min(pauses[1:]) >= 0.18
-    assert pool.members[0].state in (MemberState.RESTING, MemberState.LOST)
+    assert state_of(pool, 0) in (MemberState.RESTING, MemberState.LOST)
     assert pool.slots == 1
     down.is_down = False
     deadline = time.monotonic() + 5
-    while pool.members[0].state != MemberState.READY and time.monotonic() < deadline:
+    while state_of(pool, 0) != MemberState.READY and time.monotonic() < deadline:
         time.sleep(0.01)
     assert pool.slots == 2
     ask_many(pool, 20)
@@ -171,7 +175,7 @@ def test_the_pool_dies_when_all_members_have() -> None:
     assert time.monotonic() - started < 3
     engines[1].is_down = False
     deadline = time.monotonic() + 5
-    while pool.members[1].state != MemberState.READY and time.monotonic() < deadline:
+    while state_of(pool, 1) != MemberState.READY and time.monotonic() < deadline:
         time.sleep(0.01)
     assert ask(pool, 2) == ["full", "brief"]
 
