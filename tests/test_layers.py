@@ -18,6 +18,7 @@ ROOMS = (
     "doctor",
     "exports",
     "demo",
+    "serving",
     "captioning",
     "engines",
     "dataset",

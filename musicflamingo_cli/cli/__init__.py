@@ -46,6 +46,7 @@ from musicflamingo_cli.cli import (  # noqa: E402  (they register themselves)
     models,
     prompts,
     report,
+    serve,
     status,
 )
 
@@ -62,5 +63,6 @@ __all__ = [
     "models",
     "prompts",
     "report",
+    "serve",
     "status",
 ]

@@ -17,6 +17,7 @@ from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models.model import RemoteModel
 from musicflamingo_cli.paths import LARGEST_YAML, read_regular, user_config_dir
 from musicflamingo_cli.system.http import HttpReply, RequestError, is_loopback, send
+from musicflamingo_cli.types import MAX_SECONDS
 
 KEY_VARIABLE = "MUSICFLAMINGO_API_KEY"
 _SECONDS = 20.0  # for a list of models
@@ -141,8 +142,8 @@ def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
     modalities = _mapping(found.get("architecture")).get("input_modalities")
     if isinstance(modalities, list) and "audio" not in modalities:
         raise ModelError(f"{_short(found['id'])} at {endpoint.url} takes no audio", "serve it with its --mmproj")
-    is_llama_cpp = found.get("owned_by") in ("llamacpp", "musicflamingo")
-    return Offer(_model_from(found), _slots_of(endpoint, found), pads=is_llama_cpp)
+    pads = found.get("owned_by") == "llamacpp" or _mapping(found.get("meta")).get("pads_audio") is True
+    return Offer(_model_from(found), _slots_of(endpoint, found), pads)
 
 
 def _models_in(body: bytes) -> list[dict[str, Any]]:
@@ -165,7 +166,9 @@ def _model_from(entry: Mapping[str, Any]) -> RemoteModel:
         name=name,
         identifier=entry["id"],
         context_length=context or 32768,
-        is_tiny=is_small or "tiny" in name.lower(),
+        is_tiny=is_small or "tiny" in name.lower() or meta.get("tiny") is True,
+        max_seconds=float(seconds) if isinstance(seconds := meta.get("max_seconds"), (int, float)) else MAX_SECONDS,
+        reasons=meta.get("reasons") is True,
     )
 
 
