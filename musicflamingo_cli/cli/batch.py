@@ -45,7 +45,7 @@ def batch(
         int | None, _which("--limit", help="Only the first N tracks that need captions.", min=1, metavar="N")
     ] = None,
     shard: Annotated[
-        str, _which("--shard", help="Only the I-th of N disjoint parts of the dataset.", metavar="I/N")
+        str, _which("--shard", help="Only the I-th of N disjoint parts; auto: as a Slurm array.", metavar="I/N")
     ] = "1/1",
     sample: Annotated[
         float,

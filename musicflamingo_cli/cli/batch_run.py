@@ -1,9 +1,10 @@
 """A batch as a person watches it: the plan, the bar, each outcome, the summary."""
 
 import contextlib
+import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,32 @@ from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Outcome, Summary, Workl
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return `2/4` as (2, 4). Raises ConfigError."""
+    """Return `2/4` as (2, 4), `auto` as this task's part of a Slurm job array. Raises ConfigError."""
+    if text == "auto":
+        return _shard_of_array(os.environ)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(f"--shard {text} is not I/N with 1 <= I <= N", "for the first of four: --shard 1/4")
     return int(match[1]), int(match[2])
+
+
+def _shard_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return this task's part, as Slurm numbers it. Raises ConfigError."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
+    values = [environment.get(name, "") for name in names] + [environment.get("SLURM_ARRAY_TASK_STEP", "1")]
+    if not all(value.isdigit() for value in values):
+        raise ConfigError(
+            f"--shard auto needs {names[0]} and {names[1]}, as Slurm sets them in a job array",
+            "submit it with: sbatch --array=1-8, or name the part: --shard 1/8",
+        )
+    task, count, first, step = map(int, values)
+    number, remainder = divmod(task - first, max(1, step))
+    if remainder or not 0 <= number < count:
+        raise ConfigError(
+            f"the job array is not regular: task {task} is not one of {count} from {first} in steps of {step}",
+            "submit it as one range (--array=1-8), or name the part: --shard 1/8",
+        )
+    return number + 1, count
 
 
 class BatchRun:
