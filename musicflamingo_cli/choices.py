@@ -68,3 +68,10 @@ class Wanted(StrEnum):
     MISSING = "missing"
     OUTDATED = "outdated"  # and the missing ones
     ALL = "all"
+
+
+class Writer(StrEnum):
+    """Who writes the sidecars of captions that a cluster made."""
+
+    DRIVER = "driver"
+    ACTORS = "actors"  # where they see the dataset's folder; else the driver

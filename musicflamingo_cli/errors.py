@@ -28,6 +28,7 @@ class FailureKind(StrEnum):
     TOO_LONG = "too long"
     ENGINE = "engine"
     TIMEOUT = "timeout"
+    WORKER_LOST = "worker lost"  # another process or machine that had the track; says nothing about it
     NOT_HEARD = "not heard"
     REFUSED_ANSWER = "refused answer"
     PROMPT = "prompt"
@@ -54,7 +55,14 @@ class FailureKind(StrEnum):
 
 
 _TRANSIENT = frozenset(
-    [FailureKind.ENGINE, FailureKind.TIMEOUT, FailureKind.SYSTEM, FailureKind.SIDECAR_BUSY, FailureKind.NO_SPACE]
+    [
+        FailureKind.ENGINE,
+        FailureKind.TIMEOUT,
+        FailureKind.WORKER_LOST,
+        FailureKind.SYSTEM,
+        FailureKind.SIDECAR_BUSY,
+        FailureKind.NO_SPACE,
+    ]
 )
 _BLAMES_ENGINE = frozenset(
     [

@@ -19,6 +19,7 @@ ROOMS = (
     "exports",
     "demo",
     "serving",
+    "cluster",
     "captioning",
     "engines",
     "dataset",

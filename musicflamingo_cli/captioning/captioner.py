@@ -83,6 +83,11 @@ class Captioner:
         return self.engine.slots
 
     @property
+    def engine_name(self) -> str:
+        """The engine's name, for people and `--json`."""
+        return self.engine.name
+
+    @property
     def members(self) -> Sequence[MemberStatus]:
         """The engines behind a pool and how each of them is; empty where there is one engine."""
         return self.engine.members if isinstance(self.engine, PoolEngine) else ()

@@ -98,7 +98,7 @@ def batch(
     if retry_failed and run_log is None:
         earlier = logs.latest(folders)  # the log that failures were read from is continued
         run_log = earlier if earlier and os.access(earlier, os.W_OK) else None
-    summary = BatchRun(console, settings, datasets, selection, keep_going).start(dry_run, run_log)
+    summary = BatchRun(console, settings, datasets, selection, keep_going, options.cluster()).start(dry_run, run_log)
     if summary.failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)
 

@@ -1,20 +1,23 @@
 """A batch as a person watches it: the plan, the bar, each outcome, the summary."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from musicflamingo_cli.captioning.batch import Dataset, Plan, count, make_plan, scan
-from musicflamingo_cli.captioning.captioner import open_captioner
+from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.captioning.run_log import RunLog, last_seconds_per_track
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.cli.console import Console, duration
-from musicflamingo_cli.cli.outcomes import announce, outcome_json, summary_lines
+from musicflamingo_cli.cli.outcomes import TINY_MODEL_WARNING, announce, outcome_json, summary_lines
 from musicflamingo_cli.cli.progress import BatchBar, batch_bar
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.selection import Selection
@@ -23,6 +26,10 @@ from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, caption_settings
 from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Outcome, Summary, Workload
+
+if TYPE_CHECKING:  # Ray is an extra
+    from musicflamingo_cli.cluster.captioner import ClusterCaptioner
+    from musicflamingo_cli.cluster.plan import ClusterPlan
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -58,8 +65,15 @@ class BatchRun:
     """One run over datasets; with ``selection.save`` into the sidecars, else (a free question) answers are printed."""
 
     def __init__(
-        self, console: Console, settings: Settings, datasets: Sequence[Dataset], selection: Selection, keep_going: bool
+        self,
+        console: Console,
+        settings: Settings,
+        datasets: Sequence[Dataset],
+        selection: Selection,
+        keep_going: bool,
+        cluster: ClusterPlan | None = None,
     ) -> None:
+        self._cluster = cluster
         self._console = console
         self._settings = settings
         self._datasets = datasets
@@ -113,21 +127,47 @@ class BatchRun:
 
     def _caption(self, plan: Plan, run_log: Path | None) -> None:
         prompts = max(len(dataset.presets) for dataset in self._datasets)
-        workload = Workload(plan.tasks, prompts, at_once=plan.tasks)
-        overwrite = self._selection.wanted == Wanted.ALL
-        with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
-            announce(self._console, captioner)
+        with self._opened(plan.tasks, prompts) as captioner:
             bars = batch_bar(
                 self._console, plan.tasks + plan.problems, captioner.slots, plan.sizes, lambda: captioner.members
             )
             with self._recorded(run_log), bars as bar:
-                engine, model = captioner.engine.name, captioner.model.name
+                engine, model = captioner.engine_name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)
                 batch = RetryingBatch(self._datasets, captioner, watcher, self._keep_going)
                 if elsewhere := batch.run(self._selection):
                     self._console.info(f"{elsewhere} tracks are in progress in other processes, which will finish them")
+                if self._cluster is not None:
+                    self._console.json({"nodes": [asdict(each) for each in captioner.members]})
                 for each in captioner.members:
                     self._console.info(f"{each.name}: {each.clips} tracks, {each.per_hour:.0f} an hour ({each.state})")
+
+    @contextlib.contextmanager
+    def _opened(self, tracks: int, prompts: int) -> Iterator[Captioner | ClusterCaptioner]:
+        """What captions the tracks, on this machine or on a cluster."""
+        overwrite = self._selection.wanted == Wanted.ALL
+        if self._cluster is None:
+            workload = Workload(tracks, prompts, at_once=tracks)
+            with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
+                announce(self._console, captioner)
+                yield captioner
+            return
+        from musicflamingo_cli.cluster.captioner import open_cluster
+
+        model = self._model or resolve_model(self._settings)
+        if model.is_tiny:
+            self._console.warn(TINY_MODEL_WARNING)
+        with open_cluster(
+            self._cluster,
+            self._settings,
+            model,
+            prompts=prompts,
+            tracks=tracks,
+            roots=[dataset.root for dataset in self._datasets],
+            overwrite=overwrite,
+            verbose=self._console.verbose,
+        ) as opened:
+            yield opened
 
     def settle(self, outcome: Outcome, engine: str = "", model: str = "", bar: BatchBar | None = None) -> None:
         """Count, log and show a track's final outcome. Counted first: an interrupt may come at any moment."""

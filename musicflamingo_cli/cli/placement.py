@@ -3,11 +3,16 @@
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 
 import dataclasses
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from musicflamingo_cli.choices import Writer
 from musicflamingo_cli.cli.options import Common, ModelOptions
+from musicflamingo_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.cluster.plan import ClusterPlan
 
 
 def _flag(*names: str, help: str, **more: Any) -> Any:
@@ -33,7 +38,54 @@ class EndpointOptions(ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchOptions(EndpointOptions):
+class RayOptions(EndpointOptions):
+    """A cluster that does the work."""
+
+    ray: Annotated[
+        str | None,
+        _flag("--ray", help="Use a Ray cluster at this address; local: start one here.", metavar="ADDRESS"),
+    ] = None
+    actors: Annotated[
+        str | None, _flag("--actors", help="How many actors at most, or max: as many as fit.", metavar="N|max")
+    ] = None
+    gpus_per_actor: Annotated[
+        float | None, _flag("--gpus-per-actor", help="GPUs of each actor, also a part of one.", metavar="F", min=0)
+    ] = None
+    cpus_per_actor: Annotated[
+        int | None, _flag("--cpus-per-actor", help="Processors of each actor.", metavar="N", min=1)
+    ] = None
+    write: Annotated[
+        Writer | None, _flag("--write", help="Who writes the sidecars of a cluster's captions.  \\[default: driver]")
+    ] = None
+
+    def cluster(self) -> "ClusterPlan | None":
+        """Return how the batch uses a cluster, if it does. Raises ConfigError."""
+        from musicflamingo_cli.cluster.plan import ClusterPlan
+
+        given = {
+            "--actors": self.actors,
+            "--gpus-per-actor": self.gpus_per_actor,
+            "--cpus-per-actor": self.cpus_per_actor,
+            "--write": self.write,
+        }
+        if self.ray is None:
+            if without := [name for name, value in given.items() if value is not None]:
+                raise ConfigError(f"{without[0]} is about a cluster", "add --ray ADDRESS, or leave it out")
+            return None
+        actors = None if self.actors in (None, "max") else self.actors
+        if actors is not None and not (actors.isdigit() and 1 <= int(actors) <= 10_000):
+            raise ConfigError(f"--actors {actors} is neither a number nor max", "for example: --actors 4")
+        return ClusterPlan(
+            address=self.ray,
+            actors=int(actors) if actors else None,
+            gpus=self.gpus_per_actor,
+            cpus=self.cpus_per_actor,
+            writer=self.write or Writer.DRIVER,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions(RayOptions):
     """Where a batch does its work."""
 
     gpus: Annotated[

@@ -52,7 +52,7 @@ def _open_remote(settings: Settings, model: RemoteModel) -> tuple[Engine, str]:
 
     if settings.engine not in (EngineName.AUTO, EngineName.REMOTE):
         raise ConfigError(f"--engine {settings.engine} and --endpoint exclude each other", "leave one of them out")
-    members: list[Member] = []
+    members: list[Member[Engine]] = []
     problems: dict[str, MusicFlamingoError] = {}
     for endpoint in endpoints_of(settings):
         engine = RemoteEngine(endpoint, settings, model)
@@ -80,7 +80,7 @@ def _open_gpus(settings: Settings, model: Model, workload: Workload) -> tuple[En
     numbers = gpus_to_use(settings)
     if len(numbers) == 1:
         return _open_one(replace(settings, gpus=str(numbers[0])), model, workload)
-    members: list[Member] = []
+    members: list[Member[Engine]] = []
     reason = ""
     for number in numbers:
         own = replace(settings, gpus=str(number))

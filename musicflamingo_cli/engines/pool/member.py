@@ -1,4 +1,4 @@
-"""A member of a pool: an engine, whether it works, and how much it has done."""
+"""A member of a pool: what works (an engine, an actor), whether it does, and how much it has done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-from musicflamingo_cli.engines.contract import Engine
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds before a member that failed is tried again, each time
 _LOST_AFTER = 5  # failures in a row, half a minute: a pool of such members only has ended
@@ -36,21 +34,41 @@ class MemberStatus:
     per_hour: float
 
 
+class Worker(Protocol):
+    """What a member is made of: an engine, or an actor on another machine."""
+
+    @property
+    def slots(self) -> int:
+        """How many clips it works on at once."""
+        ...
+
+    def close(self) -> None:
+        """Stop all work, from any thread."""
+        ...
+
+
 @runtime_checkable
 class Pingable(Protocol):
-    """An engine that can tell whether it works without a clip."""
+    """A worker that can tell whether it works without a clip."""
 
     def ping(self) -> None:
-        """Return where it works. Raises EngineError, ModelError or ToolMissingError."""
+        """Return where it works. Raises NotYetError where it is starting, else a MusicFlamingoError."""
 
 
-class Member:
-    """An engine in a pool. ``open`` makes another one in its place after it hung. The pool's lock guards all of it."""
+class NotYetError(Exception):
+    """A worker has not started yet; that is no failure, and it may be asked again at once."""
 
-    def __init__(self, name: str, open: Callable[[], Engine], engine: Engine | None = None) -> None:
-        """Open the engine, unless it is given. Raises what ``open`` raises."""
+
+W = TypeVar("W", bound=Worker)
+
+
+class Member(Generic[W]):
+    """A worker in a pool. ``open`` makes another one in its place after it hung. The pool's lock guards all of it."""
+
+    def __init__(self, name: str, open: Callable[[], W], worker: W | None = None) -> None:
+        """Open the worker, unless it is given. Raises what ``open`` raises."""
         self.name = name
-        self.engine = engine or open()
+        self.worker = worker or open()
         self._open = open
         self.hangs = False
         self.busy = 0
@@ -60,7 +78,7 @@ class Member:
         self.is_being_tried = False
         self.last_error: Exception | None = None
         self._first_began: float | None = None
-        self._recent: deque[Path] = deque(maxlen=max(1, self.engine.slots))
+        self._recent: deque[Path] = deque(maxlen=max(1, self.worker.slots))
 
     @property
     def is_lost(self) -> bool:
@@ -70,7 +88,7 @@ class Member:
     @property
     def has_room(self) -> bool:
         """Whether it can take a clip now."""
-        return self.due is None and self.busy < self.engine.slots
+        return self.due is None and self.busy < self.worker.slots
 
     @property
     def per_hour(self) -> float:
@@ -81,7 +99,7 @@ class Member:
 
     def order(self, clip: Path) -> tuple[bool, float, float]:
         """Return by what the member for a clip is chosen: who knows it, then the least loaded, then the fastest."""
-        return clip not in self._recent, self.busy / self.engine.slots, -self.per_hour
+        return clip not in self._recent, self.busy / self.worker.slots, -self.per_hour
 
     def begin(self, clip: Path) -> None:
         """Note that a clip was given to it."""
@@ -105,10 +123,14 @@ class Member:
             self.due = time.monotonic() + PAUSES[min(self.failures, len(PAUSES)) - 1]
         return max(0.0, self.due - time.monotonic())
 
+    def start_later(self) -> None:
+        """Leave it out until its first ping is answered."""
+        self.due = time.monotonic()
+
     def reopen(self) -> None:
-        """Replace an engine that hung. Raises what opening it raises. Without the pool's lock."""
-        self.engine.close()
-        self.engine = self._open()
+        """Replace a worker that hung. Raises what opening it raises. Without the pool's lock."""
+        self.worker.close()
+        self.worker = self._open()
         self.busy = 0
         self.hangs = False
 
@@ -119,7 +141,7 @@ class Member:
             name=self.name,
             state=state,
             busy=self.busy,
-            slots=self.engine.slots,
+            slots=self.worker.slots,
             clips=self.clips,
             per_hour=self.per_hour,
         )

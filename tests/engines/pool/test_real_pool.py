@@ -12,6 +12,7 @@ import pytest
 
 from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.contract import Engine
 from musicflamingo_cli.engines.pool import member as member_module
 from musicflamingo_cli.engines.pool.engine import PoolEngine
 from musicflamingo_cli.engines.pool.member import Member
@@ -32,7 +33,7 @@ def engines(random_settings: Settings) -> list[ServerEngine]:
 @pytest.fixture
 def pool(engines: list[ServerEngine], monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolEngine]:
     monkeypatch.setattr(member_module, "PAUSES", (0.1, 0.2))
-    members = [Member(f"s{number}", lambda: each, each) for number, each in enumerate(engines)]  # noqa: B023
+    members: list[Member[Engine]] = [Member(f"s{n}", lambda: engines[0], each) for n, each in enumerate(engines)]
     pool = PoolEngine(members, 60)
     yield pool
     pool.close()
