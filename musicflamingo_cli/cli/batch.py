@@ -9,7 +9,7 @@ import typer
 
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
-from musicflamingo_cli.cli.placement import BatchOptions
+from musicflamingo_cli.cli.placement import BatchOptions, CommandWithRay
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 _PANEL = "Which tracks"
@@ -20,7 +20,7 @@ def _which(*names: str, help: str, **more: Any) -> Any:
 
 
 # Long, as its parameters are the command's options; the work is in batch_run.
-@command(app)
+@command(app, cls=CommandWithRay)
 def batch(
     folders: Annotated[list[Path], typer.Argument(help="Datasets, searched recursively.", metavar="DIR")],
     options: BatchOptions,

@@ -191,7 +191,7 @@ def _dataset_with_settings(datasets: Sequence[Path]) -> Path | None:
     return datasets[0] if files else None
 
 
-class _CommandWithDefaults(TyperCommand):
+class CommandWithDefaults(TyperCommand):
     """A command whose help shows the defaults of ``Settings``, which is imported only then."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -235,7 +235,7 @@ def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[
                 function(**values)
 
         _present(wrapper, _expanded(parameters, groups))
-        app.command(name, cls=_CommandWithDefaults, **more)(wrapper)
+        app.command(name, **{"cls": CommandWithDefaults, **more})(wrapper)
         return function
 
     return register

@@ -3,12 +3,13 @@
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from musicflamingo_cli.choices import Writer
-from musicflamingo_cli.cli.options import Common, ModelOptions
+from musicflamingo_cli.cli.options import CommandWithDefaults, Common, ModelOptions
 from musicflamingo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 def _flag(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Where", show_default=False, **more)
+
+
+_ADDRESS = re.compile(r"local|auto|[\w.\-\[\]:]+:\d+")
+
+
+class CommandWithRay(CommandWithDefaults):
+    """A command whose --ray needs no address: Typer knows no option with an optional value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place, word in enumerate(args):
+            if word == "--":
+                break
+            if word == "--ray" and not _ADDRESS.fullmatch("".join(args[place + 1 : place + 2])):
+                args = [*args[: place + 1], "local", *args[place + 1 :]]
+                break
+        return super().parse_args(ctx, args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +60,7 @@ class RayOptions(EndpointOptions):
 
     ray: Annotated[
         str | None,
-        _flag("--ray", help="Use a Ray cluster at this address; local: start one here.", metavar="ADDRESS"),
+        _flag("--ray", help="Use the Ray cluster at HOST:PORT; without: start one here.", metavar="[ADDRESS]"),
     ] = None
     actors: Annotated[
         str | None, _flag("--actors", help="How many actors at most, or max: as many as fit.", metavar="N|max")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,21 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> 
 @pytest.mark.parametrize("argument", ["--version", "--help"])
 def test_the_command_line_alone_imports_little_of_ours(argument: str) -> None:
     assert imported([argument], tuple(f"musicflamingo_cli.{name}" for name in OURS)) == "HEAVY []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [(["serve"], "starlette", "serve"), (["batch", ".", "--ray"], "ray", "ray")],
+)
+def test_a_missing_extra_is_one_message(arguments: list[str], package: str, extra: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    code = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *more: None if name == {package!r} else find(name, *more)\n"
+        f"sys.argv = ['musicflamingo', *{arguments!r}, '--model', 'tiny']\n"
+        "from musicflamingo_cli.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 3
+    assert f"pip install 'musicflamingo[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
