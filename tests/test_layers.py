@@ -20,6 +20,7 @@ ROOMS = (
     "demo",
     "serving",
     "cluster",
+    "stores",
     "captioning",
     "engines",
     "dataset",

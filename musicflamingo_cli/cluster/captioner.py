@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 _STOPPING_SECONDS = 5.0  # for finished answers to come back
 _CHECK_SECONDS = 120.0  # for the nodes' first answer
 _TRIES = 2
+_PATIENCE = 300.0  # seconds to wait where all actors are lost: their nodes may be starting again
 _LARGEST_SENT = 1 << 30  # bytes of a file that a node gets
 
 
@@ -47,7 +48,7 @@ class ClusterCaptioner:
     """Gives each track to an actor; see ``retries.TrackCaptioner``. ``model``: the one that all actors run."""
 
     def __init__(self, workers: Sequence[Member[ActorWorker]], model: Model, writer: Writer) -> None:
-        self._roster = Roster(workers)
+        self._roster = Roster(workers, _PATIENCE)
         self.model = model
         self._writer = writer
 

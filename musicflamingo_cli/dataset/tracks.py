@@ -97,7 +97,7 @@ def find_tracks(
             reason = f"cannot read the folder: {error.strerror}"
             yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)
             continue
-        yield from _tracks_in(folder, names, within)
+        yield from tracks_in(folder, names, within)
         pending.append(_below(folder, folders, links, within))
 
 
@@ -142,7 +142,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _tracks_in(folder: Path, names: list[str], within: Path) -> Iterator[Track | Skipped]:
+def tracks_in(folder: Path, names: list[str], within: Path) -> Iterator[Track | Skipped]:
     """The tracks among a folder's audio files: of those that share a sidecar, the preferred one comes first."""
     is_organised = any(Path(name).stem == FULL_MIX for name in names)
     names = [name for name in names if not (is_organised and Path(name).stem.lower() in STEMS)]

@@ -37,29 +37,42 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None
     file is unchanged.
     """
     path = Path(path)
+    return rewrite(path, lambda text: merged_text(text, ours, path), within)
+
+
+def merged_text(text: str | None, ours: Mapping[str, Any], path: Path) -> str:
+    """Return a sidecar's text (None: there is none yet) with our keys set; see ``merge_sidecar``.
+
+    ``path`` is for messages. Raises SidecarError.
+    """
     foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
     if foreign:
         raise ValueError(f"keys must begin with {KEY_PREFIX}: {foreign}")
+    try:
+        return _merged(text, dict(ours), path)
+    except RecursionError as error:
+        raise left_untouched(path, "its values are nested too deeply") from error
 
-    def change(text: str | None) -> str:
-        try:
-            return changed(text)
-        except RecursionError as error:
-            raise left_untouched(path, "its values are nested too deeply") from error
 
-    def changed(text: str | None) -> str:
-        values = dict(ours)
-        before = _parse(text, path) if text is not None else {}
-        if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
-            values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
-        if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
-            values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
-            values[PROVENANCE_KEY] = _with_approvals(before, values)
-        if PROVENANCE_KEY in values:
-            values[PROVENANCE_KEY] = _finite(values[PROVENANCE_KEY])
-        return splice(text, values, path)
+def _merged(text: str | None, values: dict[str, Any], path: Path) -> str:
+    ours = dict(values)
+    before = _parse(text, path) if text is not None else {}
+    if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
+        values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
+    if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
+        values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
+        values[PROVENANCE_KEY] = _with_approvals(before, values)
+    if PROVENANCE_KEY in values:
+        values[PROVENANCE_KEY] = _finite(values[PROVENANCE_KEY])
+    return splice(text, values, path)
 
-    return rewrite(path, change, within)
+
+def parse_sidecar(data: bytes, path: Path) -> dict[str, Any]:
+    """Return all keys of a sidecar's bytes; ``path`` is for messages. Raises SidecarError."""
+    try:
+        return _parse(data.decode("utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise left_untouched(path, "it is not UTF-8 text") from error
 
 
 def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ _CLOSING_SECONDS = 10.0
 class Roster(Generic[W]):
     """Hands out members. One condition guards all state; every method may be called from any thread."""
 
-    def __init__(self, members: Sequence[Member[W]]) -> None:
+    def __init__(self, members: Sequence[Member[W]], patience: float = 0.0) -> None:
+        """``patience``: for how many seconds to wait for a member to come back where all are lost."""
+        self._patience = patience
         self.all = list(members)
         self.changed = threading.Condition()
         self.is_stopped = False
@@ -45,6 +47,7 @@ class Roster(Generic[W]):
         ``clip`` identifies what it is for: a member that had it before is preferred. Raises StoppedError, and what the
         members failed with where all are lost.
         """
+        give_up: float | None = None
         with self.changed:
             while True:
                 if self.is_stopped:
@@ -55,7 +58,9 @@ class Roster(Generic[W]):
                     member = min(free, key=lambda each: each.order(clip))
                     member.begin(clip)
                     return member
-                if all(member.is_lost for member in self.all):
+                if not all(member.is_lost for member in self.all):
+                    give_up = None
+                elif time.monotonic() >= (give_up := give_up or time.monotonic() + self._patience):
                     raise self._all_lost()
                 self.changed.wait(1.0)
 

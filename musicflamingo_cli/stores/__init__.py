@@ -1,0 +1,1 @@
+"""Datasets in object stores: listing, downloads, claims and sidecars without a file system (extra `stores`)."""

@@ -1,0 +1,234 @@
+"""A batch over a dataset in a store: audio is downloaded into bounded space, captions go into sidecar objects."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE
+from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.captioning.saving import operating_system_failure
+from musicflamingo_cli.captioning.worker_pool import WorkerPool
+from musicflamingo_cli.dataset.selection import Selection
+from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
+from musicflamingo_cli.errors import ConfigError, ModelError, SidecarBusyError, ToolMissingError, TrackError
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.merge import merged_text, parse_sidecar
+from musicflamingo_cli.stores.leases import LEASE_SECONDS, Leases
+from musicflamingo_cli.stores.store import ConflictError, Entry, Store
+from musicflamingo_cli.system.temporary import folder_prefix
+from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Track
+
+logger = logging.getLogger(__name__)
+
+_AHEAD = 2  # tracks that are downloaded while others are captioned
+_TRIES = 20  # while others change a sidecar
+_PAUSE = 5.0  # seconds between looks at claims of others
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrack:
+    """A track in a store; ``track`` has its keys as absolute paths. ``has_sidecar``: as it was listed."""
+
+    track: Track
+    entry: Entry
+    has_sidecar: bool
+
+    @property
+    def sidecar(self) -> str:
+        """The sidecar's key."""
+        return str(self.track.sidecar).lstrip("/")
+
+
+class Space:
+    """Temporary space in bytes: whoever takes some waits until there is that much, or until all of it is free."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Take ``size`` bytes for as long as the context lasts."""
+        with self._changed:
+            while self._taken and self._taken + size > self._total:
+                self._changed.wait()
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
+
+
+def find_stored(store: Store, root: str, selection: Selection) -> Iterator[StoredTrack | Skipped]:
+    """Yield the selected tracks below ``root``, folder by folder, in a stable order; see ``dataset.find_tracks``."""
+    pending = [root]
+    top = Path("/") / root
+    while pending:
+        folder = pending.pop()
+        entries = {each.key.rpartition("/")[2]: each for each in store.list(folder)}
+        below = [each.key for name, each in entries.items() if each.is_folder and not name.startswith(".")]
+        pending += sorted(below, reverse=True)
+        names = sorted(
+            name
+            for name, each in entries.items()
+            if not each.is_folder and not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+        )
+        for item in tracks_in(Path("/") / folder, names, Path("/") / folder):
+            if isinstance(item, Skipped):
+                yield item
+            elif selection.takes(item, top):
+                yield StoredTrack(item, entries[item.audio.name], item.sidecar.name in entries)
+
+
+class StoreBatch:
+    """Captions a dataset in a store. ``space``: bytes of audio that may be in the temporary folder at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        captioner: Captioner,
+        presets: Sequence[Preset],
+        selection: Selection,
+        *,
+        space: int,
+        lease: float = LEASE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._captioner = captioner
+        self._presets = presets
+        self._selection = selection
+        self._space = Space(space)
+        self._lease = lease
+
+    def run(self, root: str, done: Callable[[Outcome], None]) -> int:
+        """Caption what is selected below ``root``; return how many tracks are left to other processes.
+
+        ``done`` gets every outcome once, in this thread. Claims of processes that are gone are taken over once they
+        have rested for the time of a lease.
+        """
+        waiting: dict[str, StoredTrack] = {}
+        with Leases(self._store, self._lease) as leases:
+            self._round(self._wanted(root, done), leases, waiting, done)
+            deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
+            while waiting and time.monotonic() < deadline:
+                time.sleep(min(_PAUSE, self._lease / 4))
+                again, waiting = list(waiting.values()), {}
+                left = len(again)
+                self._round(again, leases, waiting, done)
+                if len(waiting) < left:
+                    deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
+        return len(waiting)
+
+    def _wanted(self, root: str, done: Callable[[Outcome], None]) -> Iterator[StoredTrack]:
+        """The tracks that lack captions, as far as the listing and the sidecars say so now."""
+        remaining = self._selection.limit
+        for item in find_stored(self._store, root, self._selection):
+            if isinstance(item, Skipped):
+                done(Outcome(Track(item.path, item.path), skipped=item.reason))
+                continue
+            try:
+                is_complete = item.has_sidecar and not self._missing(item, self._info(item)[0])
+            except TrackError as error:
+                done(Outcome(item.track, failures=(Failure.for_track(error),)))
+                continue
+            if is_complete:
+                done(Outcome(item.track, skipped=COMPLETE))
+                continue
+            if remaining == 0:
+                return
+            remaining = None if remaining is None else remaining - 1
+            yield item
+
+    def _round(
+        self,
+        items: Iterator[StoredTrack] | list[StoredTrack],
+        leases: Leases,
+        waiting: dict[str, StoredTrack],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        def work(item: StoredTrack) -> tuple[StoredTrack, Outcome]:
+            return item, self._caption(item, leases)
+
+        with WorkerPool(work, lambda: self._captioner.slots + _AHEAD) as pool:
+            try:
+                for item, outcome in pool.results(items):
+                    if outcome.skipped == IN_PROGRESS_ELSEWHERE:
+                        waiting[item.sidecar] = item
+                    else:
+                        done(outcome)
+            except BaseException:
+                self._captioner.close()
+                for _, outcome in pool.remaining():
+                    done(outcome)
+                raise
+
+    def _caption(self, item: StoredTrack, leases: Leases) -> Outcome:
+        """Claim, download, caption and save one track. Raises what concerns every track."""
+        try:
+            with leases.claimed(item.sidecar) as is_ours:
+                if not is_ours:
+                    return Outcome(item.track, skipped=IN_PROGRESS_ELSEWHERE)
+                info, _ = self._info(item)
+                presets = self._missing(item, info)
+                if not presets:
+                    return Outcome(item.track, skipped=COMPLETE)
+                outcome = replace(self._answer(item, presets, info), track=item.track)
+                if not leases.is_held(item.sidecar):
+                    return Outcome(item.track, skipped=IN_PROGRESS_ELSEWHERE)
+                return self._save(item, outcome)
+        except (ToolMissingError, ModelError, ConfigError):
+            raise
+        except TrackError as error:
+            return Outcome(item.track, failures=(Failure.for_track(error),))
+        except OSError as error:
+            return Outcome(item.track, failures=(operating_system_failure(error),))
+
+    def _answer(self, item: StoredTrack, presets: Sequence[Preset], info: dict[str, Any]) -> Outcome:
+        with (
+            self._space.taken(item.entry.size),
+            tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder,
+        ):
+            audio = Path(folder) / item.track.audio.name
+            self._store.download(item.entry.key, audio)
+            os.utime(audio, (item.entry.modified, item.entry.modified))
+            return self._captioner.answer(Track(audio, audio.with_suffix(".INFO")), presets, info)
+
+    def _missing(self, item: StoredTrack, info: dict[str, Any]) -> list[Preset]:
+        return self._selection.presets_of(item.track, info, self._presets)
+
+    def _info(self, item: StoredTrack) -> tuple[dict[str, Any], str | None]:
+        """Return a sidecar's data and version; nothing where there is none. Raises SidecarError."""
+        stored = self._store.read(item.sidecar)
+        if stored is None:
+            return {}, None
+        return parse_sidecar(stored.data, item.track.sidecar), stored.tag
+
+    def _save(self, item: StoredTrack, outcome: Outcome) -> Outcome:
+        """Merge what was captioned into the sidecar, however often others change it meanwhile."""
+        if not outcome.keys or not self._selection.save:
+            return replace(outcome, keys={})
+        for _ in range(_TRIES):
+            stored = self._store.read(item.sidecar)
+            text = None
+            if stored is not None:
+                parse_sidecar(stored.data, item.track.sidecar)
+                text = stored.data.decode("utf-8")
+            merged = merged_text(text, outcome.keys, item.track.sidecar).encode("utf-8")
+            try:
+                self._store.write(item.sidecar, merged, stored.tag if stored else None)
+            except ConflictError:
+                continue
+            return replace(outcome, saved=True, keys={})
+        raise SidecarBusyError(f"another program keeps changing {item.track.sidecar.name}", "run it again later")
