@@ -65,17 +65,20 @@ def batch(
     from musicflamingo_cli.captioning import run_log as logs
     from musicflamingo_cli.choices import Wanted
     from musicflamingo_cli.cli.batch_run import BatchRun, parse_shard
-    from musicflamingo_cli.cli.presets import datasets_to_ask, require_existing
+    from musicflamingo_cli.cli.presets import datasets_to_ask, presets_to_ask, require_existing
+    from musicflamingo_cli.cli.store_run import StoreRun
     from musicflamingo_cli.config import require_setting
     from musicflamingo_cli.dataset.selection import Selection
 
     console = console_for(common, json.as_json)
-    require_existing(folders, "folder")
-    settings = options.settings(common, folders)
+    urls = _store_urls(folders)
+    if not urls:
+        require_existing(folders, "folder")
+    settings = options.settings(common, [] if urls else folders)
     if min_seconds is not None:
         require_setting("min_seconds", min_seconds)
         settings = replace(settings, min_seconds=min_seconds)
-    datasets = datasets_to_ask(options, settings, folders)
+    datasets = [] if urls else datasets_to_ask(options, settings, folders)
     save = options.ask is None or options.save_as is not None
     if overwrite and stale:
         raise ConfigError("--overwrite and --stale exclude each other", "leave one of them out")
@@ -90,11 +93,18 @@ def batch(
         shard=parse_shard(shard),
         sample=sample,
         seed=settings.seed,
-        only=_failed_before(folders, run_log) if retry_failed else None,
+        only=_failed_before(folders, run_log) if retry_failed and not urls else None,
         limit=limit,
         save=save,
         follow_links=follow_links,
     )
+    if urls:
+        _refuse_with_stores({"--ray": options.ray, "--retry-failed": retry_failed, "--run-log": run_log})
+        presets = presets_to_ask(options, settings, None, options.save_as)
+        run = StoreRun(console, settings, urls, presets, selection, options.single_writer)
+        if run.start(dry_run).failed:
+            raise typer.Exit(ExitCode.TRACK_FAILED)
+        return
     if retry_failed and run_log is None:
         earlier = logs.latest(folders)  # the log that failures were read from is continued
         run_log = earlier if earlier and os.access(earlier, os.W_OK) else None
@@ -110,3 +120,18 @@ def _failed_before(folders: list[Path], run_log: Path | None) -> frozenset[Path]
     if log is None:
         raise ConfigError("there is no log of a previous run over this dataset", "run without --retry-failed")
     return frozenset(logs.failed(log))
+
+
+def _store_urls(folders: list[Path]) -> list[str]:
+    """The datasets as URLs of stores, if that is what they are. Raises ConfigError for some of each."""
+    from musicflamingo_cli.stores.store import is_store_url
+
+    urls = [str(folder) for folder in folders if is_store_url(str(folder))]
+    if urls and len(urls) < len(folders):
+        raise ConfigError("stores and folders cannot be captioned in one run", "run the command for each of them")
+    return urls
+
+
+def _refuse_with_stores(given: dict[str, object]) -> None:
+    if named := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{named[0]} is not available for stores", "leave it out")

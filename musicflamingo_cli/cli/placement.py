@@ -105,6 +105,11 @@ class RayOptions(EndpointOptions):
 class BatchOptions(RayOptions):
     """Where a batch does its work."""
 
+    single_writer: Annotated[
+        bool,
+        _flag("--single-writer", help="For stores without conditional writes: no other process writes there."),
+    ] = False
+
     gpus: Annotated[
         str | None, _flag("--gpus", help="An engine on each GPU: all, or numbers such as 0,2.", metavar="LIST")
     ] = None
