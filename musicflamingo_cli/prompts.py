@@ -17,7 +17,7 @@ from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own
 VARIABLES = ("metadata", "title", "artist", "album", "year", "genre", "bpm", "key", "duration")
-RESERVED_NAMES = ("model", "provenance", "approved")  # their sidecar keys mean something else
+RESERVED_NAMES = ("model", "provenance", "approved", "measured", "check")  # their sidecar keys mean something else
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _FIELDS: dict[str, type] = {

@@ -22,6 +22,7 @@ ROOMS = (
     "cluster",
     "stores",
     "captioning",
+    "trust",
     "engines",
     "dataset",
     "sidecars",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MODEL_KEY, PROVENANCE_KEY
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, DERIVED_KEYS, MODEL_KEY, PROVENANCE_KEY
 from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
 from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
@@ -59,7 +59,8 @@ def _merged(text: str | None, values: dict[str, Any], path: Path) -> str:
     before = _parse(text, path) if text is not None else {}
     if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
         values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
-    if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in ours.items()):
+    made = {key: value for key, value in ours.items() if key not in DERIVED_KEYS}
+    if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in made.items()):
         values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
         values[PROVENANCE_KEY] = _with_approvals(before, values)
     if PROVENANCE_KEY in values:
