@@ -146,12 +146,12 @@ def random_recording(seed: int) -> Recording:
 def render(song: Song, recording: Recording | None = None, rate: int = 16000) -> tuple[Samples, Score]:
     """Play a song: mono samples within -1..1 at ``rate``, and what sounds when."""
     recording = recording or Recording()
-    band = _Band(song, recording, rate)
+    band = Band(song, recording, rate)
     band.play()
-    return _capture(band.mix, song, recording, rate), band.score
+    return capture(band.mix, song, recording, rate), band.score
 
 
-class _Band:
+class Band:
     """Plays one song, bar by bar, onto one buffer and one score."""
 
     def __init__(self, song: Song, recording: Recording, rate: int) -> None:
@@ -163,6 +163,7 @@ class _Band:
         lead, chord, hits = (np.zeros((frames, columns), np.float32) for columns in (12, 12, 5))
         self.score = Score(lead, chord, hits)
         self.sixteenth = 15.0 / (song.bpm or song.tempo)
+        self.steps = 16  # sixteenths of a bar
         self.notes: dict[tuple[str, int, float], Samples] = {}
 
     def play(self) -> None:
@@ -170,10 +171,10 @@ class _Band:
         self.root = KEYS.index(song.key)
         self.scale = _SCALES[song.mode]
         progression = _PROGRESSIONS[random.integers(len(_PROGRESSIONS))]
-        self.arpeggios = [_ARPEGGIOS[i] for i in random.integers(len(_ARPEGGIOS), size=2)]
+        self.arpeggios: list[Sequence[int]] = [_ARPEGGIOS[i] for i in random.integers(len(_ARPEGGIOS), size=2)]
         grooves = _GROOVES[song.drums]
-        self.groove = grooves[random.integers(len(grooves))]
-        self.bassline = _BASSLINES[random.integers(len(_BASSLINES))]
+        self.groove: Sequence[Sequence[int]] = grooves[random.integers(len(grooves))]
+        self.bassline: Sequence[int] = _BASSLINES[random.integers(len(_BASSLINES))]
         self.rests = random.uniform(0.0, 0.15)
         self.levels = {
             "lead": random.uniform(0.7, 1.2),
@@ -182,14 +183,18 @@ class _Band:
             "drums": random.uniform(0.6, 1.3),
         }
         self.drum_kit = _drum_kit(random, self.rate)
-        bar = 16 * self.sixteenth
-        first = -random.uniform(0, 4 * bar)  # a recording begins anywhere in the four bars
-        for index in range(int((song.seconds - first) / bar) + 1):
+        self._play_bars(progression, float(random.uniform(0, 1)))
+
+    def _play_bars(self, progression: Sequence[int], phase: float) -> None:
+        """Play the progression over and over; a recording begins anywhere (``phase``, from 0 to 1) in its four bars."""
+        bar = self.steps * self.sixteenth
+        first = -phase * 4 * bar
+        for index in range(int((self.song.seconds - first) / bar) + 1):
             self._play_bar(first + index * bar, progression[index % 4], index)
 
     def _play_bar(self, start: float, degree: int, index: int) -> None:
         chord = [self._pitch_class(degree + step) for step in (0, 2, 4)]
-        self._mark(self.score.chord, chord, start, 16 * self.sixteenth)
+        self._mark(self.score.chord, chord, start, self.steps * self.sixteenth)
         if self.levels["pad"]:
             self._play_pad(chord, start)
         self._play_lead(chord, start, self.arpeggios[index // 2 % 2])
@@ -197,18 +202,18 @@ class _Band:
             if self._sounds("bass", start + step * self.sixteenth):
                 self._play_bass(chord[0], start + step * self.sixteenth)
         self._play_drums(start)
-        for beat in range(4):
+        for beat in range(self.steps // 4):
             self._hit(4, start + 4 * beat * self.sixteenth)
 
     def _pitch_class(self, degree: int) -> int:
         return (self.root + self.scale[degree % 7]) % 12
 
-    def _play_lead(self, chord: list[int], start: float, arpeggio: tuple[int, ...]) -> None:
+    def _play_lead(self, chord: list[int], start: float, arpeggio: Sequence[int]) -> None:
         song, lowest = self.song, _LEAD_LOWEST[self.song.lead]
         pitches = [lowest + (pc - lowest) % 12 for pc in chord]
         pitches = [pitches[0], *(p + 12 * (p < pitches[0]) for p in pitches[1:])]
         pitches.append(pitches[0] + 12)
-        for i, rest in enumerate(self.random.random(8)):
+        for i, rest in enumerate(self.random.random(self.steps // 2)):
             if rest < self.rests and i:
                 continue
             at, pitch = start + 2 * i * self.sixteenth, pitches[arpeggio[i]]
@@ -220,7 +225,7 @@ class _Band:
     def _play_pad(self, chord: list[int], start: float) -> None:
         for pc in chord:
             pitch = 55 + (pc - 55) % 12
-            self._add(self._note("pad", pitch, 16 * self.sixteenth), start, 0.08 * self.levels["pad"])
+            self._add(self._note("pad", pitch, self.steps * self.sixteenth), start, 0.08 * self.levels["pad"])
 
     def _play_bass(self, pitch_class: int, at: float) -> None:
         pitch = 36 + (pitch_class - 36) % 12
@@ -252,11 +257,15 @@ class _Band:
         return self.notes[key]
 
     def _add(self, sound: Samples, at: float, level: float) -> None:
-        first = round(at * self.rate)
+        first = round(self.heard_at(at) * self.rate)
         skipped = max(0, -first)
         part = sound[skipped : skipped + max(0, len(self.mix) - first - skipped)]
         if len(part):
             self.mix[first + skipped : first + skipped + len(part)] += level * part
+
+    def heard_at(self, at: float) -> float:
+        """When the band plays what the score puts at this time, in seconds."""
+        return at
 
     def _mark(self, roll: NDArray[np.float32], classes: list[int], at: float, seconds: float) -> None:
         first, last = (max(0, round(t * FRAME_RATE)) for t in (at, at + seconds))
@@ -270,7 +279,8 @@ class _Band:
                 self.score.beats.append(at)
 
 
-def _capture(mix: Samples, song: Song, recording: Recording, rate: int) -> Samples:
+def capture(mix: Samples, song: Song, recording: Recording, rate: int) -> Samples:
+    """Return what a recording of the song's mix holds: its dynamics, reverb, tilt, noise and level."""
     random = np.random.default_rng((song.seed, 2))
     out = mix * _envelope(song, len(mix))
     if recording.reverb:
