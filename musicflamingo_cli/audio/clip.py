@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +70,6 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
 
     ``channel``: use only this one, counted from 1.
     """
-    import soxr
-
     excerpt = excerpt or Excerpt()
     identity = file_identity(audio)  # before it is read: a file that is replaced meanwhile must not pass for it
     with open_source(audio) as source:
@@ -83,8 +81,7 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
         mixer = Mixer(channel, skip=int(excerpt.start * source.rate))
         skip, limit = excerpt.samples(seconds)
         _require_space(target.parent, min(limit, int((seconds or excerpt.max_seconds) * SAMPLE_RATE)))
-        resampler = soxr.ResampleStream(source.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        written = _write_samples(target, _resampled(mixer.mono(source.blocks), resampler), skip, limit)
+        written = _write_samples(target, resampled(mixer.mono(source.blocks), source.rate), skip, limit)
     if mixer.louder_channel is not None:  # known only now; rare enough to decode such a file twice
         return write_clip(audio, target, excerpt, mixer.louder_channel)
     samples, was_cut = written.samples, written.was_cut
@@ -178,10 +175,12 @@ def _shorten(clip: Path, samples: int) -> int:
     return samples
 
 
-def _resampled(blocks: Iterator[Samples], resampler: object) -> Iterator[Samples]:
-    """Yield the blocks at 16 kHz."""
+def resampled(blocks: Iterable[Samples], rate: int) -> Iterator[Samples]:
+    """Yield mono blocks of ``rate`` Hz at SAMPLE_RATE."""
     import numpy as np
+    import soxr
 
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     for block in blocks:
-        yield resampler.resample_chunk(block)  # type: ignore[attr-defined]
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # type: ignore[attr-defined]
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

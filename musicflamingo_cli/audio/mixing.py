@@ -30,15 +30,15 @@ class Mixer:
     def mono(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """Yield blocks of shape (frames, channels) as mono: within full scale, with zeros for NaN and infinity."""
         for block in blocks:
-            valid = _valid(block)
-            channels = valid.shape[1]
+            samples = _valid(block)
+            channels = samples.shape[1]
             if self._channel is not None:
-                yield valid[:, min(self._channel, channels) - 1]
+                yield samples[:, min(self._channel, channels) - 1]
             elif channels == 1:
-                yield valid[:, 0]
+                yield samples[:, 0]
             else:
-                mixed = valid.mean(axis=1, dtype="float32")
-                self._measure(valid, mixed)
+                mixed = _mixed(samples)
+                self._measure(samples, mixed)
                 yield mixed
 
     @property
@@ -59,6 +59,14 @@ class Mixer:
             self._energies[number] = self._energies.get(number, 0.0) + energy
         self._mixed += float(np.dot(mixed, mixed))
         self._expected += sum(energies) / len(energies) ** 2
+
+
+def _mixed(block: Samples) -> Samples:
+    """Return the mean of the channels; for two several times as fast as numpy's, which is for any number."""
+    if block.shape[1] == 2:
+        return (block[:, 0] + block[:, 1]) * block.dtype.type(0.5)
+    mean: Samples = block.mean(axis=1, dtype="float32")
+    return mean
 
 
 def _valid(block: Samples) -> Samples:

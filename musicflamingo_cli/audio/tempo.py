@@ -1,8 +1,46 @@
-"""The tempo of a recording, with its confidence and the tempi an octave away."""
+"""The tempo of a recording: where rises of level in many bands repeat, and which repetition is the beat.
+
+Rises of the logarithmic level in bands, one every 10 ms, are autocorrelated in windows of 12 s. A tempo's score adds
+the autocorrelation at its beat and at multiples and fractions of it, and prefers tempi near 120.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from musicflamingo_cli.audio.framing import Framer
+from musicflamingo_cli.types import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
+    Numbers = NDArray[np.floating]
+
+SLOWEST, FASTEST = 40.0, 240.0  # beats per minute that are measured
+UNKNOWN_BELOW = 0.06  # the confidence that white noise stays below
+_HOP, _SIZE = 160, 512  # samples: 100 frames a second, of 32 ms
+_FRAME_RATE = SAMPLE_RATE / _HOP
+_BANDS, _LOWEST, _HIGHEST = 36, 60.0, 7800.0  # Hz
+_FLOOR = 1e-5  # of the strongest band in a window: 50 dB below it nothing counts
+_SILENT = 1e-8  # power of a band below which a window is silent
+_LEAST_RISE = 0.5  # variance of a window's rises, all bands added: held tones stay far below it, songs are above 4
+_WINDOW, _STEP = 1200, 600  # frames
+_SHORTEST = 400  # frames of the shortest window
+_LONGEST_LAG = 640  # frames: four beats of the slowest tempo, and what is read beside it
+_LEAST_OVERLAP = 60  # frames that an autocorrelation is averaged over at least
+_SMOOTHING = 3.0  # frames by which a beat may be early or late (standard deviation)
+# How much the autocorrelation at each multiple of the beat counts. Found on songs of the synthesiser, then rounded:
+# beats and pairs of beats repeat, a quarter or two thirds of a beat do not.
+_COMB = {0.25: -0.35, 1 / 3: 0.15, 0.5: 0.15, 2 / 3: -0.15, 1.0: 0.5, 2.0: 0.8, 4.0: 0.2}
+_USUAL, _PREFERENCE = 120.0, 0.3  # the tempo that is preferred, and how much less one an octave away is
+_TEMPI = 250  # candidates
+_SPREAD = (-0.01, -0.005, 0.0, 0.005, 0.01)  # a beat is looked for this far from its place
+_RELATED = (1.0, 2.0, 3.0, 4.0, 1 / 2, 1 / 3, 1 / 4, 3 / 2, 2 / 3)  # ratios of tempi that music may be counted in
+_TOLERANCE = 1.05  # within which two tempi are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,9 +48,139 @@ class Tempo:
     """A measured tempo in beats per minute.
 
     ``confidence``: from 0 to 1, how far it stands out from unrelated tempi; it does not tell half from double.
-    ``alternatives``: the other tempi that fit as beats (half, double, a third, triple), the likelier first.
+    ``alternatives``: half and double of it, the likelier first.
     """
 
     bpm: float
     confidence: float
     alternatives: tuple[float, ...] = ()
+
+
+class Rhythm:
+    """Collects what tells the tempo from a stream of mono samples at SAMPLE_RATE; its memory does not grow."""
+
+    def __init__(self) -> None:
+        self._framer = Framer(_SIZE, _HOP)
+        self._bands: list[Samples] = []  # levels of the frames of the present window, in blocks
+        self._waiting = 0  # frames in them
+        self._seen = 0  # of these frames, those that were in the window before
+        self._sum: Numbers | None = None  # of the windows' autocorrelations
+        self._windows: Numbers | None = None  # how many windows each lag was in
+
+    def add(self, samples: Samples) -> None:
+        """Take the next samples."""
+        frames = self._framer.frames(samples)
+        for start in range(0, len(frames), _STEP):  # a block may be long
+            self._bands.append(_levels(frames[start : start + _STEP]))
+            self._waiting += len(self._bands[-1])
+            while self._waiting >= _WINDOW:
+                self._finish_window()
+
+    def tempo(self) -> Tempo | None:
+        """Return the tempo of all samples so far; None where none stands out (noise, silence, no beat)."""
+        if self._waiting - self._seen >= (_SHORTEST if self._sum is None else _STEP // 4):
+            self._finish_window()
+        if self._sum is None or self._windows is None:
+            return None
+        import numpy as np
+
+        found = _best(self._sum / np.maximum(self._windows, 1))
+        return found if found.confidence >= UNKNOWN_BELOW else None
+
+    def _finish_window(self) -> None:
+        import numpy as np
+
+        levels = np.concatenate(self._bands)
+        window, rest = levels[:_WINDOW], levels[_STEP:]
+        self._bands, self._waiting, self._seen = [rest], len(rest), min(len(rest), _WINDOW - _STEP)
+        if self._sum is None or self._windows is None:
+            self._sum, self._windows = np.zeros(_LONGEST_LAG), np.zeros(_LONGEST_LAG)
+        if (found := _autocorrelation(window)) is not None:
+            self._sum[: len(found)] += found
+            self._windows[: len(found)] += 1
+
+
+def _levels(frames: Samples) -> Samples:
+    """Return the power of frames in bands, of the shape (frames, bands)."""
+    import numpy as np
+
+    window, edges = _analysis()
+    spectrum = np.fft.rfft(frames * window, axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    return np.add.reduceat(power[:, : edges[-1]], edges[:-1], axis=1).astype(np.float32)
+
+
+@functools.cache
+def _analysis() -> tuple[Samples, NDArray[np.intp]]:
+    """Return the frames' window and the edges of the bands in bins of the spectrum."""
+    import numpy as np
+
+    edges = np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1) * _SIZE / SAMPLE_RATE
+    return np.hanning(_SIZE).astype(np.float32), np.unique(np.round(edges).astype(np.intp))
+
+
+def _autocorrelation(levels: Samples) -> Numbers | None:
+    """Return the autocorrelation of a window's rises of level, 1 at lag 0; None where nothing rises."""
+    import numpy as np
+
+    strongest = float(levels.max())
+    if strongest < _SILENT:
+        return None
+    logarithmic = np.log(levels + strongest * _FLOOR)
+    rises = np.maximum(logarithmic[2:] - logarithmic[:-2], 0)
+    rises -= rises.mean(axis=0)
+    if (rises**2).sum(axis=1).mean() < _LEAST_RISE:
+        return None
+    length = len(rises)
+    power = (np.abs(np.fft.rfft(rises, 2 * length, axis=0)) ** 2).sum(axis=1)
+    frequencies = np.arange(len(power)) / (2 * length)
+    power *= np.exp(-0.5 * (2 * np.pi * frequencies * _SMOOTHING) ** 2)
+    lags = min(_LONGEST_LAG, length - _LEAST_OVERLAP)
+    found = np.fft.irfft(power)[:lags] * (length / (length - np.arange(lags)))
+    return np.asarray(found / found[0])
+
+
+def _best(autocorrelation: Numbers) -> Tempo:
+    import numpy as np
+
+    tempi = np.geomspace(SLOWEST, FASTEST, _TEMPI)
+    scores = _scores(autocorrelation, tempi)
+    best = tempi[scores.argmax()]
+    ratios = np.abs(np.log(tempi[:, None] / best / np.array(_RELATED)[None])).min(axis=1)
+    margin = float(scores.max() - scores[ratios > np.log(_TOLERANCE)].max())
+    near = best * np.linspace(0.985, 1.015, 121)
+    bpm = float(near[_repetition(autocorrelation, near).argmax()])
+    octaves = np.array([bpm / 2, bpm * 2])
+    likelier_first = octaves[np.argsort(-_scores(autocorrelation, octaves))]
+    return Tempo(
+        bpm=round(bpm, 2),
+        confidence=round(min(1.0, max(0.0, margin)), 3),
+        alternatives=tuple(round(float(each), 2) for each in likelier_first),
+    )
+
+
+def _scores(autocorrelation: Numbers, tempi: Numbers) -> Numbers:
+    """Return how well each tempo explains an autocorrelation."""
+    import numpy as np
+
+    lags = 60 * _FRAME_RATE / tempi
+    scores = -_PREFERENCE * np.log2(tempi / _USUAL) ** 2
+    for multiple, weight in _COMB.items():
+        around = [_at(autocorrelation, lags * (multiple * (1 + shift))) for shift in _SPREAD]
+        scores = scores + weight * np.max(around, axis=0)
+    return np.asarray(scores)
+
+
+def _repetition(autocorrelation: Numbers, tempi: Numbers) -> Numbers:
+    """Return how well the beats of each tempo repeat, precisely: to choose among tempi that are almost the same."""
+    import numpy as np
+
+    lags = 60 * _FRAME_RATE / tempi
+    return np.asarray(sum(_at(autocorrelation, lags * multiple) for multiple in (1, 2, 4)))
+
+
+def _at(autocorrelation: Numbers, lags: Numbers) -> Numbers:
+    """Return an autocorrelation between its lags; 0 beyond them."""
+    import numpy as np
+
+    return np.asarray(np.interp(lags, np.arange(len(autocorrelation)), autocorrelation, right=0.0))
