@@ -128,8 +128,8 @@ def _tones(frames: Samples) -> _Tones:
     """Return the tones in frames."""
     import numpy as np
 
-    magnitude = np.abs(np.fft.rfft(frames * _window(), axis=1))
     first, last = int(_LOWEST * _SIZE / SAMPLE_RATE), int(_HIGHEST * _SIZE / SAMPLE_RATE)
+    magnitude = np.abs(np.fft.rfft(frames * _window(), axis=1)[:, : last + _BESIDE])
 
     def beside(bins: int) -> Samples:
         return magnitude[:, first + bins : last + bins]

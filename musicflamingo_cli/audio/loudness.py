@@ -27,7 +27,7 @@ class Loudness:
         self._channels = 0
         self._filter: av.filter.Graph | None = None
         self._position = 0
-        self._lufs = _ABSOLUTE_GATE
+        self._last: av.AudioFrame | av.VideoFrame | None = None  # that the filter returned
 
     def add(self, block: Samples) -> None:
         """Take the next block, of the shape (frames, channels), with as many channels as the first."""
@@ -53,19 +53,21 @@ class Loudness:
         if self._filter is not None:
             self._filter.push(None)
             self._read()
-        return round(self._lufs, 2) if self._lufs > _ABSOLUTE_GATE else None
+        if self._last is None:
+            return None
+        lufs = float(self._last.metadata.get("lavfi.r128.I", _ABSOLUTE_GATE))  # less than 0.1 s has none
+        return round(lufs, 2) if lufs > _ABSOLUTE_GATE else None
 
     def _read(self) -> None:
-        """Take the filter's results, of which the last holds the loudness up to there."""
+        """Take the filter's results, one for each 0.1 s; the last holds the loudness of all."""
         import av
 
         assert self._filter is not None
         while True:
             try:
-                found = self._filter.pull()
+                self._last = self._filter.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            self._lufs = float(found.metadata.get("lavfi.r128.I", self._lufs))
 
 
 def _filter(rate: int, layout: str) -> av.filter.Graph:

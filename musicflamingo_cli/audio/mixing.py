@@ -54,7 +54,7 @@ class Mixer:
         skipped = min(self._skip, len(block))
         self._skip -= skipped
         block, mixed = block[skipped:], mixed[skipped:]
-        energies = np.einsum("ij,ij->j", block, block).tolist()
+        energies = [float(np.dot(channel, channel)) for channel in block.T]
         for number, energy in enumerate(energies, 1):
             self._energies[number] = self._energies.get(number, 0.0) + energy
         self._mixed += float(np.dot(mixed, mixed))

@@ -132,8 +132,12 @@ def _autocorrelation(levels: Samples) -> Numbers | None:
     if (rises**2).sum(axis=1).mean() < _LEAST_RISE:
         return None
     length = len(rises)
-    power = (np.abs(np.fft.rfft(rises, 2 * length, axis=0)) ** 2).sum(axis=1)
-    frequencies = np.arange(len(power)) / (2 * length)
+    size = (
+        -(-(length + _LONGEST_LAG) // 128) * 128
+    )  # of a fast transform; zeros, so that the end does not meet the start
+    spectrum = np.fft.rfft(rises, size, axis=0)
+    power = (spectrum.real**2 + spectrum.imag**2).sum(axis=1)
+    frequencies = np.arange(len(power)) / size
     power *= np.exp(-0.5 * (2 * np.pi * frequencies * _SMOOTHING) ** 2)
     lags = min(_LONGEST_LAG, length - _LEAST_OVERLAP)
     found = np.fft.irfft(power)[:lags] * (length / (length - np.arange(lags)))
