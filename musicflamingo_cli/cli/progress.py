@@ -87,6 +87,7 @@ class BatchBar:
                 TextColumn("{task.fields[members]}", markup=False),
                 track,
                 console=rich_stderr(self._colour),
+                redirect_stdout=sys.stdout.isatty(),  # data that goes to a file must not be shown instead
             )
             self._task = self._progress.add_task(
                 "", total=self._total, rate="", left="", failed="", members="", track=""
