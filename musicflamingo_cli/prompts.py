@@ -16,7 +16,10 @@ from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own
-VARIABLES = ("metadata", "title", "artist", "album", "year", "genre", "bpm", "key", "duration")
+VARIABLES = (
+    *("metadata", "title", "artist", "album", "year", "genre", "bpm", "key", "duration"),
+    *("measured_bpm", "measured_key"),  # by `musicflamingo measure`
+)
 RESERVED_NAMES = ("model", "provenance", "approved", "measured", "check")  # their sidecar keys mean something else
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")

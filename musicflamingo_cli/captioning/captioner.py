@@ -33,6 +33,7 @@ from musicflamingo_cli.sidecars.merge import merge_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
 from musicflamingo_cli.text.cleaning import hint_for, judge
 from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import (
     Answer,
     Caption,
@@ -128,6 +129,7 @@ class Captioner:
             with prepared(track.audio, self.policy.excerpt) as work.clip:
                 clip = work.clip
                 values = tags.describe(track.audio, work.info, clip.source_seconds or clip.seconds)
+                values |= prompt_values(work.info)
                 prompts, failures = _render(work.presets, values)
                 work.results += failures
                 if self.model.reasons:

@@ -19,6 +19,7 @@ from musicflamingo_cli.prompts import Preset, free_question
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.cleaning import without_template_tokens
 from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import NO_AUDIO, Answer, Failure, Prompt, Turn
 
 _QUESTION = "ask"  # what a free question is called until its answer is saved
@@ -150,4 +151,4 @@ class Chat:
         info: dict[str, Any] = {}
         with contextlib.suppress(SidecarError):  # reported when something is saved into it
             info = read_sidecar(track.sidecar)
-        return tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+        return tags.describe(track.audio, info, clip.source_seconds or clip.seconds) | prompt_values(info)

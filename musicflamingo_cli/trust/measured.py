@@ -13,6 +13,7 @@ from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.system.identity import is_replaced
 
 VERSION = 1  # of the estimators: tracks that another version measured are measured again
+CLEAR_KEY = 0.1  # the confidence from which a key is hardly ever wrong
 _LARGEST = 1e9  # no value of a measurement is larger
 
 
@@ -86,6 +87,20 @@ def stated_by_others(info: Mapping[str, Any]) -> Stated:
         bpm=next((tempo for tempo in tempi if tempo is not None), None),
         key=next((key.strip() for key in keys if isinstance(key, str) and key.strip()), None),
     )
+
+
+def prompt_values(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return the prompt variables `measured_bpm` and `measured_key`; unknown ones are absent.
+
+    A key counts only where it is clear, since a model repeats what its prompt says.
+    """
+    found = measured_of(info)
+    values = {}
+    if found and found.tempo:
+        values["measured_bpm"] = f"{found.tempo.bpm:.0f}"
+    if found and found.key and found.key.confidence >= CLEAR_KEY:
+        values["measured_key"] = found.key.name
+    return values
 
 
 def _bpm(value: Any) -> float | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Measurement:
     """The result for one track: ``measured``, or why not.
 
     ``is_new``: measured now and saved, not found in the sidecar. ``stated``: what other tools wrote into the sidecar.
+    ``seconds`` that it took, 0 where nothing was tried.
     """
 
     track: Track
@@ -104,7 +105,7 @@ def measure_tracks(
     """
     with _Workers(workers or cores()) as pool:
         for track in tracks:
-            if (known := _known(track, overwrite)) is not None:
+            if (known := known_result(track, overwrite)) is not None:
                 yield known
                 continue
             pool.start(track)
@@ -119,8 +120,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _known(track: Track, overwrite: bool) -> Measurement | None:
-    """Return what is known of a track without measuring it; None where it has to be measured."""
+def known_result(track: Track, overwrite: bool) -> Measurement | None:
+    """Return the result for a track that needs no measuring, or cannot be saved; None where it has to be measured."""
     try:
         info = read_sidecar(track.sidecar)
     except SidecarError as error:
@@ -134,6 +135,10 @@ def _known(track: Track, overwrite: bool) -> Measurement | None:
 def _measure_and_save(track: Track) -> Measurement:
     """Measure a track and merge the result into its sidecar. Runs in a worker."""
     started = time.monotonic()
+    return replace(_attempt(track), seconds=time.monotonic() - started)
+
+
+def _attempt(track: Track) -> Measurement:
     try:
         measured = measure_track(track.audio)
         merge_sidecar(track.sidecar, {MEASURED_KEY: as_json(measured)}, track.within)
@@ -144,7 +149,7 @@ def _measure_and_save(track: Track) -> Measurement:
         return Measurement(track, failure=_failure(kind_of(error), error.strerror or str(error)))
     except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
         return Measurement(track, failure=_failure(FailureKind.BUG, f"{type(error).__name__}: {error}"))
-    return Measurement(track=track, measured=measured, is_new=True, stated=stated, seconds=time.monotonic() - started)
+    return Measurement(track, measured, is_new=True, stated=stated)
 
 
 _WORK = _measure_and_save  # replaced in tests by work that crashes

@@ -191,6 +191,30 @@ def test_variables_come_from_the_sidecar(make_wav: MakeWav) -> None:
     assert asked == ["By Nina, Miles. It has 123 BPM. It is 0:01."]
 
 
+def test_measured_values_are_variables(make_wav: MakeWav) -> None:
+    audio = make_wav()
+    measured = {
+        "version": 1,
+        "seconds": 1.0,
+        "silence": 0.0,
+        "tempo": {"bpm": 127.96, "confidence": 0.4, "alternatives": []},
+        "key": {"name": "A minor", "confidence": 0.2, "relatives": []},
+    }
+    audio.with_suffix(".INFO").write_text(json.dumps({"music_flamingo_measured": measured}))
+    asked: list[str] = []
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        asked.append(prompt.text)
+        return GOOD
+
+    preset = Preset("full", "It has {measured_bpm} BPM. It is in {measured_key}. Go on.")
+    run(audio, reply, [preset])
+    measured |= {"tempo": None, "key": {"name": "A minor", "confidence": 0.05, "relatives": []}}  # no clear key
+    audio.with_suffix(".INFO").write_text(json.dumps({"music_flamingo_measured": measured}))
+    run(audio, reply, [preset])
+    assert asked == ["It has 128 BPM. It is in A minor. Go on.", "Go on."]
+
+
 def test_a_prompt_of_which_nothing_is_left_fails_alone(make_wav: MakeWav) -> None:
     outcome, _ = run(make_wav(), lambda p, s: GOOD, [Preset("full", "About {title}."), PRESETS[1]])
     assert [(f.preset, f.kind) for f in outcome.failures] == [("full", "prompt")]
