@@ -25,7 +25,7 @@ print one object a track,
      "failures": [{"preset", "reason", "hint"}], "skipped": reason or null,
      "engine": name, "model": file name, "audio_seconds": s, "seconds": s}
 
-The objects of `compare` are in [compare.md](compare.md).
+The objects of `compare` are in [compare.md](compare.md), those of `measure` in [measure.md](measure.md).
 """
 EXIT_CODES = {
     0: "all done",

@@ -52,6 +52,9 @@ def batch(
         _which("--sample", help="Only this share of the tracks, the same each time (see --seed).", metavar="P"),
     ] = 1.0,
     follow_links: FollowLinks = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="First measure tempo, key and loudness, as `measure` does.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Do not stop when many tracks in a row fail.")
@@ -99,16 +102,19 @@ def batch(
         follow_links=follow_links,
     )
     if urls:
-        _refuse_with_stores({"--ray": options.ray, "--retry-failed": retry_failed, "--run-log": run_log})
+        _refuse_with_stores(
+            {"--ray": options.ray, "--retry-failed": retry_failed, "--run-log": run_log, "--measure": measure}
+        )
         presets = presets_to_ask(options, settings, None, options.save_as)
-        run = StoreRun(console, settings, urls, presets, selection, options.single_writer)
-        if run.start(dry_run).failed:
+        stores = StoreRun(console, settings, urls, presets, selection, options.single_writer)
+        if stores.start(dry_run).failed:
             raise typer.Exit(ExitCode.TRACK_FAILED)
         return
     if retry_failed and run_log is None:
         earlier = logs.latest(folders)  # the log that failures were read from is continued
         run_log = earlier if earlier and os.access(earlier, os.W_OK) else None
-    summary = BatchRun(console, settings, datasets, selection, keep_going, options.cluster()).start(dry_run, run_log)
+    run = BatchRun(console, settings, datasets, selection, keep_going, options.cluster())
+    summary = run.start(dry_run, run_log, measure)
     if summary.failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)
 

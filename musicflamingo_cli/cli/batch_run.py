@@ -11,12 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicflamingo_cli.captioning.batch import Dataset, Plan, count, make_plan, scan
+from musicflamingo_cli.captioning.batch import Dataset, Plan, Task, count, make_plan, scan
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.captioning.run_log import RunLog, last_seconds_per_track
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.cli.console import Console, duration
+from musicflamingo_cli.cli.measurements import MeasureJob
 from musicflamingo_cli.cli.outcomes import TINY_MODEL_WARNING, announce, outcome_json, summary_lines
 from musicflamingo_cli.cli.progress import BatchBar, batch_bar
 from musicflamingo_cli.config import Settings
@@ -25,7 +26,7 @@ from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, caption_settings
-from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Outcome, Summary, Workload
+from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Outcome, Skipped, Summary, Track, Workload
 
 if TYPE_CHECKING:  # Ray is an extra
     from musicflamingo_cli.cluster.captioner import ClusterCaptioner
@@ -101,8 +102,13 @@ class BatchRun:
             return CaptionSettings(is_tiny=self._model is not None and self._model.is_tiny)
         return caption_settings(self._settings, self._model)
 
-    def start(self, dry_run: bool, run_log: Path | None) -> Summary:
-        """Caption what is selected (or, with ``dry_run``, show it) and return the counts."""
+    def start(self, dry_run: bool, run_log: Path | None, measure: bool = False) -> Summary:
+        """Caption what is selected (or, with ``dry_run``, show it) and return the counts.
+
+        ``measure``: measure the tracks first, so that prompts can use the values.
+        """
+        if measure and not dry_run:
+            MeasureJob(self._console, self._tracks, is_data=False).run()
         plan = make_plan(self._datasets, self._selection, sweep=self._selection.save and not dry_run)
         self._show_plan(plan)
         if dry_run:
@@ -124,6 +130,12 @@ class BatchRun:
             self._summary.complete = plan.complete
             self._show_summary()
         return self._summary
+
+    def _tracks(self) -> Iterator[Track | Skipped]:
+        """The tracks of the run, those with all their captions, too."""
+        for item in scan(self._datasets, self._selection):
+            if isinstance(item, Task) or item.skipped == COMPLETE:
+                yield item.track
 
     def _caption(self, plan: Plan, run_log: Path | None) -> None:
         prompts = max(len(dataset.presets) for dataset in self._datasets)
