@@ -14,6 +14,7 @@ from musicflamingo_cli.models.gguf import read_header
 from musicflamingo_cli.types import Windows
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SONGS = BENCHMARKS.parent / "models" / "tiny" / "songs"
 
 
 def run(script: str, *words: object) -> str:
@@ -93,3 +94,13 @@ def test_seven_billion_weights_have_the_published_sizes(monkeypatch: pytest.Monk
 def test_mutated_inputs_end_well_or_in_one_error() -> None:
     printed = run("fuzz.py", "--cases", 300)
     assert printed.count("50 cases, 0 ended badly") == 6
+
+
+@pytest.mark.slow
+def test_measuring() -> None:
+    printed = run("measure.py", "accuracy", "--songs", 2, "--variants", 1)
+    assert re.search(r"^\| 4/4 \| 2 \| \d+\.\d% \| 100\.0% ", printed, re.MULTILINE)
+    assert re.search(r"^\| white noise \| 1 \| - \| - \| - \| 100\.0% ", printed, re.MULTILINE)
+    assert "| mp3 |" in (speed := run("measure.py", "speed", "--minutes", 1.1))
+    assert re.search(r"peak memory: \d+ MB for 1 minute, \d+ MB for 20", speed)
+    assert "1 recordings: tempo unknown in 0" in run("measure.py", "recordings", SONGS / "house loop.mp3")

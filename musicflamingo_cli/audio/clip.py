@@ -175,12 +175,12 @@ def _shorten(clip: Path, samples: int) -> int:
     return samples
 
 
-def resampled(blocks: Iterable[Samples], rate: int) -> Iterator[Samples]:
-    """Yield mono blocks of ``rate`` Hz at SAMPLE_RATE."""
+def resampled(blocks: Iterable[Samples], rate: int, target: int = SAMPLE_RATE) -> Iterator[Samples]:
+    """Yield mono blocks of ``rate`` Hz at ``target`` Hz."""
     import numpy as np
     import soxr
 
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    resampler = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield resampler.resample_chunk(block)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

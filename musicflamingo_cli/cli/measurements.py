@@ -120,6 +120,8 @@ def described(measured: Measured) -> str:
     parts += [duration(measured.seconds), f"{measured.silence:.0%} silent"]
     if measured.width is not None:
         parts.append(f"width {measured.width:.2f}")
+    if other := measured.essentia:
+        parts.append(f"essentia says {other.bpm or 0:g} BPM, {other.key or 'no key'}")
     return ", ".join(parts)
 
 

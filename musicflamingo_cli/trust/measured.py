@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.audio.key import MODES, TONICS, Key
+from musicflamingo_cli.audio.second_opinion import Opinion
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.system.identity import is_replaced
@@ -24,6 +25,7 @@ class Measured:
     ``lufs``: integrated loudness (EBU R 128). ``seconds``: the length. ``silence``: the share of it that is silent,
     from 0 to 1. ``width``: the stereo width, from 0 (mono) to 1; None where there is no sound. ``halves``: the key of
     each half as `A minor`, None where unknown. ``audio``: the identity of the file (see ``system.identity``).
+    ``essentia``: what that library says, where it is installed.
     """
 
     tempo: Tempo | None
@@ -35,6 +37,7 @@ class Measured:
     halves: tuple[str | None, ...] = ()
     audio: Mapping[str, Any] | None = None
     version: int = VERSION
+    essentia: Opinion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,15 @@ def measured_of(info: Mapping[str, Any]) -> Measured | None:
         halves=tuple(_name(each) for each in halves) if isinstance(halves, list) else (),
         audio=audio if isinstance(audio, dict) else None,
         version=found["version"],
+        essentia=_opinion(found.get("essentia")),
     )
 
 
 def as_json(measured: Measured) -> dict[str, Any]:
     """Return a measurement as the value of its sidecar key (docs/measure.md)."""
     values = asdict(measured)
+    if measured.essentia is None:
+        del values["essentia"]
     return {"version": values.pop("version"), **values}
 
 
@@ -120,6 +126,10 @@ def _tempo(value: Any) -> Tempo | None:
     if bpm is None or confidence is None or bpm <= 0:
         return None
     return Tempo(bpm=bpm, confidence=confidence, alternatives=tuple(_numbers(value.get("alternatives"))))
+
+
+def _opinion(value: Any) -> Opinion | None:
+    return Opinion(bpm=_number(value.get("bpm")), key=_name(value.get("key"))) if isinstance(value, dict) else None
 
 
 def _key(value: Any) -> Key | None:

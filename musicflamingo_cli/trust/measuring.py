@@ -20,6 +20,7 @@ from musicflamingo_cli.audio.decoding import open_source
 from musicflamingo_cli.audio.key import Tonality
 from musicflamingo_cli.audio.loudness import Levels, Loudness
 from musicflamingo_cli.audio.mixing import Mixer
+from musicflamingo_cli.audio.second_opinion import second_opinion
 from musicflamingo_cli.audio.tempo import Rhythm
 from musicflamingo_cli.errors import FailureKind, SidecarError, TrackError, kind_of
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
@@ -71,6 +72,7 @@ def measure_track(audio: Path) -> Measured:
         width=levels.width,
         halves=tonality.halves(),
         audio=identity,
+        essentia=second_opinion(audio),
     )
 
 

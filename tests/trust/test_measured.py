@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from musicflamingo_cli.audio.key import Key, relatives_of
+from musicflamingo_cli.audio.second_opinion import Opinion
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.system.identity import file_identity
@@ -31,6 +32,7 @@ MEASURED = Measured(
     silence=0.1,
     width=0.3,
     halves=("A minor", None),
+    essentia=Opinion(bpm=120.0, key=None),
     audio={"size": 3, "hash": "0123456789abcdef", "modified": 1},
 )
 
@@ -41,7 +43,9 @@ def in_sidecar(measured: Measured) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.parametrize("measured", [MEASURED, replace(MEASURED, tempo=None, key=None, lufs=None, width=None)])
+@pytest.mark.parametrize(
+    "measured", [MEASURED, replace(MEASURED, tempo=None, key=None, lufs=None, width=None, essentia=None)]
+)
 def test_what_is_written_is_read_again(measured: Measured) -> None:
     assert measured_of(in_sidecar(measured)) == measured
 
