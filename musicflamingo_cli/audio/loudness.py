@@ -27,7 +27,7 @@ class Loudness:
         self._channels = 0
         self._filter: av.filter.Graph | None = None
         self._position = 0
-        self._last: av.AudioFrame | av.VideoFrame | None = None  # that the filter returned
+        self._last: list[av.AudioFrame | av.VideoFrame] = []  # two frames that the filter returned
 
     def add(self, block: Samples) -> None:
         """Take the next block, of the shape (frames, channels), with as many channels as the first."""
@@ -53,9 +53,8 @@ class Loudness:
         if self._filter is not None:
             self._filter.push(None)
             self._read()
-        if self._last is None:
-            return None
-        lufs = float(self._last.metadata.get("lavfi.r128.I", _ABSOLUTE_GATE))  # less than 0.1 s has none
+        found = [frame.metadata["lavfi.r128.I"] for frame in self._last if "lavfi.r128.I" in frame.metadata]
+        lufs = float(found[-1]) if found else _ABSOLUTE_GATE  # a frame of less than 0.1 s, at the end, has none
         return round(lufs, 2) if lufs > _ABSOLUTE_GATE else None
 
     def _read(self) -> None:
@@ -65,7 +64,7 @@ class Loudness:
         assert self._filter is not None
         while True:
             try:
-                self._last = self._filter.pull()
+                self._last = [*self._last[-1:], self._filter.pull()]
             except (av.BlockingIOError, av.EOFError):
                 return
 

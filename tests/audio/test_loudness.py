@@ -31,6 +31,11 @@ def test_the_reference_tones() -> None:
     assert lufs(tone(-36, 10), tone(-23, 60), tone(-36, 10)) == pytest.approx(-23, abs=0.1)
 
 
+@pytest.mark.parametrize("seconds", [10.0, 10.05, 10.0999])
+def test_any_length(seconds: float) -> None:
+    assert lufs(tone(-23, seconds)) == pytest.approx(-23, abs=0.1)
+
+
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 96_000])
 def test_any_sample_rate(rate: int) -> None:
     assert lufs(tone(-23, 10, rate=rate), rate=rate) == pytest.approx(-23, abs=0.2)
