@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 # The first key that has a value wins; the sidecar's curated values take precedence over the file's tags.
-_SIDECAR_KEYS = {
+SIDECAR_KEYS = {
     "title": ("title", "track_metadata_title"),
     "artist": ("artists", "artist", "track_metadata_artist"),
     "album": ("album", "track_metadata_album"),
@@ -36,14 +36,20 @@ def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[st
 
     ``sidecar`` is the sidecar's data, ``seconds`` the track's length. Tags that cannot be read count as unknown.
     """
-    tags = _read_tags(audio)
-    values: dict[str, str] = {}
-    for name in _SIDECAR_KEYS:
-        if text := _first(name, sidecar, _SIDECAR_KEYS[name]) or _first(name, tags, _TAG_KEYS[name]):
-            values[name] = text
+    values = stated(audio, sidecar)
     values["duration"] = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
     if sentence := _metadata_sentence(values):
         values["metadata"] = sentence
+    return values
+
+
+def stated(audio: Path, sidecar: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the sidecar's data and the file's tags say, by name (`title`, `bpm`, …); unknown ones are absent."""
+    tags = _read_tags(audio)
+    values: dict[str, str] = {}
+    for name in SIDECAR_KEYS:
+        if text := _first(name, sidecar, SIDECAR_KEYS[name]) or _first(name, tags, _TAG_KEYS[name]):
+            values[name] = text
     return values
 
 

@@ -12,6 +12,7 @@ from musicflamingo_cli.captioning.batch import Dataset
 from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.sidecars.captions import provenance_of
+from musicflamingo_cli.sidecars.checks import check_result, has_outdated_check
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
 from musicflamingo_cli.types import Skipped
@@ -29,6 +30,9 @@ class Status:
     links_out: int = 0  # of those: links to folders outside of the datasets
     failed: int = 0  # in the last run, and not complete since
     heard_seconds: float = 0.0
+    checked: int = 0  # tracks whose check is of the captions and values that are there now
+    check_outdated: int = 0
+    contradicted: int = 0  # of those checked: tracks with a contradicted claim
     presets: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # counts by state; no OUTDATED where that is not known
@@ -60,6 +64,7 @@ def examine(datasets: Iterable[Dataset], now: CaptionSettings | None, follow_lin
             except SidecarError:
                 status.unreadable += 1
                 continue
+            _count_check(status, info)
             is_complete = _count(status, info, dataset, now, item.audio)
             status.failed += not is_complete and item.audio.absolute() in failed
     return status
@@ -78,6 +83,13 @@ def _count(status: Status, info: dict[str, Any], dataset: Dataset, now: CaptionS
     return is_complete
 
 
+def _count_check(status: Status, info: dict[str, Any]) -> None:
+    result = check_result(info)
+    status.checked += result is not None
+    status.check_outdated += has_outdated_check(info)
+    status.contradicted += bool(result and result.contradicted)
+
+
 def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
     """Return the counts for --json; outdated is null where it is not known."""
     return {
@@ -90,5 +102,10 @@ def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
         "links_not_followed": status.links_out,
         "failed_in_last_run": status.failed,
         "heard_hours": round(status.heard_seconds / 3600, 3),
+        "check": {
+            "checked": status.checked,
+            "outdated": status.check_outdated,
+            "contradicted": status.contradicted,
+        },
         "presets": {name: {CaptionState.OUTDATED: None, **counts} for name, counts in status.presets.items()},
     }

@@ -44,6 +44,11 @@ def status(
         console.info(problem)
     console.data(f"{duration(found.heard_seconds)} of audio captioned")
     named = shlex.join(map(str, folders))
+    if found.checked or found.check_outdated:
+        outdated = f"; {found.check_outdated} checks are outdated" if found.check_outdated else ""
+        console.data(f"{found.checked} checked, {found.contradicted} with a contradiction{outdated}")
+    if found.check_outdated:
+        console.info(f"check again: musicflamingo check {named}")
     if found.failed:
         console.data(f"{found.failed} failed in the last run; retry: musicflamingo batch {named} --retry-failed")
     if found.unreadable:

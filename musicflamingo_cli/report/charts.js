@@ -25,6 +25,7 @@ function showTotals({ tracks, problems }) {
     [problems, "with problems"],
     [data.sharedCount, data.part ? "with a caption of other tracks" : "captions on several tracks"],
   ];
+  if (data.checked) cards.push([data.contradicted, `contradicted, of ${data.checked} checked`]);
   if (data.skipped) cards.push([data.skipped, "files skipped"]);
   byId("totals").append(...cards.map(([value, label]) =>
     element("div", { className: "card" }, element("strong", { textContent: value }), label)));

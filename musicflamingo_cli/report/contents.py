@@ -13,12 +13,14 @@ from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.report.survey import Survey, read_in_batches
 from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY, has_tiny_captions, real_captions
+from musicflamingo_cli.sidecars.checks import CheckResult, check_result
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.facts import Facts, facts_in
 from musicflamingo_cli.text.t5_tokens import TokenCounter
 from musicflamingo_cli.types import Track
 
 TINY_MODEL_KIND = "tiny model"  # the kind of problem of a track with captions of the tiny model
+CONTRADICTED, IN_DOUBT = "contradicted", "in doubt"  # flags of the check; page.js filters by them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Entry:
 
     ``tokens``: preset to T5 tokens of its caption. ``facts``: what its captions name. ``problem``: why audio or
     captions are missing, or what failed in the last run; ``kinds``: how problems are counted. ``thumbnail``: see
-    ``audio.thumbnail``. ``flags``: see ``Survey.flags``.
+    ``audio.thumbnail``. ``flags``: see ``Survey.flags``, and those of the check. ``check``: the result of
+    `musicflamingo check`, None where there is no current one.
     """
 
     track: Track
@@ -50,6 +53,7 @@ class Entry:
     kinds: tuple[str, ...] = ()
     thumbnail: bytes | None = None
     flags: list[str] = field(default_factory=list)
+    check: CheckResult | None = None
 
 
 def read_entries(
@@ -61,7 +65,7 @@ def read_entries(
 
     def read(track: Track) -> Entry:
         entry = _entry(track, source, failed)
-        entry.flags = survey.flags(entry.captions)
+        entry.flags += survey.flags(entry.captions)
         return entry
 
     found = find_tracks(source.root, follow_links=source.follow_links)
@@ -73,11 +77,13 @@ def read_entries(
 def _entry(track: Track, source: Source, failed: dict[Path, list[str]]) -> Entry:
     """Read one track. ``failed``: absolute path to kinds of failure in the last run."""
     captions: dict[str, str] = {}
+    check = None
     problem: TrackError | None = None
     is_tiny = False
     try:
         info = read_sidecar(track.sidecar)
         captions, is_tiny = real_captions(info, source.presets), has_tiny_captions(info, source.presets)
+        check = check_result(info)
     except SidecarError as error:
         problem = error
     entry = Entry(
@@ -85,7 +91,10 @@ def _entry(track: Track, source: Source, failed: dict[Path, list[str]]) -> Entry
         captions=captions,
         tokens={preset: source.counter.count(text) for preset, text in captions.items()},
         facts=facts_in(" ".join(captions.values())),
+        check=check,
     )
+    if check and (check.contradicted or check.reasons):
+        entry.flags.append(CONTRADICTED if check.contradicted else IN_DOUBT)
     try:
         entry.seconds = measure(track.audio).seconds
     except AudioError as error:

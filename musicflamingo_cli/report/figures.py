@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from musicflamingo_cli.report.contents import Entry, Source
+from musicflamingo_cli.report.contents import CONTRADICTED, Entry, Source
 from musicflamingo_cli.report.survey import SHARED_CAPTION, UNUSUAL_LENGTH, Survey, digest
 
 
@@ -23,6 +23,7 @@ class Figures:
     seconds: float = 0.0
     complete: int = 0
     problems: int = 0
+    checked: int = 0
     coverage: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
@@ -40,6 +41,7 @@ class Figures:
         self.seconds += entry.seconds
         self.complete += len(entry.captions) == len(self.source.presets)
         self.problems += bool(entry.problem)
+        self.checked += entry.check is not None
         self.coverage.update(entry.captions.keys())
         self.failures.update(entry.kinds)
         self.flags.update(entry.flags)
@@ -82,5 +84,7 @@ class Figures:
             "presets": self.captioned,
             "failures": dict(self.failures),
             "shared_captions": self.survey.shared,
+            "checked": self.checked,
+            "contradicted": self.flags[CONTRADICTED],
             "outliers": self.flags[UNUSUAL_LENGTH],
         }

@@ -10,7 +10,7 @@ function showParts() {
     return element("tr", {},
       element("td", {}, element("a", { href: part.url, textContent: tracks })),
       element("td", { textContent: part.first }), element("td", { textContent: part.last }),
-      number(part.incomplete), number(part.problems), number(part.shared), number(part.unusual));
+      number(part.incomplete), number(part.problems), number(part.contradicted), number(part.shared), number(part.unusual));
   }));
 }
 

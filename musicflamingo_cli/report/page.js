@@ -8,7 +8,7 @@ for (const [index, track] of data.tracks.entries()) {
   track.index = index;
   track.longest = Math.max(0, ...Object.values(track.tokens));
   track.number = Object.keys(track.captions).length;
-  track.text = [track.name, track.problem, ...Object.values(track.captions)].join("\n").toLowerCase();
+  track.text = [track.name, track.problem, ...track.reasons, ...Object.values(track.captions)].join("\n").toLowerCase();
 }
 
 function summary() {
@@ -41,6 +41,8 @@ const FILTERS = {
   all: ["all tracks", () => true],
   incomplete: ["incomplete", (track) => track.number < data.presets.length],
   problem: ["with problems", (track) => track.problem],
+  contradicted: ["contradicted", (track) => track.flags.includes("contradicted")],
+  doubt: ["in doubt", (track) => track.reasons.length > 0],
   shared: ["shared captions", (track) => track.flags.includes("shared caption")],
   unusual: ["unusual length", (track) => track.flags.includes("unusual length")],
 };
@@ -54,10 +56,12 @@ const SORTS = {
   key: (track) => track.key || "~",
   tokens: (track) => track.longest,
   captions: (track) => track.number,
+  trust: (track) => track.trust ?? 2, // those without a check last
 };
 let shown = [];
 let drawn = 0;
-let sort = { by: "name", down: false };
+// The most doubtful first, where anything was checked.
+let sort = { by: data.tracks.some((track) => track.reasons.length) ? "trust" : "name", down: false };
 
 function select() {
   const terms = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -95,7 +99,8 @@ function row(track) {
     element("td", { className: "number", textContent: track.tempo ? `${track.tempo} BPM` : "" }),
     element("td", { className: "number", textContent: track.key }),
     element("td", { className: "number", textContent: track.longest || "" }),
-    element("td", { className: "number", textContent: `${track.number}/${data.presets.length}` }));
+    element("td", { className: "number", textContent: `${track.number}/${data.presets.length}` }),
+    element("td", { className: "number", textContent: track.trust === null ? "" : track.trust.toFixed(2) }));
   made.addEventListener("click", () => toggle(made, track)); // also for the Enter key on the button
   return made;
 }
@@ -112,7 +117,8 @@ function toggle(made, track) {
   const captions = element("dl", {}, ...data.presets.filter((preset) => preset in track.captions).map((preset) =>
     element("div", {}, element("dt", { textContent: `${preset} (${track.tokens[preset]} tokens)` }),
       element("dd", { textContent: track.captions[preset] }))));
-  made.after(element("tr", { className: "detail" }, element("td", { colSpan: 7 }, player, captions)));
+  const reasons = element("ul", { className: "reasons" }, ...track.reasons.map((reason) => element("li", { textContent: reason })));
+  made.after(element("tr", { className: "detail" }, element("td", { colSpan: 8 }, player, reasons, captions)));
 }
 
 function colour(name) {
@@ -141,6 +147,8 @@ function picture(track) {
 }
 
 function showTools() {
+  for (const head of document.querySelectorAll("th")) head.removeAttribute("aria-sort");
+  document.querySelector(`button[data-sort=${sort.by}]`).parentElement.setAttribute("aria-sort", "ascending");
   byId("filter").append(...Object.entries(FILTERS).map(([value, [label, passes]]) =>
     element("option", { value, textContent: `${label} (${data.tracks.filter(passes).length})` })));
   byId("filter").addEventListener("change", select);

@@ -14,7 +14,7 @@ from typing import IO, Any
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.audio.thumbnail import COLUMNS, ROWS
 from musicflamingo_cli.report import template
-from musicflamingo_cli.report.contents import Entry
+from musicflamingo_cli.report.contents import CONTRADICTED, Entry
 from musicflamingo_cli.report.figures import Figures
 from musicflamingo_cli.report.survey import SHARED_CAPTION, UNUSUAL_LENGTH
 from musicflamingo_cli.text.t5_tokens import LIMITS
@@ -41,6 +41,7 @@ class Part:
             "tracks": counts.tracks,
             "incomplete": counts.tracks - counts.complete,
             "problems": counts.problems,
+            "contradicted": counts.flags[CONTRADICTED],
             "shared": counts.flags[SHARED_CAPTION],
             "unusual": counts.flags[UNUSUAL_LENGTH],
         }
@@ -104,6 +105,8 @@ def _data(figures: Figures) -> dict[str, Any]:
         "skipped": figures.survey.skipped,
         "coverage": figures.captioned,
         "failures": dict(figures.failures.most_common()),
+        "checked": figures.checked,
+        "contradicted": figures.flags[CONTRADICTED],
         "shared": figures.most_shared,
         "sharedCount": figures.survey.shared,
         "limits": dict(LIMITS),
@@ -132,5 +135,7 @@ def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
         "moods": facts.moods,
         "problem": entry.problem,
         "flags": entry.flags,
+        "trust": entry.check.score if entry.check else None,
+        "reasons": entry.check.reasons if entry.check else [],
         "picture": base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else "",
     }

@@ -88,7 +88,7 @@ def match_keys(first: str, second: str) -> Match:
     """
     if not first or not second:
         return _one_sided(bool(first), bool(second))
-    (tonic, mode), (other_tonic, other_mode) = _tonic_and_mode(first), _tonic_and_mode(second)
+    (tonic, mode), (other_tonic, other_mode) = tonic_and_mode(first), tonic_and_mode(second)
     is_same = tonic == other_tonic and (mode == other_mode or not mode or not other_mode)
     return Match.SAME if is_same else Match.DIFFERENT
 
@@ -133,7 +133,7 @@ def _one_sided(has_first: bool, has_second: bool) -> Match:
     return Match.ONLY_FIRST if has_first else Match.ONLY_SECOND
 
 
-def _tonic_and_mode(key: str) -> tuple[int, str]:
+def tonic_and_mode(key: str) -> tuple[int, str]:
     """Return the tonic in semitones above C, from 0 to 11, and the mode, which may be empty."""
     tonic, _, mode = key.partition(" ")
     return (_SEMITONES[tonic[0]] + _SHIFTS[tonic[1:]]) % 12, mode

@@ -256,8 +256,11 @@ def _blank(length: int) -> str:
 def terms_in(text: str) -> Iterator[Term]:
     """Yield the terms that a text mentions, in order. Of terms that overlap, the longest counts."""
     pattern, counted_as = _vocabulary()
-    for match in pattern.finditer(text):
-        kind, name = counted_as[match[0].lower()]
+    lower = text.lower()  # several times faster than a pattern that ignores case
+    if len(lower) != len(text):  # some letters become two, and positions would move
+        lower = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+    for match in pattern.finditer(lower):
+        kind, name = counted_as[match[0]]
         yield Term(kind, name, match.start(), match.end())
 
 
@@ -274,4 +277,4 @@ def _vocabulary() -> tuple[re.Pattern[str], dict[str, tuple[TermKind, str]]]:
                 counted_as[str(word).lower()] = (TermKind(kind), str(name))
     longest_first = sorted(counted_as, key=lambda word: (-len(word), word))
     one_of = "|".join(map(re.escape, longest_first))
-    return re.compile(rf"(?<![\w-])(?:{one_of})(?![\w-])", re.IGNORECASE), counted_as
+    return re.compile(rf"(?<![\w-])(?:{one_of})(?![\w-])"), counted_as

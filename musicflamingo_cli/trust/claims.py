@@ -84,10 +84,12 @@ def claims_in(caption: str) -> list[Claim]:
     kept = affirmed(caption)
     found = [*_tempi(caption), *_key(caption), *_metre(kept), *_terms(caption, kept)]
     for first, last in sentence_spans(caption):
-        is_of_part = bool(_PART.search(caption, first, last))
         for seconds, start, end in lengths_in(caption[first:last]):
             if not _PART.search(caption, first, first + start):  # "the intro lasts 20 seconds"
                 found.append(Claim(Field.LENGTH, f"{seconds:g}", first + start, first + end, seconds, seconds))
+        if not voices.is_about_voices(caption[first:last]):
+            continue
+        is_of_part = bool(_PART.search(caption, first, last))
         for voice, start, end in voices.voices_in(caption[first:last], kept[first:last], is_of_part):
             found.append(Claim(Field.VOCALS, voice, first + start, first + end))
         for language, start, end in voices.languages_in(kept[first:last]):

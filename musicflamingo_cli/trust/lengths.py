@@ -18,7 +18,10 @@ _TIME = (
     rf"(?:,? (?:and )?(?P<more>{_NUMBER})[ -]sec(?:ond)?s?\b)?"
     rf"|(?P<seconds>{_NUMBER})[ -](?:sec(?:ond)?s?\b|s\b))"
 )
-_ABOUT = r"(?:a |an |for |of |is |at |only |just |about |around |roughly |approximately |nearly |some |almost |under |over )*"
+_ABOUT = (
+    r"(?:a |an |for |of |is |at |only |just |about |around |roughly |approximately |nearly |some |almost |under"
+    r" |over )*"
+)
 _BEFORE = re.compile(
     rf"\b(?:lasts?|lasting|runs?|running(?: for| time)?|(?:duration|length)(?: of [\w ]{{1,20}}?)?|spans?|spanning"
     rf"|clock(?:s|ing) in at)\s*[:=]?\s*{_ABOUT}$",
@@ -30,11 +33,14 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )
 _TIME_PATTERN = re.compile(_TIME, re.IGNORECASE)
+_MAY_HAVE_ONE = re.compile(r"\d:[0-5]\d|[ -](?:min(?!or)|sec|s\b)", re.IGNORECASE)  # quick, as most sentences have none
 _CONTEXT = 60  # characters before a time that are looked at
 
 
 def lengths_in(sentence: str) -> Iterator[tuple[float, int, int]]:
     """Yield lengths in seconds with their limits in the text; positions in a track (`at 1:04`) are none."""
+    if not _MAY_HAVE_ONE.search(sentence):
+        return
     for match in _TIME_PATTERN.finditer(sentence):
         before = sentence[max(0, match.start() - _CONTEXT) : match.start()]
         if _BEFORE.search(before) or _AFTER.match(sentence, match.end()):

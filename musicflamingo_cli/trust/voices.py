@@ -51,7 +51,25 @@ _LANGUAGES = (
     "|Persian|Farsi|Thai|Vietnamese|Indonesian|Tagalog|Swahili|Yoruba|Zulu|Latin|Czech|Hungarian|Romanian|Ukrainian"
     "|Serbian|Croatian|Bulgarian|Irish|Gaelic|Welsh|Catalan|Creole"
 )
+LANGUAGE_CODES = {  # ISO 639-1, as other tools write languages
+    "Arabic": "ar",
+    "Chinese": "zh",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Hindi": "hi",
+    "Italian": "it",
+    "Japanese": "ja",
+    "Korean": "ko",
+    "Polish": "pl",
+    "Portuguese": "pt",
+    "Russian": "ru",
+    "Spanish": "es",
+    "Swedish": "sv",
+    "Turkish": "tr",
+}
 _CHINESE = ("Mandarin", "Cantonese")
+_ANY_LANGUAGE = re.compile(rf"\b(?:{_LANGUAGES})\b")  # quick, as most sentences name none
 _LANGUAGE = re.compile(
     rf"\b(?i:sung|sings?|singing|rapped|raps|rapping|rap|vocals?|voices?|lyrics|words|verses|sonero|performed|delivered)\b"
     rf"[^.;\x00]{{0,60}}?\bin (?P<after>{_LANGUAGES})\b"
@@ -59,6 +77,17 @@ _LANGUAGE = re.compile(
     rf" (?:\w+ )?(?:lyrics|vocals?|verses|words|lines|singing|rap|lead vocals?|text)\b"
     rf"|\b(?P<named>{_LANGUAGES})-language\b",
 )
+
+_MAY_BE_ABOUT_VOICES = re.compile(  # quick: every expression above needs one of these
+    r"vo[ci]|s[iu]ng|lyric|rap|male|m[ae]n\b|boy|girl|\b(?:he|she|his|her)\b|baritone|tenor|alto|soprano|diva|songstress"
+    r"|front|choi?r|duet|instrumental|language",
+    re.IGNORECASE,
+)
+
+
+def is_about_voices(sentence: str) -> bool:
+    """Return whether a sentence may say something about vocals or language; cheap."""
+    return bool(_MAY_BE_ABOUT_VOICES.search(sentence) or _ANY_LANGUAGE.search(sentence))
 
 
 def voices_in(sentence: str, kept: str, is_of_part: bool) -> Iterator[tuple[Voice, int, int]]:
@@ -75,7 +104,7 @@ def voices_in(sentence: str, kept: str, is_of_part: bool) -> Iterator[tuple[Voic
         yield Voice.SEVERAL, match.start(), match.end()
     elif match := male or female:
         yield Voice.MALE if male else Voice.FEMALE, match.start(), match.end()
-    elif match := _PRESENT.search(kept) or _LANGUAGE.search(kept):
+    elif match := _PRESENT.search(kept) or (_ANY_LANGUAGE.search(kept) and _LANGUAGE.search(kept)) or None:
         yield Voice.PRESENT, match.start(), match.end()
     elif not is_of_part:
         denied = (each for each in _DENIABLE.finditer(sentence) if kept[each.start()] == "\x00")
@@ -85,6 +114,6 @@ def voices_in(sentence: str, kept: str, is_of_part: bool) -> Iterator[tuple[Voic
 
 def languages_in(kept: str) -> Iterator[tuple[str, int, int]]:
     """Yield the languages that a sentence says are sung, with their limits."""
-    for match in _LANGUAGE.finditer(kept):
+    for match in _LANGUAGE.finditer(kept) if _ANY_LANGUAGE.search(kept) else ():
         group = next(name for name in ("after", "before", "named") if match[name])
         yield "Chinese" if match[group] in _CHINESE else match[group], match.start(group), match.end(group)

@@ -40,6 +40,7 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
         "links_not_followed": 0,
         "failed_in_last_run": 2,  # a was captioned since
         "heard_hours": 0.5,
+        "check": {"checked": 0, "outdated": 0, "contradicted": 0},
         "presets": {
             "full": {"captioned": 2, "missing": 1, "outdated": 0},
             "brief": {"captioned": 1, "missing": 2, "outdated": 0},

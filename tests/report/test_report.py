@@ -20,8 +20,10 @@ from musicflamingo_cli.report import Source, contents, write_report
 from musicflamingo_cli.report.contents import Entry
 from musicflamingo_cli.report.figures import Figures
 from musicflamingo_cli.text.t5_tokens import token_counter
+from musicflamingo_cli.trust.scan import check_dataset
 from musicflamingo_cli.types import Failure, Outcome, Track
 from tests.report.conftest import contrast, open_page
+from tests.trust.test_check import write_track
 
 PRESETS = ("full", "structure")
 NASTY = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'> \u2028 {{data}}"
@@ -74,6 +76,8 @@ def test_figures_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
         "presets": {"full": 13, "structure": 12},
         "failures": {"sidecar": 1, "unreadable audio": 1},
         "shared_captions": 1,
+        "checked": 0,
+        "contradicted": 0,
         "outliers": 4,  # the long one, the one with markup, and the two short ones
     }
     assert figures.most_shared == [("full", "The very same caption.", 2)]
@@ -107,6 +111,42 @@ def test_each_kind_of_failure_of_a_track_counts(dataset: Path, tmp_path: Path) -
     log.track(Outcome(track=Track(track, track), failures=failures))
     found = report_on(dataset, tmp_path / "page.html", pictures=False)[0].failures
     assert (found["timeout"], found["refused answer"]) == (1, 1)
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> Path:
+    """Three tracks of 95 BPM after a check: a right caption, a wrong one, and one that another caption disputes."""
+    captions = {"a right": ("It runs at 95 BPM.", "A verse."), "b wrong": ("It runs at 131 BPM.", "A verse.")}
+    (tmp_path / "music").mkdir()
+    captions["c disputed"] = ("It runs at 95 BPM with a female singer.", "It is instrumental.")
+    for name, (full, structure) in captions.items():
+        write_tone(audio := tmp_path / "music" / f"{name}.wav", 1.0, 440)
+        write_track(audio, music_flamingo_full=full, music_flamingo_structure=structure)
+    list(check_dataset(tmp_path / "music"))
+    return tmp_path / "music"
+
+
+def test_the_check_is_in_the_report(checked: Path) -> None:
+    figures, entries = report_on(checked, checked.parent / "page.html", pictures=False)
+    assert (figures.as_json()["checked"], figures.as_json()["contradicted"]) == (3, 1)
+    assert [entry.flags for entry in entries] == [[], ["contradicted"], ["in doubt"]]
+
+
+@pytest.mark.slow
+def test_the_most_doubtful_track_comes_first(chromium: Browser, checked: Path) -> None:
+    out = checked.parent / "page.html"
+    report_on(checked, out, pictures=False)
+    page, complaints = open_page(chromium, out)
+    expect(page.locator("tr.track .open")).to_have_text(["b wrong.wav", "c disputed.wav", "a right.wav"])
+    page.select_option("#filter", "contradicted")
+    expect(page.locator("tr.track .open")).to_have_text(["b wrong.wav"])
+    page.locator("tr.track .open").click()
+    expect(page.locator(".reasons li")).to_have_text("full: tempo 131 contradicted: measured 95.0 BPM, confidence 0.30")
+    page.select_option("#filter", "doubt")
+    page.click("button[data-sort=name]")
+    expect(page.locator("tr.track .open")).to_have_text(["b wrong.wav", "c disputed.wav"])
+    assert complaints == []
+    page.close()
 
 
 @pytest.mark.slow

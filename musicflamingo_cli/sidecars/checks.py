@@ -1,0 +1,73 @@
+"""The result of `musicflamingo check` in a sidecar, and whether it is of the captions and values that are there now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from musicflamingo_cli.audio.tags import SIDECAR_KEYS
+from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, MODEL_KEY, is_text
+from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
+
+VERSION = 1  # of the rules: results of another version are outdated
+STATED_KEYS = ("language", "is_instrumental", "instrumental", "time_signature", "timesignature", "meter")
+_NOT_ABOUT_THE_TRACK = ("lyrics", "transcription")  # presets whose text is what is sung
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What `check` found: the ``score`` from 0 to 1, the ``reasons`` for doubt, the presets with a contradiction."""
+
+    score: float
+    reasons: tuple[str, ...]
+    contradicted: tuple[str, ...]
+
+
+def descriptions(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return the captions that describe the track, by preset, whoever made them; not lyrics and transcriptions."""
+    found = {}
+    for key, text in info.items():
+        preset = key.removeprefix(KEY_PREFIX)
+        if preset == key or key == MODEL_KEY or key.endswith(REASONING_SUFFIX) or preset in _NOT_ABOUT_THE_TRACK:
+            continue
+        if isinstance(text, str) and text.strip() and is_text(text):
+            found[preset] = text
+    return found
+
+
+def basis_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a check of this data is computed from: hashes of the captions and of the values known."""
+    names = [MEASURED_KEY, *(name for names in SIDECAR_KEYS.values() for name in names), *STATED_KEYS]
+    known = {name: info[name] for name in names if name in info}
+    return {
+        "version": VERSION,
+        "captions": {preset: _digest(text) for preset, text in sorted(descriptions(info).items())},
+        "values": _digest(json.dumps(known, sort_keys=True)),
+    }
+
+
+def check_result(info: Mapping[str, Any]) -> CheckResult | None:
+    """Return the stored result; None where there is none, or where captions or values have changed since."""
+    found = info.get(CHECK_KEY)
+    if not isinstance(found, dict) or not isinstance(found.get("score"), (int, float)):
+        return None
+    if found.get("basis") != basis_of(info):
+        return None
+    reasons, contradicted = found.get("reasons"), found.get("contradicted")
+    return CheckResult(
+        score=float(found["score"]),
+        reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+        contradicted=tuple(map(str, contradicted)) if isinstance(contradicted, list) else (),
+    )
+
+
+def has_outdated_check(info: Mapping[str, Any]) -> bool:
+    """Return whether there is a result, but of other captions or values than now."""
+    return CHECK_KEY in info and check_result(info) is None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
