@@ -40,6 +40,15 @@ def export(
     approved: Annotated[
         bool, typer.Option("--approved", help="Only tracks whose sidecar says music_flamingo_approved: true.")
     ] = False,
+    min_trust: Annotated[
+        float | None,
+        typer.Option("--min-trust", help="Only tracks that `check` gave at least this score.", min=0, max=1),
+    ] = None,
+    strike: Annotated[bool, typer.Option("--strike", help="Remove sentences with a contradicted claim.")] = False,
+    correct: Annotated[
+        bool,
+        typer.Option("--correct", help="Replace a contradicted tempo or key by the measured one, where it is sure."),
+    ] = False,
     validation: Annotated[
         float, typer.Option("--validation", help="Share of the tracks to set apart for validation.", min=0, max=0.9)
     ] = 0.0,
@@ -86,6 +95,9 @@ def export(
         validation=validation,
         seed=seed,
         follow_links=follow_links,
+        min_trust=min_trust,
+        strike=strike,
+        correct=correct,
     )
     tokens = TokenStats(token_counter(tokenizer))
     stats = ExportStats()
@@ -122,6 +134,7 @@ def _as_json(
         "exported": stats.exported,
         "failed": stats.failures,
         "left_out": stats.left_out,
+        "revised": stats.revised,
         "presets": options.presets,
         "splits": {name: number for name, number in stats.parts.items() if name},
         "tokens": tokens.as_json(),
@@ -133,6 +146,8 @@ def _show_remarks(console: "Console", stats: "ExportStats", options: "ExportOpti
 
     for reason, number in sorted(stats.left_out.items()):
         console.info(f"{number} left out: {reason}")
+    if stats.revised:
+        console.info(f"{stats.revised} with captions that --strike or --correct changed")
     if stats.failures:
         console.info(f"{stats.failures} failed")
     for remark, number in sorted(stats.remarks.items()):

@@ -26,26 +26,31 @@ class Format:
     """How a format is written.
 
     ``takes``: the fields of ``Target`` that apply to it. ``is_ours``: for a format that is a single file, a function
-    that says whether a file is such an export. ``writes_all``: see ``Job``.
+    that says whether a file is such an export. ``writes_all``, ``has_columns``: see ``Job``.
     """
 
     write: Callable[[Job], None]
     takes: frozenset[str] = frozenset(["audio"])
     is_ours: Callable[[Path], bool] | None = None
     writes_all: bool = False
+    has_columns: bool = False
 
 
 _TABLE = frozenset(["paths"])
 FORMATS = {
     ExportFormat.AUDIOCRAFT: Format(write=write_audiocraft, writes_all=True),
     ExportFormat.STABLE_AUDIO: Format(write=write_stable_audio, writes_all=True),
-    ExportFormat.WEBDATASET: Format(write=write_webdataset, takes=frozenset(["shard_size"])),
-    ExportFormat.AUDIOFOLDER: Format(write=write_audiofolder, writes_all=True),
+    ExportFormat.WEBDATASET: Format(write=write_webdataset, takes=frozenset(["shard_size"]), has_columns=True),
+    ExportFormat.AUDIOFOLDER: Format(write=write_audiofolder, writes_all=True, has_columns=True),
     ExportFormat.ACE_STEP: Format(write=write_ace_step),
     ExportFormat.TXT: Format(write=write_txt),
-    ExportFormat.CSV: Format(write=write_csv, takes=_TABLE | {"raw_cells"}, is_ours=is_csv, writes_all=True),
-    ExportFormat.JSONL: Format(write=write_jsonl, takes=_TABLE, is_ours=is_jsonl, writes_all=True),
-    ExportFormat.PARQUET: Format(write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True),
+    ExportFormat.CSV: Format(
+        write=write_csv, takes=_TABLE | {"raw_cells"}, is_ours=is_csv, writes_all=True, has_columns=True
+    ),
+    ExportFormat.JSONL: Format(write=write_jsonl, takes=_TABLE, is_ours=is_jsonl, writes_all=True, has_columns=True),
+    ExportFormat.PARQUET: Format(
+        write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True, has_columns=True
+    ),
 }
 
 
@@ -81,6 +86,7 @@ def export(
                 stats=stats,
                 tokens=tokens,
                 writes_all=form.writes_all,
+                has_columns=form.has_columns,
             )
             form.write(job)
     except OSError as error:

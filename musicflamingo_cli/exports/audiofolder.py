@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import IO
 
-from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.job import CHANGES_COLUMN, Job, json_text
 from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
@@ -34,6 +34,8 @@ def write_audiofolder(job: Job) -> None:
                 files[row.split] = stack.enter_context(open_text(folder / METADATA))
             captions = {column: row.captions.get(preset, "") for preset, column in job.columns.items()}
             line = {"file_name": name, "path": row.path.as_posix(), "text": row.text, "preset": row.preset, **captions}
+            if job.options.revises:
+                line[CHANGES_COLUMN] = row.change_list
             files[row.split].write(json_text(line) + "\n")
             numbers[row.split] = number + 1
 

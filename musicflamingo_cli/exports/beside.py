@@ -14,6 +14,7 @@ from musicflamingo_cli.sidecars.captions import caption_key, is_text
 
 _LYRICS = "lyrics"  # the preset, and the sidecar key of other tools
 _UNKNOWN_LANGUAGE = "unknown"
+_TIME_SIGNATURES = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}  # ACE-Step's; it knows no others
 
 
 def write_txt(job: Job) -> None:
@@ -29,8 +30,8 @@ def write_txt(job: Job) -> None:
 def write_ace_step(job: Job) -> None:
     """Write `song.caption.txt`, `song.json` and, where the lyrics are known, `song.lyrics.txt` beside each track.
 
-    The JSON has `caption, bpm, keyscale, timesignature, language`; unknown values are empty or null. A missing lyrics
-    file means that the lyrics are unknown, not that the track is instrumental.
+    The JSON has `caption, bpm, keyscale, timesignature, language, is_instrumental`; unknown values are empty or null. A
+    missing lyrics file means that the lyrics are unknown, not that the track is instrumental.
     """
 
     def write(row: Row) -> None:
@@ -44,8 +45,9 @@ def write_ace_step(job: Job) -> None:
             "caption": row.text,
             "bpm": round(facts.bpm) if facts.bpm else None,
             "keyscale": facts.key,
-            "timesignature": "",
-            "language": _UNKNOWN_LANGUAGE,
+            "timesignature": _TIME_SIGNATURES.get(facts.music.metre, ""),
+            "language": facts.music.language_code or _UNKNOWN_LANGUAGE,
+            "is_instrumental": facts.music.is_instrumental,
         }
         write_json(audio.with_suffix(".json"), about)
 

@@ -18,7 +18,9 @@ from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, Row
 from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY
 from musicflamingo_cli.text.t5_tokens import TokenStats
 
-_OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio")
+CHANGES = "changes.jsonl"  # what was changed in captions, of formats without columns
+CHANGES_COLUMN = "changes"
+_OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio", CHANGES_COLUMN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Job:
     """One export in progress.
 
     ``root`` is the dataset. ``building`` is where files are written now that will end up at ``target.out``.
-    ``writes_all``: the trainer reads all captions of a row, not only its text.
+    ``writes_all``: the trainer reads all captions of a row, not only its text. ``has_columns``: rows have a column
+    for what was changed in their captions; else it goes into a file.
     """
 
     root: Path
@@ -52,6 +55,7 @@ class Job:
     stats: ExportStats
     tokens: TokenStats
     writes_all: bool = False
+    has_columns: bool = False
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -83,6 +87,7 @@ class Job:
         for row in self.rows:
             try:
                 write(row)
+                self._record_changes(row)
             except TrackError as error:
                 self.stats.fail(row.track.audio, error)
             except ConfigError:
@@ -100,10 +105,20 @@ class Job:
         if not self.stats.exported:
             raise nothing_exported(self.root, self.stats)
 
+    def _record_changes(self, row: Row) -> None:
+        """Note what was changed in a row's captions."""
+        if row.changes and not self.has_columns:
+            line = json_text(
+                {"path": row.path.as_posix(), "changes": {name: list(each) for name, each in row.changes.items()}}
+            )
+            with (self.building / CHANGES).open("a", encoding="utf-8", newline="\n") as file:
+                file.write(line + "\n")
+
 
 def count(row: Row, stats: ExportStats, tokens: TokenStats, writes_all: bool) -> None:
     """Count a row, and the tokens of the captions that a trainer reads of it (see ``Job.writes_all``)."""
     stats.exported += 1
+    stats.revised += bool(row.changes)
     stats.parts[row.split] = stats.parts.get(row.split, 0) + 1
     for text in dict.fromkeys([row.text, *(row.captions.values() if writes_all else ())]):
         tokens.add(text, str(row.path))

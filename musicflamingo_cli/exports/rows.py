@@ -13,6 +13,7 @@ from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.dataset.selection import number_of
 from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
+from musicflamingo_cli.exports.trusted import NOTHING_LEFT, MusicFields, music_fields, revised, why_not_trusted
 from musicflamingo_cli.sidecars.captions import (
     APPROVED_KEY,
     TINY_MODEL_ONLY,
@@ -21,7 +22,7 @@ from musicflamingo_cli.sidecars.captions import (
     real_captions,
 )
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.text.facts import FASTEST, SLOWEST, facts_in, key_of, tempo_of
+from musicflamingo_cli.text.facts import facts_in
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class ExportOptions:
     presets whose captions are written, too, where a format has room for more than one. ``prefix`` and ``postfix`` are
     added to each caption, with a space between. ``min_words`` and ``max_words``: captions of other lengths are left
     out, not cut. ``validation``: the share of tracks, from 0 to 1, in the validation split; it is chosen by a hash of
-    each path. ``follow_links``: export what links lead to outside of the dataset, too.
+    each path. ``follow_links``: export what links lead to outside of the dataset, too. ``min_trust``: leave out tracks
+    whose check has a lower score, from 0 to 1, or none. ``strike`` and ``correct``: see ``trust.revision``.
     """
 
     weights: Mapping[str, float]
@@ -51,6 +53,14 @@ class ExportOptions:
     validation: float = 0.0
     seed: int = 42
     follow_links: bool = False
+    min_trust: float | None = None
+    strike: bool = False
+    correct: bool = False
+
+    @property
+    def revises(self) -> bool:
+        """Whether captions may differ from the sidecars'."""
+        return self.strike or self.correct
 
     @property
     def presets(self) -> list[str]:
@@ -74,6 +84,7 @@ class Row:
     ``path`` is the audio's, relative to the dataset. ``text`` is the caption that was drawn, ``preset`` its preset.
     ``captions`` maps presets to captions with prefix and postfix, ``raw_captions`` without; missing ones are absent.
     ``split`` is TRAIN, VALIDATION, or empty where there is no validation split. ``info`` is the sidecar's data.
+    ``changes``: what was changed in which captions, by preset.
     """
 
     track: Track
@@ -84,6 +95,12 @@ class Row:
     raw_captions: Mapping[str, str]
     split: str
     info: Mapping[str, Any]
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def change_list(self) -> str:
+        """What was changed, in one line; empty where nothing was."""
+        return "; ".join(f"{preset}: {each}" for preset, changes in self.changes.items() for each in changes)
 
     def facts(self) -> TrackFacts:
         """Return what is known of the track besides its captions. Reads the audio's header; raises AudioError."""
@@ -92,16 +109,17 @@ class Row:
         known = {name: value for name, value in described.items() if is_text(value)}
         text = " ".join(self.raw_captions.values())
         found = facts_in(text)
-        bpm = float(known.get("bpm", 0))
+        music = music_fields(self.info, self.track.audio)
         return TrackFacts(
             seconds=header.seconds,
             rate=header.rate,
             known=known,
-            bpm=bpm if SLOWEST <= bpm <= FASTEST else tempo_of(text),
-            key=known.get("key", "") or key_of(text),
+            bpm=music.bpm,
+            key=known.get("key", "") or music.key,
             genres=found.genres,
             instruments=found.instruments,
             moods=found.moods,
+            music=music,
         )
 
 
@@ -111,7 +129,7 @@ class TrackFacts:
 
     ``seconds`` is its length and ``rate`` its sample rate in Hz. ``known`` holds title, artist, album, year, genre,
     bpm and key from sidecar and tags, as far as present. ``bpm`` (beats per minute, or None) and ``key`` (or empty) are
-    taken from the captions where sidecar and tags lack them.
+    measured, or else taken from the captions, where sidecar and tags lack them. ``music``: more such fields.
     """
 
     seconds: float
@@ -122,17 +140,19 @@ class TrackFacts:
     genres: tuple[str, ...]
     instruments: tuple[str, ...]
     moods: tuple[str, ...]
+    music: MusicFields
 
 
 @dataclass(slots=True)
 class ExportStats:
     """Counts over an export.
 
-    ``left_out``: reason to number of tracks. ``parts``: split to number of tracks. ``remarks``: what a user should
-    know of some exported tracks, to their number.
+    ``revised``: tracks with changed captions. ``left_out``: reason to number of tracks. ``parts``: split to number of
+    tracks. ``remarks``: what a user should know of some exported tracks, to their number.
     """
 
     exported: int = 0
+    revised: int = 0
     failures: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
@@ -199,6 +219,13 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptio
         return "not complete"
     if options.only_approved and info.get(APPROVED_KEY) is not True:
         return "not approved"
+    if options.min_trust is not None and (reason := why_not_trusted(info, options.min_trust)):
+        return reason
+    changes: Mapping[str, tuple[str, ...]] = {}
+    if options.revises:
+        available, changes = revised(track, info, available, strike=options.strike, correct=options.correct)
+        if not available:
+            return NOTHING_LEFT
     raw = {preset: text for preset, text in available.items() if options.accepts_length(text)}
     path = PurePosixPath(track.audio.relative_to(root).as_posix())
     preset = _draw({name: options.weights[name] for name in raw if name in options.weights}, path, options.seed)
@@ -215,6 +242,7 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptio
         raw_captions=raw,
         split=split,
         info=info,
+        changes=changes,
     )
 
 

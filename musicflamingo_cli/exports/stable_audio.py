@@ -9,9 +9,10 @@ from musicflamingo_cli.exports import stable_audio_module
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import write_text
 from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.sidecars.captions import caption_key
 from musicflamingo_cli.sidecars.leftovers import SIDECAR_SUFFIX
 
-CONFIG, MODULE, AUDIO = "dataset.json", "metadata.py", "audio"
+CONFIG, MODULE, AUDIO, REVISED = "dataset.json", "metadata.py", "audio", "revised.json"
 READS = (".wav", ".mp3", ".flac", ".ogg", ".aif", ".opus", ".aiff")  # of its function get_audio_filenames
 _SETTINGS_BEGIN, _SETTINGS_END = "# settings begin\n", "# settings end\n"  # lines of the module
 
@@ -24,14 +25,22 @@ def write_stable_audio(job: Job) -> None:
     a track whose captions change is trained with the new ones.
     """
     splits: dict[str, None] = {}
+    revised: dict[str, dict[str, list[str]]] = {}  # path to preset to the caption as it is, and as it is used
 
     def write(row: Row) -> None:
         if row.path.suffix.lower() not in READS:
             job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools skips")
         job.place(row, job.building / (row.split or AUDIO) / row.path)
         splits[row.split] = None
+        if row.changes:
+            as_it_is = {preset: row.info.get(caption_key(preset), "") for preset in row.changes}
+            revised[row.path.as_posix()] = {
+                preset: [text, row.raw_captions.get(preset, "")] for preset, text in as_it_is.items()
+            }
 
     job.for_each(write)
+    if revised:
+        write_json(job.building / REVISED, revised)
     write_text(job.building / MODULE, module_text(job))
     out = job.target.out.absolute()
     for split in splits:
@@ -54,6 +63,7 @@ def module_text(job: Job) -> str:
     options = job.options
     settings = {
         "root": str(job.root.absolute()),
+        "revised": str(job.target.out.absolute() / REVISED) if options.revises else "",
         "suffix": SIDECAR_SUFFIX,
         "weights": dict(options.weights),
         "prefix": options.prefix,

@@ -16,6 +16,7 @@ from typing import Any
 # settings begin
 SETTINGS: dict[str, Any] = {
     "root": "",  # the dataset
+    "revised": "",  # a file with captions that were changed for this export
     "suffix": ".INFO",
     "weights": {"full": 1.0},
     "prefix": "",
@@ -31,6 +32,10 @@ SETTINGS: dict[str, Any] = {
 def get_custom_metadata(info: dict[str, Any], audio: Any) -> dict[str, Any]:
     """Return `{"prompt": …}` for a sample, or `{"__reject__": True}` to skip it. The trainer calls this."""
     captions = captions_of(sidecar_of(Path(SETTINGS["root"]) / info["relpath"]))
+    for preset, (before, after) in revised_captions().get(info["relpath"], {}).items():
+        if captions.get(preset) == before:  # else it is another caption since
+            captions[preset] = after
+    captions = {preset: caption for preset, caption in captions.items() if caption}
     if not captions:
         return {"__reject__": True}
     presets = list(captions)
@@ -66,13 +71,27 @@ def captions_of(sidecar: Path) -> dict[str, str]:
     return found
 
 
-def generator() -> random.Random:
-    """Return the process's random generator, seeded with the data loader worker's number.
+def revised_captions() -> dict[str, Any]:
+    """Return the captions that were changed for this export, read once: path to preset to before and after."""
+    path = SETTINGS["revised"]
+    files: dict[str, dict[str, Any]] = vars(process_state()).setdefault("revised", {})
+    if path not in files:
+        files[path] = json.loads(Path(path).read_text(encoding="utf-8")) if path and Path(path).exists() else {}
+    return files[path]
+
+
+def process_state() -> Any:
+    """Return what this process remembers.
 
     It is not a global of this module: the trainer pickles `get_custom_metadata` with its globals for every sample.
     """
     name = "musicflamingo_metadata_state"
-    state: Any = sys.modules.setdefault(name, types.ModuleType(name))
+    return sys.modules.setdefault(name, types.ModuleType(name))
+
+
+def generator() -> random.Random:
+    """Return the process's random generator, seeded with the data loader worker's number."""
+    state = process_state()
     if not hasattr(state, "generator"):
         torch: Any = sys.modules.get("torch")
         worker = torch.utils.data.get_worker_info() if torch is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from musicflamingo_cli.choices import PathStyle
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.job import CHANGES_COLUMN, Job, json_text
 from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
@@ -62,7 +62,8 @@ def write_parquet(job: Job) -> None:
 def _columns(job: Job) -> list[str]:
     """Return the names of all columns, in order."""
     split = ["split"] if job.options.validation else []
-    return [*_FIRST, *split, *job.columns.values()]
+    changes = [CHANGES_COLUMN] if job.options.revises else []
+    return [*_FIRST, *split, *changes, *job.columns.values()]
 
 
 def _cells(row: Row, job: Job) -> dict[str, str | None]:
@@ -71,6 +72,8 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
     cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
     if row.split:
         cells["split"] = row.split
+    if job.options.revises:
+        cells[CHANGES_COLUMN] = row.change_list
     return cells | {column: row.captions.get(preset) for preset, column in job.columns.items()}
 
 

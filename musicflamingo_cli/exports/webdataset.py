@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, Any
 
-from musicflamingo_cli.exports.job import Job, json_text
+from musicflamingo_cli.exports.job import CHANGES_COLUMN, Job, json_text
 from musicflamingo_cli.exports.rows import Row
 from musicflamingo_cli.exports.stable_audio import write_config
 
@@ -61,6 +61,8 @@ class _ShardWriter:
             "preset": row.preset,
             "captions": dict(row.captions),
         }
+        if row.changes:
+            about[CHANGES_COLUMN] = row.change_list
         text = json_text(about).encode()
         tar = self._current()
         begin = tar.offset

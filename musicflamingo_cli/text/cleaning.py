@@ -258,11 +258,32 @@ def whole_sentences(text: str) -> str:
     'Warm pads, e.g. strings.'
     """
     for match in reversed(list(_SENTENCE_END.finditer(text))):
-        head = text[: match.end()]
-        last = head.split()[-1].lower()
-        if last not in _ABBREVIATIONS and not _is_list_number(last, head[: -len(last)]):
+        if _ends_a_sentence(head := text[: match.end()]):
             return head
     return text.rpartition(" ")[0] if _THAI.search(text) else ""
+
+
+def sentence_limits(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each sentence of a text begins and ends, with the space after it; together they are the text.
+
+    >>> text = "Warm pads, e.g. strings. At 99.5 BPM."
+    >>> [text[start:end] for start, end in sentence_limits(text)]
+    ['Warm pads, e.g. strings. ', 'At 99.5 BPM.']
+    """
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        end = match.end() + len(text[match.end() :]) - len(text[match.end() :].lstrip())
+        if _ends_a_sentence(text[: match.end()]) and not text[end : end + 1].islower():
+            yield start, end
+            start = end
+    if start < len(text):
+        yield start, len(text)
+
+
+def _ends_a_sentence(head: str) -> bool:
+    """Return whether the full stop at the end of a text ends a sentence: it is not that of an abbreviation."""
+    last = head.split()[-1].lower()
+    return last not in _ABBREVIATIONS and not _is_list_number(last, head[: -len(last)])
 
 
 def _is_list_number(word: str, before: str) -> bool:

@@ -177,18 +177,20 @@ def key_of(caption: str) -> str:
 
     It is spelt as in the caption. What is called a key counts before other mentions (chords, modulations).
     """
-    mention = key_in(caption)
-    return mention.name if mention else ""
+    mentions = keys_in(caption)
+    return mentions[0].name if mentions else ""
 
 
-def key_in(caption: str) -> KeyMention | None:
-    """Return the key that a caption names (see ``key_of``) and where, or None."""
+def keys_in(caption: str) -> list[KeyMention]:
+    """Return the key that a caption names (see ``key_of``), once for each place where it does."""
     named = list(_keys_in(caption))
     called = [match for match in named if _is_called_key(match)]
     short = [match for match in _SHORT_KEY.finditer(caption) if _is_affirmed(match) and _is_key(match)]
-    match = next(iter([*called, *short, *named]), None)
-    if match is None:
-        return None
+    mentions = [_mention(match) for match in (*called, *short, *named)]
+    return list({each.start: each for each in mentions if each.name == mentions[0].name}.values())
+
+
+def _mention(match: re.Match[str]) -> KeyMention:
     sign = (match["accidental"] or "").strip(" -").lower()
     mode = match["mode"] and match["mode"].lower()
     name = f"{match['letter'].upper()}{_SIGNS.get(sign, sign)} {_MODES.get(mode, mode)}".rstrip()

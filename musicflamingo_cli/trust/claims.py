@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from musicflamingo_cli.text.facts import TermKind, affirmed, key_in, tempi_in, terms_in
+from musicflamingo_cli.text.facts import TermKind, affirmed, keys_in, tempi_in, terms_in
 from musicflamingo_cli.trust import voices
 from musicflamingo_cli.trust.lengths import lengths_in
 
@@ -121,7 +121,7 @@ def _tempi(caption: str) -> Iterator[Claim]:
 
 def _key(caption: str) -> Iterator[Claim]:
     """The key; not those of modulations and chords."""
-    if mention := key_in(caption):
+    for mention in keys_in(caption):
         yield Claim(Field.KEY, mention.name, mention.start, mention.end)
 
 

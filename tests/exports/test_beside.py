@@ -18,7 +18,7 @@ def test_ace_step_files_are_beside_the_audio(music: Path, tmp_path: Path) -> Non
     found = {}
     for audio in audio_files(tmp_path / "out"):
         about = json.loads(audio.with_suffix(".json").read_text("utf-8"))
-        assert set(about) == {"caption", "bpm", "keyscale", "timesignature", "language"}
+        assert set(about) == {"caption", "bpm", "keyscale", "timesignature", "language", "is_instrumental"}
         assert about["caption"] == audio.with_suffix(".caption.txt").read_text("utf-8")
         assert about["keyscale"] == "F# minor"
         assert isinstance(about["bpm"], int)

@@ -116,7 +116,7 @@ def test_each_kind_of_failure_of_a_track_counts(dataset: Path, tmp_path: Path) -
 @pytest.fixture
 def checked(tmp_path: Path) -> Path:
     """Three tracks of 95 BPM after a check: a right caption, a wrong one, and one that another caption disputes."""
-    captions = {"a right": ("It runs at 95 BPM.", "A verse."), "b wrong": ("It runs at 131 BPM.", "A verse.")}
+    captions = {"a right": ("It runs at 95 BPM.", "A chorus."), "b wrong": ("It runs at 131 BPM.", "A verse.")}
     (tmp_path / "music").mkdir()
     captions["c disputed"] = ("It runs at 95 BPM with a female singer.", "It is instrumental.")
     for name, (full, structure) in captions.items():
