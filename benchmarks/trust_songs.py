@@ -1,6 +1,7 @@
 """Songs of the synthesiser, captioned by the tiny model through `native`: what benchmarks/trust.py is measured on.
 
     python benchmarks/trust_songs.py FOLDER --songs 200     can be interrupted and started again
+    python benchmarks/trust_songs.py FOLDER --temperature 2.5     for more wrong numbers: the tiny model makes few
 
 Writes the songs, and what is true of them into `truth.json`; then captions what has no caption yet.
 """
@@ -28,9 +29,10 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--temperature", type=float, default=0.7)
     options = parser.parse_args()
     write_songs(options.folder, options.songs, options.seed)
-    caption(options.folder, options.threads)
+    caption(options.folder, options.threads, options.temperature)
 
 
 def write_songs(folder: Path, number: int, first: int) -> None:
@@ -47,9 +49,10 @@ def write_songs(folder: Path, number: int, first: int) -> None:
     (folder / "truth.json").write_text(json.dumps(truths, indent=1) + "\n", encoding="utf-8")
 
 
-def caption(folder: Path, threads: int) -> None:
+def caption(folder: Path, threads: int, temperature: float) -> None:
     """Caption what has no caption yet."""
     words = ["batch", str(folder), "--model", "tiny", "--engine", "native", "--threads", str(threads)]
+    words += ["--temperature", str(temperature), "--top-p", "1" if temperature > 1 else "0.9"]
     for preset in PRESETS:
         words += ["--preset", preset]
     subprocess.run([sys.executable, "-m", "musicflamingo_cli", *words], check=True)
