@@ -67,6 +67,7 @@ class Wanted(StrEnum):
 
     MISSING = "missing"
     OUTDATED = "outdated"  # and the missing ones
+    CONTRADICTED = "contradicted"  # those with a claim that `check` found contradicted
     ALL = "all"
 
 

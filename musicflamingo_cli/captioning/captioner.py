@@ -10,6 +10,7 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
+from musicflamingo_cli.captioning.improvement import Improvement
 from musicflamingo_cli.captioning.provenance import RunIdentity, provenance
 from musicflamingo_cli.captioning.saving import operating_system_failure, save_outcome
 from musicflamingo_cli.captioning.worker_pool import SlotGate
@@ -47,6 +48,7 @@ from musicflamingo_cli.types import (
     Workload,
 )
 
+NO_BETTER = "no answer had fewer contradictions; the captions stay"  # why a track is skipped
 REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
 
 
@@ -54,7 +56,8 @@ REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's l
 class Policy:
     """How tracks are captioned. ``overwrite``: the tiny model's captions may replace a real model's, too.
 
-    ``keep_reasoning``: save what a model that thinks writes before its answer beside the caption.
+    ``keep_reasoning``: save what a model that thinks writes before its answer beside the caption. ``improve``: retry
+    answers with a contradicted claim, too, and keep what is there unless an answer has fewer contradictions.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -62,6 +65,7 @@ class Policy:
     excerpt: Excerpt = field(default_factory=Excerpt)
     overwrite: bool = False
     keep_reasoning: bool = False
+    improve: bool = False
 
 
 class Captioner:
@@ -135,7 +139,8 @@ class Captioner:
                 if self.model.reasons:
                     prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]
                 with self._slots:
-                    for result in self._results(clip, prompts):
+                    improvement = Improvement(track, work.info) if self.policy.improve else None
+                    for result in self._results(clip, prompts, improvement):
                         work.results.append(result)
         except (ToolMissingError, ModelError):
             raise
@@ -158,14 +163,20 @@ class Captioner:
             track=work.track,
             captions=tuple(captions),
             failures=tuple(result for result in work.results if isinstance(result, Failure)),
+            skipped=NO_BETTER if self.policy.improve and not work.results else "",
             notes=notes,
             audio_seconds=clip.seconds if clip else 0.0,
             seconds=time.monotonic() - work.started,
             keys=self._keys(to_save, work.info, clip) if save and clip and to_save else {},
         )
 
-    def _results(self, clip: Clip, prompts: Sequence[Prompt]) -> Iterator[Caption | Failure]:
-        """One result a prompt, as answers arrive; refused answers are retried with other seeds."""
+    def _results(
+        self, clip: Clip, prompts: Sequence[Prompt], improvement: Improvement | None = None
+    ) -> Iterator[Caption | Failure]:
+        """One result a prompt, as answers arrive; refused answers are retried with other seeds.
+
+        With ``improvement``, none for a prompt whose answers were no better than what is there.
+        """
         pending = list(prompts)
         refusals: dict[str, str] = {}
         for attempt in range(self.policy.retries + 1):
@@ -177,13 +188,16 @@ class Captioner:
                     yield result
                 elif failure := not_heard(result, self.engine.expected_audio_tokens(clip)):
                     yield failure
-                elif isinstance(verdict := judged(result), Caption):
+                elif isinstance(verdict := _verdict(result, improvement), Caption):
                     yield verdict
                 else:
                     refusals[result.prompt.preset] = verdict
             pending = [prompt for prompt in pending if prompt.preset in refusals]
         for prompt in pending:
-            yield self._refused(prompt, refusals[prompt.preset])
+            if improvement is None:
+                yield self._refused(prompt, refusals[prompt.preset])
+            elif best := improvement.best(prompt.preset):
+                yield best
 
     def _answers(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
         """The engine's results; an error that ends it early is a failure of each prompt not yet answered."""
@@ -229,6 +243,8 @@ class Captioner:
             caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt, self._run)
             for caption in captions
         }
+        for made in keys[PROVENANCE_KEY].values() if self.policy.improve else ():
+            made["redone"] = True  # with another seed than the settings'
         for caption in captions:
             key = reasoning_key(caption.preset)
             if self.policy.keep_reasoning and caption.reasoning:
@@ -252,12 +268,16 @@ class _Work:
 
 @contextlib.contextmanager
 def open_captioner(
-    settings: Settings, workload: Workload, model: Model | None = None, overwrite: bool = False
+    settings: Settings,
+    workload: Workload,
+    model: Model | None = None,
+    overwrite: bool = False,
+    improve: bool = False,
 ) -> Iterator[Captioner]:
     """Open a captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
     ``workload`` is what it will be asked. ``model``: the settings' model, where the caller has resolved it already.
-    ``overwrite``: see Policy.
+    ``overwrite``, ``improve``: see Policy.
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
@@ -267,6 +287,7 @@ def open_captioner(
         excerpt=settings.excerpt(model.max_seconds),
         overwrite=overwrite,
         keep_reasoning=settings.keep_reasoning,
+        improve=improve,
     )
     engine, reason = open_engine(settings, model, workload)
     with contextlib.closing(engine):
@@ -297,6 +318,11 @@ def judged(answer: Answer) -> Caption | str:
         return "the model was still reasoning at the token limit"
     verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
     return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
+
+
+def _verdict(answer: Answer, improvement: Improvement | None) -> Caption | str:
+    verdict = judged(answer)
+    return improvement.judged(verdict) if improvement and isinstance(verdict, Caption) else verdict
 
 
 def not_heard(answer: Answer, expected: int) -> Failure | None:

@@ -3,14 +3,18 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.cli.placement import BatchOptions, CommandWithRay
 from musicflamingo_cli.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from musicflamingo_cli.config import Settings
 
 _PANEL = "Which tracks"
 
@@ -28,6 +32,10 @@ def batch(
     json: Json,
     overwrite: Annotated[bool, _which("--overwrite", help="Regenerate existing captions.")] = False,
     stale: Annotated[bool, _which("--stale", help="Also redo outdated captions.")] = False,
+    redo_doubtful: Annotated[
+        bool,
+        _which("--redo-doubtful", help="Ask again where `check` found a contradiction; keep the better caption."),
+    ] = False,
     retry_failed: Annotated[bool, _which("--retry-failed", help="Only tracks that failed in the last run.")] = False,
     include: Annotated[
         list[str] | None, _which("--include", help="Only tracks that match, repeatable.", metavar="GLOB")
@@ -66,7 +74,6 @@ def batch(
 ) -> None:
     """Caption whole datasets, recursively, into .INFO sidecars. Existing captions are kept."""
     from musicflamingo_cli.captioning import run_log as logs
-    from musicflamingo_cli.choices import Wanted
     from musicflamingo_cli.cli.batch_run import BatchRun, parse_shard
     from musicflamingo_cli.cli.presets import datasets_to_ask, presets_to_ask, require_existing
     from musicflamingo_cli.cli.store_run import StoreRun
@@ -82,20 +89,23 @@ def batch(
         require_setting("min_seconds", min_seconds)
         settings = replace(settings, min_seconds=min_seconds)
     datasets = [] if urls else datasets_to_ask(options, settings, folders)
+    sample_seed = settings.seed
     save = options.ask is None or options.save_as is not None
-    if overwrite and stale:
-        raise ConfigError("--overwrite and --stale exclude each other", "leave one of them out")
+    if overwrite + stale + redo_doubtful > 1:
+        raise ConfigError("--overwrite, --stale and --redo-doubtful exclude each other", "name one of them")
+    if redo_doubtful:
+        settings = _with_another_seed(settings, options.seed)
     if not 0 < sample <= 1:
         raise ConfigError(f"--sample {sample:g} is not a share", "for a tenth of the tracks: --sample 0.1")
     selection = Selection(
         # An unsaved question leaves no trace in a sidecar, so it is asked about every track.
-        wanted=Wanted.ALL if overwrite or not save else Wanted.OUTDATED if stale else Wanted.MISSING,
+        wanted=_wanted(overwrite or not save, stale, redo_doubtful),
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         extensions=tuple(part.strip().lower().lstrip(".") for part in extensions.split(",") if part.strip()),
         shard=parse_shard(shard),
         sample=sample,
-        seed=settings.seed,
+        seed=sample_seed,
         only=_failed_before(folders, run_log) if retry_failed and not urls else None,
         limit=limit,
         save=save,
@@ -103,7 +113,13 @@ def batch(
     )
     if urls:
         _refuse_with_stores(
-            {"--ray": options.ray, "--retry-failed": retry_failed, "--run-log": run_log, "--measure": measure}
+            {
+                "--ray": options.ray,
+                "--retry-failed": retry_failed,
+                "--run-log": run_log,
+                "--measure": measure,
+                "--redo-doubtful": redo_doubtful,
+            }
         )
         presets = presets_to_ask(options, settings, None, options.save_as)
         stores = StoreRun(console, settings, urls, presets, selection, options.single_writer)
@@ -117,6 +133,21 @@ def batch(
     summary = run.start(dry_run, run_log, measure)
     if summary.failed:
         raise typer.Exit(ExitCode.TRACK_FAILED)
+
+
+def _wanted(all_captions: bool, stale: bool, redo_doubtful: bool) -> Wanted:
+    if all_captions:
+        return Wanted.ALL
+    return Wanted.CONTRADICTED if redo_doubtful else Wanted.OUTDATED if stale else Wanted.MISSING
+
+
+def _with_another_seed(settings: "Settings", given: int | None) -> "Settings":
+    """The settings with a seed that has not been tried, unless one was given."""
+    import secrets
+
+    if settings.temperature == 0:
+        raise ConfigError("--redo-doubtful needs other answers, which --temperature 0 does not give", "raise it")
+    return settings if given is not None else replace(settings, seed=secrets.randbelow(2**31))
 
 
 def _failed_before(folders: list[Path], run_log: Path | None) -> frozenset[Path]:

@@ -158,9 +158,10 @@ class BatchRun:
     def _opened(self, tracks: int, prompts: int) -> Iterator[Captioner | ClusterCaptioner]:
         """What captions the tracks, on this machine or on a cluster."""
         overwrite = self._selection.wanted == Wanted.ALL
+        improve = self._selection.wanted == Wanted.CONTRADICTED
         if self._cluster is None:
             workload = Workload(tracks, prompts, at_once=tracks)
-            with open_captioner(self._settings, workload, self._model, overwrite) as captioner:
+            with open_captioner(self._settings, workload, self._model, overwrite, improve) as captioner:
                 announce(self._console, captioner)
                 yield captioner
             return
@@ -177,6 +178,7 @@ class BatchRun:
             tracks=tracks,
             roots=[dataset.root for dataset in self._datasets],
             overwrite=overwrite,
+            improve=improve,
             verbose=self._console.verbose,
         ) as opened:
             yield opened

@@ -46,12 +46,13 @@ class ClusterPlan:
 class Work:
     """What an actor is made with. ``model``: its absolute path; ``threads``: its processors.
 
-    ``probes``: files that show whether it sees the datasets. ``slots``: at most so many tracks at once.
+    ``probes``: files that show whether it sees the datasets. ``overwrite``, ``improve``: see captioner.Policy.
     """
 
     settings: Settings
     prompts: int
     overwrite: bool
+    improve: bool
     probes: tuple[tuple[Path, str], ...]
     verbose: bool = False
 

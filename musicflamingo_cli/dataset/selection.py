@@ -12,6 +12,8 @@ from typing import Any
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import staleness
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, provenance_of
+from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.types import Track
 
@@ -61,9 +63,20 @@ class Selection:
         if self.wanted == Wanted.ALL:
             earlier = self.earlier
             return [each for each in presets if earlier is None or not earlier.made_since(info, each)]
+        if self.wanted == Wanted.CONTRADICTED:
+            return _contradicted(info, presets)
         if self.wanted == Wanted.OUTDATED:
             return staleness.outdated(info, presets, self.settings, track.audio)
         return staleness.missing(info, presets, self.settings)
+
+
+def _contradicted(info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
+    """Return the presets with a contradicted claim, as far as nobody has approved them."""
+    result = check_result(info)
+    if result is None or info.get(APPROVED_KEY) is True:
+        return []
+    approved = {each.name for each in presets if provenance_of(info, each.name).get("approved") is True}
+    return [each for each in presets if each.name in result.contradicted and each.name not in approved]
 
 
 def _matches(name: str, glob: str) -> bool:

@@ -147,6 +147,8 @@ def _is_outdated(made: Mapping[str, Any], preset: Preset, now: CaptionSettings) 
 
 
 def _has_same_sampling(made: Mapping[str, Any], sampling: Sampling, retries: int) -> bool:
+    if made.get("redone") is True:  # for a better answer, with other seeds
+        return (made.get("temperature"), made.get("top_p")) == (sampling.temperature, sampling.top_p)
     was = tuple(made.get(key) for key in ("temperature", "top_p", "repeat_penalty", "seed"))
     possible = (sampling.for_retry(attempt) for attempt in range(retries + 1))
     return was in [(s.temperature, s.top_p, s.repeat_penalty, s.seed) for s in possible]
