@@ -64,6 +64,13 @@ def checkpoint_cache_dir() -> Path:
     return platformdirs.user_cache_path(APP) / "checkpoints"
 
 
+def habits_cache_dir() -> Path:
+    """Return the folder of what models answer about silence and noise."""
+    import platformdirs
+
+    return platformdirs.user_cache_path(APP) / "habits"
+
+
 def built_in_prompts() -> Path:
     """Return the prompts file that comes with the product."""
     return data_file("configs", "prompts.yaml")

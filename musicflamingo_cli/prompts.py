@@ -20,7 +20,8 @@ VARIABLES = (
     *("metadata", "title", "artist", "album", "year", "genre", "bpm", "key", "duration"),
     *("measured_bpm", "measured_key"),  # by `musicflamingo measure`
 )
-RESERVED_NAMES = ("model", "provenance", "approved", "measured", "check")  # their sidecar keys mean something else
+# Their sidecar keys mean something else.
+RESERVED_NAMES = ("model", "provenance", "approved", "measured", "check", "samples")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _FIELDS: dict[str, type] = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
-from musicflamingo_cli.errors import ExitCode
+from musicflamingo_cli.cli.options import Common, FollowLinks, Json, ModelOptions, command, console_for
+from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +20,15 @@ _SHOWN = 30  # rows of the table
 @command(app)
 def check(
     folders: Annotated[list[Path], typer.Argument(help="Captioned datasets, searched recursively.", metavar="DIR")],
+    options: ModelOptions,
     common: Common,
     json: Json,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", help="First ask the model N times for each caption, to see which claims it repeats.", min=0
+        ),
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result; write nothing.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="List every track, not only the most doubtful.")] = False,
     follow_links: FollowLinks = False,
@@ -32,6 +39,12 @@ def check(
 
     console = console_for(common, json.as_json)
     require_existing(folders, "folder")
+    if samples and dry_run:
+        raise ConfigError("--samples and --dry-run exclude each other", "leave one of them out")
+    if samples:
+        from musicflamingo_cli.cli.check_samples import ask_for_samples
+
+        ask_for_samples(console, options, common, folders, samples, follow_links)
     counts = {"tracks": 0, "captioned": 0, "doubtful": 0, "contradicted": 0, "unmeasured": 0, "failed": 0}
     doubtful: list[tuple[float, str, list[str]]] = []
     for folder in folders:

@@ -12,7 +12,9 @@ PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
 APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a track's captions; we only set it to false
 MEASURED_KEY = f"{KEY_PREFIX}measured"
 CHECK_KEY = f"{KEY_PREFIX}check"
-DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY])  # computed from audio and captions: a person approves none of it
+SAMPLES_KEY = f"{KEY_PREFIX}samples"  # how far other answers agree
+# Computed from audio and captions: a person approves none of it.
+DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY])
 _LENGTHS = ("audio_seconds", "source_seconds", "start", "fraction")  # of the provenance
 _LONGEST = 1e9  # seconds, 30 years
 TINY_MODEL_ONLY = "captions of the tiny model only"  # which are not real: it knows no real music

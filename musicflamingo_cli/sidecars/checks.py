@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicflamingo_cli.audio.tags import SIDECAR_KEYS
-from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, MODEL_KEY, is_text
+from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, MODEL_KEY, SAMPLES_KEY, is_text
 from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
 VERSION = 1  # of the rules: results of another version are outdated
@@ -40,7 +40,7 @@ def descriptions(info: Mapping[str, Any]) -> dict[str, str]:
 
 def basis_of(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a check of this data is computed from: hashes of the captions and of the values known."""
-    names = [MEASURED_KEY, *(name for names in SIDECAR_KEYS.values() for name in names), *STATED_KEYS]
+    names = [MEASURED_KEY, SAMPLES_KEY, *(name for names in SIDECAR_KEYS.values() for name in names), *STATED_KEYS]
     known = {name: info[name] for name in names if name in info}
     return {
         "version": VERSION,

@@ -218,22 +218,24 @@ def _by_field(claims: Mapping[str, Sequence[Claim]]) -> _ByField:
 
 
 _OPPOSITE = {Field.INSTRUMENT: Field.ABSENT, Field.ABSENT: Field.INSTRUMENT}
-_COMPARED = (Field.TEMPO, Field.KEY, Field.METRE, Field.VOCALS, Field.LANGUAGE, Field.LENGTH)
+# The fields of which two captions can say different things.
+COMPARED = (Field.TEMPO, Field.KEY, Field.METRE, Field.VOCALS, Field.LANGUAGE, Field.LENGTH)
 
 
 def _from_others(preset: str, claim: Claim, by_field: _ByField, in_four: bool) -> Iterator[Evidence]:
     """What other captions of the track say: the same model, so it decides nothing."""
-    if claim.field not in _COMPARED and claim.field not in _OPPOSITE:
+    if claim.field not in COMPARED and claim.field not in _OPPOSITE:
         return
     for name, claims in by_field.get(_OPPOSITE.get(claim.field, claim.field), {}).items():
         # An instrument that another caption denies, and the reverse.
         found = [each for each in claims if each.value == claim.value] if claim.field in _OPPOSITE else claims
-        if name != preset and found and not any(_agrees(claim, each, in_four) for each in found):
+        if name != preset and found and not any(agrees(claim, each, in_four) for each in found):
             detail = f"{name}: {', '.join(dict.fromkeys(_shown(each) for each in found))}"
             yield Evidence(Source.PRESET, Verdict.CONTRADICTED, detail)
 
 
-def _agrees(claim: Claim, other: Claim, in_four: bool) -> bool:
+def agrees(claim: Claim, other: Claim, in_four: bool = False) -> bool:
+    """Return whether another claim of the same field can be true together with a claim."""
     match claim.field:
         case Field.TEMPO:
             other_tempo = Tempo(bpm=(other.low + other.high) / 2, confidence=1.0)

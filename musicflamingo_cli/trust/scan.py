@@ -20,6 +20,7 @@ from musicflamingo_cli.sidecars.checks import basis_of, descriptions
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.trust.check import TrackCheck, check_captions
 from musicflamingo_cli.trust.claims import Field
+from musicflamingo_cli.trust.habits import further_evidence
 from musicflamingo_cli.trust.known import known_of
 from musicflamingo_cli.types import Failure, Skipped, Track
 
@@ -108,7 +109,8 @@ def check_track(info: Mapping[str, Any], audio: Path, shared: Shared | None = No
         return None
     known = known_of(info, audio, captions)
     counts = {preset: (shared or {}).get(_digest(preset, text), 1) - 1 for preset, text in captions.items()}
-    return check_captions(captions, known, shared={preset: number for preset, number in counts.items() if number})
+    more = further_evidence(info, captions)
+    return check_captions(captions, known, more, shared={preset: number for preset, number in counts.items() if number})
 
 
 def as_json(check: TrackCheck, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,6 @@ def test_sentences_do_not_end_inside_numbers() -> None:
 )
 def test_the_time_grows_with_the_length_only(loop: str) -> None:
     """Some answers loop; expressions that go back over them again and again would take minutes."""
-    began = time.monotonic()
+    began = time.process_time()
     claims_in(loop * 1000)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,11 +90,11 @@ _SENTENCES = [
 ]
 
 
-@given(st.lists(st.sampled_from(_SENTENCES), min_size=1, max_size=6))
-def test_only_whole_sentences_are_removed(parts: list[str]) -> None:
-    left = revised(" ".join(parts), strike=True).text
-    kept = [part for part in parts if "131" not in part and "Eb" not in part]
-    assert left == " ".join(kept)
+def test_only_whole_sentences_are_removed() -> None:
+    for parts in itertools.permutations(_SENTENCES, 3):
+        left = revised(" ".join(parts), strike=True).text
+        kept = [part for part in parts if "131" not in part and "Eb" not in part]
+        assert left == " ".join(kept)
 
 
 @given(st.text())
