@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.trust.measuring import measure_track
-
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.sidecars.checks import descriptions
@@ -28,6 +26,7 @@ from musicflamingo_cli.trust.check import check_captions
 from musicflamingo_cli.trust.claims import Claim, Field, claims_in
 from musicflamingo_cli.trust.known import Known, known_of
 from musicflamingo_cli.trust.measured import as_json, is_current
+from musicflamingo_cli.trust.measuring import measure_track
 from musicflamingo_cli.trust.verdicts import Verdict, match_names
 
 TOLERANCE = 0.04
