@@ -13,20 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.sidecars.checks import descriptions
-from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
+from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.trust.check import check_captions
 from musicflamingo_cli.trust.claims import Claim, Field, claims_in
 from musicflamingo_cli.trust.known import Known, known_of
-from musicflamingo_cli.trust.measured import as_json, is_current
-from musicflamingo_cli.trust.measuring import measure_track
 from musicflamingo_cli.trust.verdicts import Verdict, match_names
 
 TOLERANCE = 0.04
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shuffle-seed", type=int, default=1)
     options = parser.parse_args()
+    subprocess.run([sys.executable, "-m", "musicflamingo_cli", "measure", str(options.folder), "-q"], check=True)
     songs = read(options.folder)
     print(f"{len(songs)} songs, {sum(len(song.captions) for song in songs)} captions")
     show("the model's captions", songs)
@@ -74,13 +74,11 @@ def main() -> None:
 
 
 def read(folder: Path) -> list[Song]:
-    """Measure what is not measured yet, and return the songs."""
+    """Return the songs with their captions, as their sidecars have them."""
     truths = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     songs = []
     for name, truth in truths.items():
         track = track_for(folder / name)
-        if not is_current(read_sidecar(track.sidecar), track.audio):
-            merge_sidecar(track.sidecar, {MEASURED_KEY: as_json(measure_track(track.audio))})
         info = read_sidecar(track.sidecar)
         songs.append(Song(truth, known_of(info, track.audio), descriptions(info)))
     return songs

@@ -62,7 +62,7 @@ def test_wrong_claims_are_struck_or_corrected(
     music: Path, tmp_path: Path, option: str, expected: str, change: str
 ) -> None:
     before = (music / "wrong.INFO").read_bytes()
-    options = replace(OPTIONS, **{option: True})
+    options = replace(OPTIONS, strike=option == "strike", correct=option == "correct")
     stats = run("jsonl", music, tmp_path / "a.jsonl", options)
     rows = {row["path"]: row for row in read_jsonl(tmp_path / "a.jsonl")}
     assert (rows["wrong.wav"]["text"], rows["wrong.wav"]["full"]) == (expected, expected)

@@ -182,6 +182,17 @@ def test_a_second_check_changes_no_byte(make_wav: MakeWav, tmp_path: Path) -> No
     assert (sidecar.stat().st_mtime_ns, sidecar.read_bytes()) == before
 
 
+def test_the_result_survives_other_tools(make_wav: MakeWav, tmp_path: Path) -> None:
+    """They read the file, add keys and write all of it again, perhaps sorted or on one line."""
+    sidecar = write_track(make_wav("a.wav"), music_flamingo_full="At 131 BPM, café.", loudness=float("nan"))
+    list(check_dataset(tmp_path))
+    info = {**json.loads(sidecar.read_text()), "energy": 0.5}
+    before = check_result(info)
+    assert before
+    for options in ({"sort_keys": True}, {"indent": 2, "ensure_ascii": False}, {"indent": "\t"}):
+        assert check_result(json.loads(json.dumps(info, **options))) == before
+
+
 def test_nothing_is_written_without_save(make_wav: MakeWav, tmp_path: Path) -> None:
     sidecar = write_track(make_wav("a.wav"), music_flamingo_full="At 131 BPM.")
     before = sidecar.read_bytes()
