@@ -64,7 +64,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shuffle-seed", type=int, default=1)
     options = parser.parse_args()
-    subprocess.run([sys.executable, "-m", "musicflamingo_cli", "measure", str(options.folder), "-q"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "musicflamingo_cli", "measure", str(options.folder), "-q"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     songs = read(options.folder)
     print(f"{len(songs)} songs, {sum(len(song.captions) for song in songs)} captions")
     show("the model's captions", songs)

@@ -104,3 +104,18 @@ def test_measuring() -> None:
     assert "| mp3 |" in (speed := run("measure.py", "speed", "--minutes", 1.1))
     assert re.search(r"peak memory: \d+ MB for 1 minute, \d+ MB for 20", speed)
     assert "1 recordings: tempo unknown in 0" in run("measure.py", "recordings", SONGS / "house loop.mp3")
+
+
+def test_the_speed_of_the_check() -> None:
+    printed = run("check.py", "--tracks", 20)
+    assert re.search(r"^first run: 20 sidecars in \d+\.\d s", printed)
+    assert "second run, nothing to write: 20 sidecars" in printed
+
+
+@pytest.mark.real
+def test_wrong_numbers_that_the_check_finds(real_llama_dir: Path, tmp_path: Path) -> None:
+    run("trust_songs.py", tmp_path / "songs", "--songs", 3)
+    printed = run("trust.py", tmp_path / "songs")
+    assert "3 songs, 6 captions" in printed
+    assert printed.count("0 of 6 right ones marked") >= 1
+    assert printed.count("tempo: ") == 4  # the model's own, and three shuffles

@@ -20,6 +20,7 @@ from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.system.identity import digest
 from musicflamingo_cli.system.temporary import folder_prefix
 from musicflamingo_cli.trust import habits
+from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import SAMPLE_RATE, Caption, Clip, Failure, Prompt, Track
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def sample_tracks(
             if not asked:
                 continue
             with prepared(track.audio, captioner.policy.excerpt) as clip:
-                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds) | prompt_values(info)
                 answers = _answers(captioner, clip, _prompts(asked, values), number)
             captions = descriptions(info)
             found = {name: habits.samples_value(captions[name], texts) for name, texts in answers.items()}

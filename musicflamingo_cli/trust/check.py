@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from musicflamingo_cli.audio.key import Key
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.trust.claims import Claim, Field, claims_in, is_quadruple
 from musicflamingo_cli.trust.known import Known
@@ -143,6 +144,7 @@ def check_captions(
         for claim in claims[preset]:
             evidence = [
                 *_from_measurement(claim, known, in_four),
+                *_from_essentia(claim, known, in_four),
                 *_from_stated(claim, known, in_four, genres),
                 *_from_others(preset, claim, by_field, in_four),
                 *(more or {}).get(evidence_key(preset, claim), ()),
@@ -170,6 +172,19 @@ def _from_measurement(claim: Claim, known: Known, in_four: bool) -> Iterator[Evi
     elif claim.field == Field.LENGTH and known.lengths:
         detail = " or ".join(f"{each:.0f} s" for each in known.lengths)
         yield Evidence(Source.MEASURED, against_length(claim, known.lengths), detail)
+
+
+def _from_essentia(claim: Claim, known: Known, in_four: bool) -> Iterator[Evidence]:
+    """What essentia measured, where it is installed: it has no confidence, so it contradicts nothing."""
+    opinion = known.measured.essentia if known.measured else None
+    if claim.field == Field.TEMPO and opinion and opinion.bpm:
+        verdict = against_tempo(claim, Tempo(bpm=opinion.bpm, confidence=1.0), in_four)
+        detail = f"{opinion.bpm:.1f} BPM"
+    elif claim.field == Field.KEY and opinion and opinion.key:
+        verdict, detail = against_key(claim.value, Key(name=opinion.key, confidence=1.0)), opinion.key
+    else:
+        return
+    yield Evidence(Source.ESSENTIA, Verdict.UNKNOWN if verdict == Verdict.CONTRADICTED else verdict, detail)
 
 
 def _from_stated(claim: Claim, known: Known, in_four: bool, genres: Sequence[str]) -> Iterator[Evidence]:

@@ -24,9 +24,10 @@ class Verdict(StrEnum):
 
 
 class Source(StrEnum):
-    """What a claim is compared with. Only the first two decide; the others are of the same model."""
+    """What a claim is compared with. Only the first three decide; the others are of the same model."""
 
     MEASURED = "measured"
+    ESSENTIA = "essentia"  # a second opinion, which can only support
     STATED = "stated"  # by the sidecar's values or the file's tags
     PRESET = "preset"  # another caption of the track
     SAMPLES = "samples"  # other answers to the same prompt
@@ -35,7 +36,7 @@ class Source(StrEnum):
     @property
     def decides(self) -> bool:
         """Whether it can support or contradict a claim; else it only gives doubt."""
-        return self in (Source.MEASURED, Source.STATED)
+        return self in (Source.MEASURED, Source.ESSENTIA, Source.STATED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from musicflamingo_cli.audio.key import Key
+from musicflamingo_cli.audio.second_opinion import Opinion
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY
 from musicflamingo_cli.sidecars.checks import check_result, has_outdated_check
@@ -118,6 +120,18 @@ def test_what_any_source_supports_is_not_contradicted() -> None:
 )
 def test_values_of_other_tools(caption: str, field: str, known: Known, expected: Verdict) -> None:
     assert verdict(caption, field, known) == expected
+
+
+def test_a_second_opinion_supports_but_never_contradicts() -> None:
+    def known(bpm: float, confidence: float = 0.3) -> Known:
+        return Known(measured=replace(measurement(confidence=confidence), essentia=Opinion(bpm=bpm, key="C# minor")))
+
+    assert verdict("At 131 BPM.", "tempo", known(131.0)) == Verdict.UNKNOWN  # the two disagree
+    assert verdict("At 131 BPM.", "tempo", known(88.0)) == Verdict.OCTAVE  # 3/2
+    assert verdict("At 131 BPM.", "tempo", known(100.0)) == Verdict.CONTRADICTED
+    assert verdict("At 131 BPM.", "tempo", known(100.0, confidence=0.0)) == Verdict.UNKNOWN
+    assert verdict("In Eb major.", "key", known(95.0)) == Verdict.CONTRADICTED
+    assert verdict("In Db minor.", "key", known(95.0)) == Verdict.UNKNOWN
 
 
 def test_another_caption_gives_doubt_but_no_verdict() -> None:
