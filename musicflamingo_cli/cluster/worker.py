@@ -31,14 +31,21 @@ class WorkerLostError(EngineError):
 class ActorWorker:
     """One actor. Its calls are made from the batch's threads."""
 
-    def __init__(self, ray: Any, work: Work, resources: Mapping[str, float], expected: Facts) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        work: Work,
+        resources: Mapping[str, float],
+        expected: Facts,
+        kind: type[Any] = CaptionActor,
+    ) -> None:
         """Ask the cluster for the actor, without waiting for it."""
         self._ray = ray
         self._expected = expected
         self._status: Status | None = None
         self._question: Any = None  # an unanswered one, so that they do not pile up
         self._asking = threading.Lock()
-        actor = ray.remote(concurrency_groups=_GROUPS)(CaptionActor).options(
+        actor = ray.remote(concurrency_groups=_GROUPS)(kind).options(
             max_restarts=-1,
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(int(resources["num_cpus"]) or 1)}},
