@@ -288,7 +288,7 @@ TOO_SHORT = "too short"  # counted, not listed
 class Outcome:
     """The result for one track. ``saved``: its captions are in the sidecar on disk.
 
-    ``keys``: what is still to be merged into the sidecar (None removes a key).
+    ``keys``: what is still to be merged into the sidecar; ``replaces_edited``: also over what a person edited.
     """
 
     track: Track
@@ -300,6 +300,7 @@ class Outcome:
     seconds: float = 0.0
     saved: bool = False
     keys: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    replaces_edited: bool = False
 
     @property
     def was_interrupted(self) -> bool:

@@ -29,8 +29,15 @@ from musicflamingo_cli.errors import (
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.sidecars.captions import MODEL_KEY, PROVENANCE_KEY, caption_key, has_real_caption, reasoning_key
-from musicflamingo_cli.sidecars.merge import merge_sidecar
+from musicflamingo_cli.sidecars.captions import (
+    MODEL_KEY,
+    PROVENANCE_KEY,
+    caption_key,
+    has_real_caption,
+    is_protected,
+    reasoning_key,
+)
+from musicflamingo_cli.sidecars.merge import update_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
 from musicflamingo_cli.text.cleaning import hint_for, judge
 from musicflamingo_cli.text.reasoning import split_reasoning
@@ -56,14 +63,16 @@ REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's l
 class Policy:
     """How tracks are captioned. ``overwrite``: the tiny model's captions may replace a real model's, too.
 
-    ``keep_reasoning``: save what a model that thinks writes before its answer beside the caption. ``improve``: retry
-    answers with a contradicted claim, too, and keep what is there unless an answer has fewer contradictions.
+    ``replace_edited``: captions that a person edited are replaced, too. ``keep_reasoning``: save what a model that
+    thinks writes before its answer beside the caption. ``improve``: retry answers with a contradicted claim, too, and
+    keep what is there unless an answer has fewer contradictions.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     retries: int = Settings().retries
     excerpt: Excerpt = field(default_factory=Excerpt)
     overwrite: bool = False
+    replace_edited: bool = False
     keep_reasoning: bool = False
     improve: bool = False
 
@@ -157,8 +166,8 @@ class Captioner:
         clip = work.clip
         notes = clip_notes(clip) if clip else ()
         to_save = self._to_save(captions, work.info)
-        if save and to_save != captions:
-            notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
+        if save:
+            notes += self._kept(captions, work.info)
         return Outcome(
             track=work.track,
             captions=tuple(captions),
@@ -167,7 +176,8 @@ class Captioner:
             notes=notes,
             audio_seconds=clip.seconds if clip else 0.0,
             seconds=time.monotonic() - work.started,
-            keys=self._keys(to_save, work.info, clip) if save and clip and to_save else {},
+            keys=self.sidecar_keys(to_save, work.info, clip) if save and clip else {},
+            replaces_edited=self.policy.replace_edited,
         )
 
     def _results(
@@ -220,23 +230,39 @@ class Captioner:
         )
 
     def _to_save(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> list[Caption]:
-        """Without the tiny model's captions that would replace a real model's."""
+        """Without those that would replace an edited caption, and the tiny model's that would replace a real one's."""
+        if not self.policy.replace_edited:
+            captions = [caption for caption in captions if not is_protected(info, caption.preset)]
         if not self.model.is_tiny or self.policy.overwrite:
             return list(captions)
         return [caption for caption in captions if not has_real_caption(info, caption.preset)]
 
-    def save(self, track: Track, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> bool:
-        """Merge captions into the track's sidecar, whose data is ``info``; return whether there were any.
+    def _kept(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return messages about existing captions that new ones do not replace."""
+        kept = [caption for caption in captions if caption not in self._to_save(captions, info)]
+        edited = [caption.preset for caption in kept if is_protected(info, caption.preset)]
+        notes: tuple[str, ...] = (f"kept the edited captions: {', '.join(edited)}",) if edited else ()
+        if len(kept) > len(edited):
+            notes += ("kept the captions of a real model: tiny-model output never overwrites them",)
+        return notes
 
-        The tiny model's are left out where they would replace a real model's. Raises SidecarError.
+    def save(self, track: Track, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> bool:
+        """Merge captions into the track's sidecar, whose data was ``info``; return whether there were any.
+
+        Left out are those that would replace what a person edited, also since ``info`` was read, and the tiny model's
+        where they would replace a real model's. Raises SidecarError.
         """
-        if not (captions := self._to_save(captions, info)):
+        if not self._to_save(captions, info):
             return False
-        merge_sidecar(track.sidecar, self._keys(captions, info, clip), track.within)
+        update_sidecar(
+            track.sidecar, lambda now: self.sidecar_keys(self._to_save(captions, now), now, clip), track.within
+        )
         return True
 
-    def _keys(self, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> dict[str, Any]:
-        """The sidecar's keys for these captions; None removes one."""
+    def sidecar_keys(self, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> dict[str, Any]:
+        """Return the keys to set for captions in a sidecar that holds ``info``; none for no captions."""
+        if not captions:
+            return {}
         keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
         keys[MODEL_KEY] = self.model.label
         keys[PROVENANCE_KEY] = {
@@ -273,11 +299,12 @@ def open_captioner(
     model: Model | None = None,
     overwrite: bool = False,
     improve: bool = False,
+    replace_edited: bool = False,
 ) -> Iterator[Captioner]:
     """Open a captioner as the settings say. Raises ModelError or ToolMissingError before any track is touched.
 
     ``workload`` is what it will be asked. ``model``: the settings' model, where the caller has resolved it already.
-    ``overwrite``, ``improve``: see Policy.
+    ``overwrite``, ``improve``, ``replace_edited``: see Policy.
     """
     sweep_temporary_folders()
     model = model or resolve_model(settings)
@@ -286,6 +313,7 @@ def open_captioner(
         retries=settings.retries,
         excerpt=settings.excerpt(model.max_seconds),
         overwrite=overwrite,
+        replace_edited=replace_edited,
         keep_reasoning=settings.keep_reasoning,
         improve=improve,
     )

@@ -16,6 +16,7 @@ from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.errors import AnswerError, ConfigError, FailureKind, SidecarError
 from musicflamingo_cli.prompts import Preset, free_question
+from musicflamingo_cli.sidecars.captions import is_protected
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.cleaning import without_template_tokens
 from musicflamingo_cli.text.reasoning import split_reasoning
@@ -131,6 +132,8 @@ class Chat:
         (track,) = self._tracks
         if not self._captioner.save(track, [caption], read_sidecar(track.sidecar), self._clip):
             reason = f"not saved: {name} has the caption of a real model, which tiny-model output never overwrites"
+            if is_protected(read_sidecar(track.sidecar), name):
+                reason = f"not saved: {name} has a caption that a person edited"
             raise AnswerError(reason, "save it under another name", FailureKind.REFUSED_ANSWER)
         return caption.text
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from musicflamingo_cli.errors import TrackError, kind_of
-from musicflamingo_cli.sidecars.merge import merge_sidecar
+from musicflamingo_cli.sidecars.captions import without_edited
+from musicflamingo_cli.sidecars.merge import update_sidecar
 from musicflamingo_cli.types import Failure, Outcome
 
 
@@ -15,12 +18,17 @@ def save_outcome(outcome: Outcome) -> Outcome:
         return outcome
     track = outcome.track
     try:
-        merge_sidecar(track.sidecar, outcome.keys, track.within)
+        update_sidecar(track.sidecar, lambda now: keys_to_save(outcome, now), track.within)
     except TrackError as error:
         return _not_saved(outcome, Failure.for_track(error))
     except OSError as error:
         return _not_saved(outcome, operating_system_failure(error))
     return replace(outcome, saved=True, keys={})
+
+
+def keys_to_save(outcome: Outcome, now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what to merge into a sidecar that holds ``now``: a person may have edited captions since it was read."""
+    return outcome.keys if outcome.replaces_edited else without_edited(outcome.keys, now)
 
 
 def _not_saved(outcome: Outcome, failure: Failure) -> Outcome:

@@ -31,6 +31,9 @@ def batch(
     common: Common,
     json: Json,
     overwrite: Annotated[bool, _which("--overwrite", help="Regenerate existing captions.")] = False,
+    edited: Annotated[
+        bool, _which("--edited", help="With --overwrite: also captions that a person edited in the review.")
+    ] = False,
     stale: Annotated[bool, _which("--stale", help="Also redo outdated captions.")] = False,
     redo_doubtful: Annotated[
         bool,
@@ -93,6 +96,8 @@ def batch(
     save = options.ask is None or options.save_as is not None
     if overwrite + stale + redo_doubtful > 1:
         raise ConfigError("--overwrite, --stale and --redo-doubtful exclude each other", "name one of them")
+    if edited and not overwrite:
+        raise ConfigError("--edited needs --overwrite", "to replace edited captions, too: --overwrite --edited")
     if redo_doubtful:
         settings = _with_another_seed(settings, options.seed)
     if not 0 < sample <= 1:
@@ -100,6 +105,7 @@ def batch(
     selection = Selection(
         # An unsaved question leaves no trace in a sidecar, so it is asked about every track.
         wanted=_wanted(overwrite or not save, stale, redo_doubtful),
+        edited=edited,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         extensions=tuple(part.strip().lower().lstrip(".") for part in extensions.split(",") if part.strip()),

@@ -161,7 +161,9 @@ class BatchRun:
         improve = self._selection.wanted == Wanted.CONTRADICTED
         if self._cluster is None:
             workload = Workload(tracks, prompts, at_once=tracks)
-            with open_captioner(self._settings, workload, self._model, overwrite, improve) as captioner:
+            with open_captioner(
+                self._settings, workload, self._model, overwrite, improve, self._selection.edited
+            ) as captioner:
                 announce(self._console, captioner)
                 yield captioner
             return
@@ -179,6 +181,7 @@ class BatchRun:
             roots=[dataset.root for dataset in self._datasets],
             overwrite=overwrite,
             improve=improve,
+            replace_edited=self._selection.edited,
             verbose=self._console.verbose,
         ) as opened:
             yield opened

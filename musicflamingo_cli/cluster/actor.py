@@ -107,7 +107,9 @@ class CaptionActor:
                 settings = self._work.settings
                 workload = Workload(1000, self._work.prompts, at_once=settings.slots or 64)
                 model = resolve_model(settings)
-                opened = open_captioner(settings, workload, model, self._work.overwrite, self._work.improve)
+                opened = open_captioner(
+                    settings, workload, model, self._work.overwrite, self._work.improve, self._work.replace_edited
+                )
                 self._captioner = self._stack.enter_context(opened)
             return self._captioner
 

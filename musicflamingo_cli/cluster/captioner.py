@@ -179,6 +179,7 @@ def open_cluster(
     roots: Sequence[Path],
     overwrite: bool = False,
     improve: bool = False,
+    replace_edited: bool = False,
     verbose: bool = False,
 ) -> Iterator[ClusterCaptioner]:
     """Open a captioner on a cluster for ``tracks`` tracks below ``roots``, and end all of it afterwards.
@@ -191,7 +192,15 @@ def open_cluster(
         resources = _resources(ray, plan, settings, tracks)
         own = settings_for_nodes(settings, model, resources.cpus)
         _compare_nodes(ray, expected, [file.absolute() for file in model.files], resources)
-        work = Work(settings=own, prompts=prompts, overwrite=overwrite, improve=improve, probes=probes, verbose=verbose)
+        work = Work(
+            settings=own,
+            prompts=prompts,
+            overwrite=overwrite,
+            improve=improve,
+            replace_edited=replace_edited,
+            probes=probes,
+            verbose=verbose,
+        )
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
         members = []
         for number in range(1, resources.actors + 1):

@@ -46,13 +46,15 @@ class ClusterPlan:
 class Work:
     """What an actor is made with. ``model``: its absolute path; ``threads``: its processors.
 
-    ``probes``: files that show whether it sees the datasets. ``overwrite``, ``improve``: see captioner.Policy.
+    ``probes``: files that show whether it sees the datasets. ``overwrite``, ``improve`` and ``replace_edited``: see
+    captioner.Policy.
     """
 
     settings: Settings
     prompts: int
     overwrite: bool
     improve: bool
+    replace_edited: bool
     probes: tuple[tuple[Path, str], ...]
     verbose: bool = False
 

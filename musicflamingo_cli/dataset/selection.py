@@ -12,7 +12,7 @@ from typing import Any
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import staleness
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY, provenance_of
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, is_protected, provenance_of
 from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.types import Track
@@ -24,13 +24,14 @@ class Selection:
 
     ``include`` and ``exclude`` are globs: for the path below the dataset where they hold a slash, else for the name.
     ``only``: no other audio files than these (absolute paths). ``earlier``: with Wanted.ALL, skip captions that were
-    made since those runs were noted. ``save``: whether captions go into sidecars. ``follow_links``: see
-    ``find_tracks``.
+    made since those runs were noted. ``edited``: captions that a person edited, too. ``save``: whether captions go into
+    sidecars. ``follow_links``: see ``find_tracks``.
     """
 
     wanted: Wanted = Wanted.MISSING
     settings: CaptionSettings = field(default_factory=CaptionSettings)
     earlier: EarlierRuns | None = None
+    edited: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
@@ -62,9 +63,10 @@ class Selection:
         """Return the presets to ask about a track whose sidecar holds ``info``."""
         if self.wanted == Wanted.ALL:
             earlier = self.earlier
-            return [each for each in presets if earlier is None or not earlier.made_since(info, each)]
+            open_to = presets if self.edited or not self.save else _not_edited(info, presets)
+            return [each for each in open_to if earlier is None or not earlier.made_since(info, each)]
         if self.wanted == Wanted.CONTRADICTED:
-            return _contradicted(info, presets)
+            return _contradicted(info, _not_edited(info, presets))
         if self.wanted == Wanted.OUTDATED:
             return staleness.outdated(info, presets, self.settings, track.audio)
         return staleness.missing(info, presets, self.settings)
@@ -77,6 +79,10 @@ def _contradicted(info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Pr
         return []
     approved = {each.name for each in presets if provenance_of(info, each.name).get("approved") is True}
     return [each for each in presets if each.name in result.contradicted and each.name not in approved]
+
+
+def _not_edited(info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
+    return [preset for preset in presets if not is_protected(info, preset.name)]
 
 
 def _matches(name: str, glob: str) -> bool:

@@ -16,6 +16,7 @@ from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.exports.trusted import NOTHING_LEFT, MusicFields, music_fields, revised, why_not_trusted
 from musicflamingo_cli.sidecars.captions import (
     APPROVED_KEY,
+    EXCLUDED_KEY,
     TINY_MODEL_ONLY,
     has_tiny_captions,
     is_text,
@@ -212,6 +213,8 @@ def share(text: str) -> float:
 
 def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptions) -> Row | str:
     """Return the track's row, or the reason why it is left out."""
+    if info.get(EXCLUDED_KEY) is True:
+        return "excluded in the review"
     available = real_captions(info, options.presets)
     if not available:
         return TINY_MODEL_ONLY if has_tiny_captions(info, options.presets) else "no caption"

@@ -9,12 +9,16 @@ from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
 MODEL_KEY = f"{KEY_PREFIX}model"
 PROVENANCE_KEY = f"{KEY_PREFIX}provenance"
-APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a track's captions; we only set it to false
+APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a track's captions
 MEASURED_KEY = f"{KEY_PREFIX}measured"
 CHECK_KEY = f"{KEY_PREFIX}check"
 SAMPLES_KEY = f"{KEY_PREFIX}samples"  # how far other answers agree
 # Computed from audio and captions: a person approves none of it.
 DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY])
+EXCLUDED_KEY = f"{KEY_PREFIX}excluded"  # true where a person keeps a track out of exports
+NOTE_KEY = f"{KEY_PREFIX}note"  # a person's, about the track
+TAGS_KEY = f"{KEY_PREFIX}tags_backup"  # what `tags` replaced in the audio file
+MARKS = frozenset([APPROVED_KEY, EXCLUDED_KEY, NOTE_KEY, TAGS_KEY, *DERIVED_KEYS])  # they change no caption
 _LENGTHS = ("audio_seconds", "source_seconds", "start", "fraction")  # of the provenance
 _LONGEST = 1e9  # seconds, 30 years
 TINY_MODEL_ONLY = "captions of the tiny model only"  # which are not real: it knows no real music
@@ -49,8 +53,44 @@ def _is_length(value: Any) -> bool:
 
 
 def is_of_tiny_model(provenance: Mapping[str, Any]) -> bool:
-    """Return whether a caption is of the tiny model (`noise` marked one with random weights)."""
-    return bool(provenance.get("toy") or provenance.get("noise"))
+    """Return whether a caption is of the tiny model (`noise` marked one with random weights), as it wrote it."""
+    return bool(provenance.get("toy") or provenance.get("noise")) and not is_edited(provenance)
+
+
+def is_edited(provenance: Mapping[str, Any]) -> bool:
+    """Return whether a person wrote or changed a caption: only a person may replace it."""
+    return provenance.get("edited") is True
+
+
+def is_protected(info: Mapping[str, Any], preset: str) -> bool:
+    """Return whether a preset has a caption that a person edited."""
+    return has_caption(info, preset) and is_edited(provenance_of(info, preset))
+
+
+def captions_in(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return all captions of a sidecar's data by key, those of presets that are not known included."""
+    return {
+        key: value
+        for key, value in info.items()
+        if key.startswith(KEY_PREFIX)
+        and key not in MARKS
+        and key != MODEL_KEY
+        and not key.endswith(REASONING_SUFFIX)
+        and isinstance(value, str)
+    }
+
+
+def without_edited(keys: Mapping[str, Any], info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return those of new ``keys`` that replace nothing that a person edited in a sidecar with ``info``."""
+    presets = [key.removeprefix(KEY_PREFIX) for key in captions_in(keys)]
+    edited = [preset for preset in presets if is_protected(info, preset)]
+    if not edited:
+        return keys
+    theirs = {key(preset) for preset in edited for key in (caption_key, reasoning_key)}
+    kept = {key: value for key, value in keys.items() if key not in theirs}
+    if isinstance(made := kept.get(PROVENANCE_KEY), Mapping):
+        kept[PROVENANCE_KEY] = {preset: each for preset, each in made.items() if preset not in edited}
+    return kept if captions_in(kept) else {}
 
 
 def has_caption(info: Mapping[str, Any], preset: str) -> bool:

@@ -63,8 +63,8 @@ def target_of(path: Path, within: Path | None = None) -> Path:
     return target
 
 
-def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None = None) -> bool:
-    """Replace a sidecar's text by what ``change`` returns for it (None: no file yet), under its lock and durably.
+def rewrite(path: Path, change: Callable[[str | None], str | None], within: Path | None = None) -> bool:
+    """Replace a sidecar's text by what ``change`` returns for it (None: no file), under its lock and durably.
 
     ``within``: see ``target_of``. Return whether it changed. Raises SidecarError, and then the file is unchanged.
     """
@@ -80,7 +80,7 @@ def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None
             try:
                 for _ in range(_TRIES):
                     seen, before, after = _changed(target, change)
-                    if after == before:
+                    if after is None or after == before:
                         return False
                     if _write_durably(target, after, seen):
                         return True
@@ -103,7 +103,7 @@ def rewrite(path: Path, change: Callable[[str | None], str], within: Path | None
         ) from error
 
 
-def _changed(path: Path, change: Callable[[str | None], str]) -> tuple[_State, str | None, str]:
+def _changed(path: Path, change: Callable[[str | None], str | None]) -> tuple[_State, str | None, str | None]:
     """Return the state of the file before it was read, its text, and what ``change`` returns for that.
 
     A file that is empty or cannot be parsed may be in the middle of a write by a program that does not lock: it gets

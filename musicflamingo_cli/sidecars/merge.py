@@ -9,17 +9,27 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY, DERIVED_KEYS, MODEL_KEY, PROVENANCE_KEY
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MARKS, PROVENANCE_KEY, captions_in
 from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
-from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
+from musicflamingo_cli.types import KEY_PREFIX
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decoder = json.JSONDecoder()
+
+
+class Removal(Enum):
+    """The value of a key that is to be removed from a sidecar."""
+
+    REMOVED = "removed"
+
+
+REMOVED = Removal.REMOVED
 
 
 def read_sidecar(path: Path | str) -> dict[str, Any]:
@@ -32,40 +42,58 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
 def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None = None) -> bool:
     """Set our keys in a sidecar, under its lock and durably; return whether anything changed.
 
-    ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values. The provenance object is merged preset by
-    preset, and captions that change are no longer approved. ``within``: see Track. Raises SidecarError, and then the
-    file is unchanged.
+    ``ours`` maps keys that begin with ``music_flamingo_`` to JSON values, or to REMOVED. The provenance object is
+    merged preset by preset (an empty provenance goes), and captions that change are no longer approved. ``within``: see
+    Track. Raises SidecarError, and then the file is unchanged.
+    """
+    return update_sidecar(path, lambda before: ours, within).changed
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a sidecar held before and after it was updated, and whether the file changed."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    changed: bool
+
+
+def update_sidecar(
+    path: Path | str, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], within: Path | None = None
+) -> Update:
+    """Set the keys that ``decide`` returns for a sidecar's data, all under its lock, as ``merge_sidecar`` does.
+
+    What ``decide`` raises is re-raised, and then the file is unchanged; it may be called again where a program that
+    does not lock changed the file meanwhile.
     """
     path = Path(path)
-    return rewrite(path, lambda text: merged_text(text, ours, path), within)
+    found: dict[str, Mapping[str, Any]] = {}
+
+    def change(text: str | None) -> str | None:
+        before, after = merged_text(text, decide, path)
+        found["before"] = found["after"] = before
+        if after is not None and after != text:
+            found["after"] = _parse(after, path)
+        return after
+
+    was_written = rewrite(path, change, within)
+    return Update(before=found["before"], after=found["after"], changed=was_written)
 
 
-def merged_text(text: str | None, ours: Mapping[str, Any], path: Path) -> str:
-    """Return a sidecar's text (None: there is none yet) with our keys set; see ``merge_sidecar``.
+def merged_text(
+    text: str | None, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], path: Path
+) -> tuple[Mapping[str, Any], str | None]:
+    """Return a sidecar's data, and its text with the keys that ``decide`` returns for them; see ``merge_sidecar``.
 
-    ``path`` is for messages. Raises SidecarError.
+    ``text``: None where there is no sidecar, and the new one where there is nothing to write. ``path`` is for messages.
+    Raises SidecarError.
     """
-    foreign = [key for key in ours if not key.startswith(KEY_PREFIX)]
-    if foreign:
-        raise ValueError(f"keys must begin with {KEY_PREFIX}: {foreign}")
     try:
-        return _merged(text, dict(ours), path)
+        before = _parse(text, path) if text is not None else {}
+        values = _merged(before, decide(before))
+        return before, splice(text, values, path) if values else text
     except RecursionError as error:
         raise left_untouched(path, "its values are nested too deeply") from error
-
-
-def _merged(text: str | None, values: dict[str, Any], path: Path) -> str:
-    ours = dict(values)
-    before = _parse(text, path) if text is not None else {}
-    if PROVENANCE_KEY in values and isinstance(before.get(PROVENANCE_KEY), dict):
-        values[PROVENANCE_KEY] = {**before[PROVENANCE_KEY], **values[PROVENANCE_KEY]}
-    made = {key: value for key, value in ours.items() if key not in DERIVED_KEYS}
-    if before.get(APPROVED_KEY) and any(before.get(key) != value for key, value in made.items()):
-        values.setdefault(APPROVED_KEY, False)  # not all of the captions are now those that were approved
-        values[PROVENANCE_KEY] = _with_approvals(before, values)
-    if PROVENANCE_KEY in values:
-        values[PROVENANCE_KEY] = _finite(values[PROVENANCE_KEY])
-    return splice(text, values, path)
 
 
 def parse_sidecar(data: bytes, path: Path) -> dict[str, Any]:
@@ -76,14 +104,30 @@ def parse_sidecar(data: bytes, path: Path) -> dict[str, Any]:
         raise left_untouched(path, "it is not UTF-8 text") from error
 
 
+def _merged(before: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The values to set, with the provenance of other presets and without approvals that no longer hold."""
+    if foreign := [key for key in ours if not key.startswith(KEY_PREFIX)]:
+        raise ValueError(f"keys must begin with {KEY_PREFIX}: {foreign}")
+    values = dict(ours)
+    known = before.get(PROVENANCE_KEY)
+    if isinstance(values.get(PROVENANCE_KEY), dict) and isinstance(known, dict):
+        values[PROVENANCE_KEY] = {**known, **values[PROVENANCE_KEY]}
+    made = {key: value for key, value in ours.items() if key not in MARKS}
+    is_other = any(before.get(key) != value for key, value in made.items())
+    if before.get(APPROVED_KEY) and is_other and APPROVED_KEY not in values:
+        values[APPROVED_KEY] = False  # not all of the captions are now those that were approved
+        values[PROVENANCE_KEY] = _with_approvals(before, values)
+    if isinstance(merged := values.get(PROVENANCE_KEY), dict):
+        values[PROVENANCE_KEY] = _finite({preset: each for preset, each in merged.items() if each != {}}) or REMOVED
+    return values
+
+
 def _with_approvals(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance, with a mark on each approved caption that stays."""
     made = values.get(PROVENANCE_KEY) or before.get(PROVENANCE_KEY)
     made = dict(made) if isinstance(made, dict) else {}
-    for key, caption in before.items():
-        is_caption = key.startswith(KEY_PREFIX) and key != MODEL_KEY and not key.endswith(REASONING_SUFFIX)
-        is_caption = is_caption and isinstance(caption, str)
-        if is_caption and values.get(key, caption) == caption:
+    for key, caption in captions_in(before).items():
+        if values.get(key, caption) == caption:
             known = made.get(preset := key.removeprefix(KEY_PREFIX))
             made[preset] = {**(known if isinstance(known, dict) else {}), "approved": True}
     return made
@@ -99,37 +143,38 @@ def _finite(value: Any) -> Any:
 
 
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
-    """Return the JSON text with ``values`` set at its top level; every other byte stays as it is."""
+    """Return the JSON text with ``values`` set (or REMOVED) at its top level; every other byte stays as it is."""
+    present = {key: value for key, value in values.items() if value is not REMOVED}
     if text is None or not text.strip():
-        return _json(dict(values), 2) + "\n"
+        return _json(present, 2) + "\n"
     _parse(text, path)
     members = list(_members(text))
     if not members:  # `{}`: the first keys get lines of their own, inside what surrounds the braces
         return (
-            text[: text.index("{")]
-            + json.dumps(dict(values), indent=2, ensure_ascii=False)
-            + text[text.rindex("}") + 1 :]
+            text[: text.index("{")] + json.dumps(present, indent=2, ensure_ascii=False) + text[text.rindex("}") + 1 :]
         )
     known = {member.key for member in members}
-    pieces, position = [], 0
-    for member in members:
-        if member.key in values:
-            pieces += [text[position : member.start], _dump(values[member.key], text)]
-            position = member.end
-    end = members[-1].end
-    pieces.append(text[position:end])
+    pieces: list[str] = []
+    for number, member in enumerate(members):
+        if (value := values.get(member.key)) is REMOVED:
+            continue
+        if pieces:  # what separates it from the member before it
+            pieces.append(text[members[number - 1].end : member.key_start])
+        pieces.append(text[member.key_start : member.start])
+        pieces.append(_dump(value, text) if member.key in values else text[member.start : member.end])
     indent = _indent(text)
-    pieces += [
-        f",{indent}{_dump(key, text)}: {_dump(value, text)}" for key, value in values.items() if key not in known
-    ]
-    return "".join([*pieces, text[end:]])
+    for key, value in present.items():
+        if key not in known:
+            pieces += [f",{indent}" if pieces else "", f"{_dump(key, text)}: {_dump(value, text)}"]
+    return "".join([text[: members[0].key_start], *pieces, text[members[-1].end :]])
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A top-level key and the span of its value in the text."""
+    """A top-level key, where it begins, and the span of its value in the text."""
 
     key: str
+    key_start: int
     start: int
     end: int
 
@@ -138,10 +183,11 @@ def _members(text: str) -> Iterator[_Member]:
     """The members of a text that is one valid JSON object (RFC 8259, and Python's NaN)."""
     position = _skip_space(text, text.index("{") + 1)
     while text[position] == '"':
+        key_start = position
         key, position = _decoder.raw_decode(text, position)
         start = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
         _, end = _decoder.raw_decode(text, start)
-        yield _Member(key, start, end)
+        yield _Member(key=key, key_start=key_start, start=start, end=end)
         position = _skip_space(text, end)
         if text[position] == ",":
             position = _skip_space(text, position + 1)

@@ -18,6 +18,7 @@ from musicflamingo_cli.sidecars.captions import (
     PROVENANCE_KEY,
     has_caption,
     has_real_caption,
+    is_edited,
     provenance_of,
 )
 from musicflamingo_cli.system.identity import digest, is_replaced
@@ -75,13 +76,14 @@ def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings, audi
     ``audio``: the track's file, where it is to be compared with the one that was captioned. A caption without a
     recorded identity of audio or model counts as made from the present ones: it is older than these records.
 
-    An approved caption is never outdated; nor is a real model's where the tiny model would replace it.
+    An approved or edited caption is never outdated; nor is a real model's where the tiny model would replace it.
     """
     made = provenance_of(info, preset.name)
     is_real = has_real_caption(info, preset.name)
     if not is_real and not (now.is_tiny and has_caption(info, preset.name)):
         return CaptionState.MISSING
-    if info.get(APPROVED_KEY) is True or made.get("approved") is True or (now.is_tiny and is_real):
+    is_settled = info.get(APPROVED_KEY) is True or made.get("approved") is True or is_edited(made)
+    if is_settled or (now.is_tiny and is_real):
         return CaptionState.CAPTIONED
     if _is_outdated(made, preset, now) or (audio is not None and is_replaced(audio, made.get("audio"))):
         return CaptionState.OUTDATED

@@ -15,7 +15,7 @@ from typing import Any
 
 from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE
 from musicflamingo_cli.captioning.captioner import Captioner
-from musicflamingo_cli.captioning.saving import operating_system_failure
+from musicflamingo_cli.captioning.saving import keys_to_save, operating_system_failure
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
@@ -225,9 +225,10 @@ class StoreBatch:
             if stored is not None:
                 parse_sidecar(stored.data, item.track.sidecar)
                 text = stored.data.decode("utf-8")
-            merged = merged_text(text, outcome.keys, item.track.sidecar).encode("utf-8")
+            _, merged = merged_text(text, lambda now: keys_to_save(outcome, now), item.track.sidecar)
             try:
-                self._store.write(item.sidecar, merged, stored.tag if stored else None)
+                if merged is not None and merged != text:
+                    self._store.write(item.sidecar, merged.encode("utf-8"), stored.tag if stored else None)
             except ConflictError:
                 continue
             return replace(outcome, saved=True, keys={})
