@@ -14,6 +14,7 @@ ROOMS = (
     "__main__",
     "cli",
     "api",
+    "review",
     "report",
     "doctor",
     "exports",

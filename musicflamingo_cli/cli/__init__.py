@@ -48,6 +48,7 @@ from musicflamingo_cli.cli import (  # noqa: E402  (they register themselves)
     models,
     prompts,
     report,
+    review,
     serve,
     status,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "models",
     "prompts",
     "report",
+    "review",
     "serve",
     "status",
 ]

@@ -17,16 +17,16 @@ from musicflamingo_cli.sidecars.leftovers import CLAIM_SUFFIX
 _LONGEST_NAME = 255  # bytes, of all usual file systems
 
 
-def claim_file(sidecar: Path) -> Path:
+def claim_file(sidecar: Path, suffix: str = CLAIM_SUFFIX) -> Path:
     """Return the hidden file beside a sidecar that is locked while its track is in progress.
 
     Two links to one sidecar share it. Where its name would be too long for the file system, it is a hash.
     """
     if os.path.islink(sidecar):  # noqa: PTH114  (Path's method raises for a name that is too long)
         sidecar = Path(os.path.realpath(sidecar))
-    name = f".{sidecar.name}{CLAIM_SUFFIX}"
+    name = f".{sidecar.name}{suffix}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(sidecar.name)).hexdigest()[:32]}{CLAIM_SUFFIX}"
+        name = f".{hashlib.sha256(os.fsencode(sidecar.name)).hexdigest()[:32]}{suffix}"
     return sidecar.with_name(name)
 
 

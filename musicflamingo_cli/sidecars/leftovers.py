@@ -13,6 +13,7 @@ from musicflamingo_cli.paths import read_regular
 SIDECAR_SUFFIX = ".INFO"
 LOCK_SUFFIX = ".lock"
 CLAIM_SUFFIX = ".mf-claim"
+REVIEW_SUFFIX = ".mf-review"  # of the file that is locked while a track is open in a review
 LOCK_MARK = "musicflamingo"  # what a lock file of ours holds; those of others are empty
 
 _TEMPORARY = ".mf-{}.tmp"
@@ -67,6 +68,6 @@ def lock_now(descriptor: int) -> bool:
 
 def _is_leftover(file: Path) -> bool:
     name = file.name
-    if _TEMPORARY_NAME.fullmatch(name) or name.endswith(CLAIM_SUFFIX):
+    if _TEMPORARY_NAME.fullmatch(name) or name.endswith((CLAIM_SUFFIX, REVIEW_SUFFIX)):
         return True
     return name.endswith(SIDECAR_SUFFIX + LOCK_SUFFIX) and has_our_mark(file)
