@@ -59,22 +59,24 @@ def picture(audio: Path) -> bytes:
     """
     import numpy as np
 
-    lows, highs, spectra = [], [], []
+    lows, highs, spectra, frames = [], [], [], 0
     with open_source(audio) as source:
-        for block in _blocks(source.blocks, _HOP):
+        for block, length in _blocks(source.blocks, _HOP):
+            frames += length
             mono = np.nan_to_num(block.mean(axis=1))
-            bins = mono.reshape(-1, _BIN)
-            lows.append(bins.min(axis=1))
-            highs.append(bins.max(axis=1))
+            pieces = mono.reshape(-1, _BIN)
+            lows.append(pieces.min(axis=1))
+            highs.append(pieces.max(axis=1))
             spectra.append(_bands(mono.reshape(-1, _HOP)[:, :_WINDOW], source.rate))
-    low, high = _reduced(np.concatenate(lows), np.minimum), _reduced(np.concatenate(highs), np.maximum)
+    bins = -(-frames // _BIN)  # without those that only pad the last block
+    low, high = _reduced(np.concatenate(lows)[:bins], np.minimum), _reduced(np.concatenate(highs)[:bins], np.maximum)
     peaks = np.stack([low, high], axis=1)
     waveform = np.clip(np.round(peaks * 127 + 128), 0, 255).astype(np.uint8)
     return waveform.tobytes() + _levels(np.concatenate(spectra)).tobytes()
 
 
-def _blocks(blocks: Iterator[Samples], multiple: int) -> Iterator[Samples]:
-    """Yield blocks whose length is a multiple; the last one is padded with silence."""
+def _blocks(blocks: Iterator[Samples], multiple: int) -> Iterator[tuple[Samples, int]]:
+    """Yield blocks whose length is a multiple, and their length without the silence that pads the last one."""
     import numpy as np
 
     rest: Samples | None = None
@@ -82,10 +84,10 @@ def _blocks(blocks: Iterator[Samples], multiple: int) -> Iterator[Samples]:
         whole = block if rest is None or rest.shape[1] != block.shape[1] else np.concatenate([rest, block])
         end = len(whole) // multiple * multiple
         if end:
-            yield whole[:end]
+            yield whole[:end], end
         rest = whole[end:]
     if rest is not None and len(rest):
-        yield np.concatenate([rest, np.zeros((multiple - len(rest), rest.shape[1]), np.float32)])
+        yield np.concatenate([rest, np.zeros((multiple - len(rest), rest.shape[1]), np.float32)]), len(rest)
 
 
 def _reduced(values: Samples, by: np.ufunc) -> Samples:

@@ -137,7 +137,10 @@ class Guard:
             return
         # A page that moves on by itself, not a redirect: after a click in another page (a terminal in the browser) a
         # strict cookie is not sent with a redirect.
-        page = '<!doctype html><meta charset="utf-8"><title>Review</title><meta http-equiv="refresh" content="0;url=/">'
+        page = (
+            '<!doctype html><meta charset="utf-8"><title>Review</title><link rel="icon" href="/static/icon.svg">'
+            '<meta http-equiv="refresh" content="0;url=/">'
+        )
         cookie = f"{self._access.cookie}={session}; Path=/; HttpOnly; SameSite=Strict"
         await _answer(send, 200, page, {"set-cookie": cookie, "content-type": "text/html; charset=utf-8"})
 
