@@ -25,7 +25,13 @@ PAGES = [README, *sorted(page for page in (ROOT / "docs").glob("*.md") if page !
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("models/**/README.md")]
 DEFAULT = ("full", "technical", "genre_mood", "instrumentation", "structure")
 # These run in tests of their own, or they download.
-NOT_RUN = ("musicflamingo build", "musicflamingo models pull", "musicflamingo doctor")
+NOT_RUN = (
+    "musicflamingo review",
+    "musicflamingo demo &&",
+    "musicflamingo build",
+    "musicflamingo models pull",
+    "musicflamingo doctor",
+)
 OTHER_COMMANDS = ("make demo", "make test", "pip install", "CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install")
 
 

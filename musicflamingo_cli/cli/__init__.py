@@ -51,6 +51,7 @@ from musicflamingo_cli.cli import (  # noqa: E402  (they register themselves)
     review,
     serve,
     status,
+    tags,
 )
 
 __all__ = [
@@ -71,4 +72,5 @@ __all__ = [
     "review",
     "serve",
     "status",
+    "tags",
 ]

@@ -1,0 +1,231 @@
+"""`tags`: real files of every format are tagged, keep their audio, and get their old tags back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from musicflamingo_cli.audio.decoding import open_source
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.exports.file_tags import TagField, TaggedFile, audio_digest
+from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
+from musicflamingo_cli.system.identity import file_identity
+from tests.conftest import tone
+
+CAPTION = "A calm piece at 97 BPM in F# minor, naïve."
+RATE = 44_100
+WRITTEN_BY_FFMPEG = {
+    "a.m4a": "alac",
+    "b.m4a": "aac",
+    "a.wma": "wmav2",
+    "a.wv": "wavpack",
+    "a.tta": "tta",
+    "a.opus": "libopus",
+}
+FORMATS = ["a.mp3", "a.flac", "a.wav", "a.aiff", "a.ogg", *WRITTEN_BY_FFMPEG]
+
+
+def make(path: Path) -> Path:
+    """A file with two seconds of sound in the format of its ending."""
+    sound = tone(2.0, rate=RATE, channels=2)
+    if codec := WRITTEN_BY_FFMPEG.get(path.name):
+        rate = 48_000 if codec == "libopus" else RATE
+        with av.open(path, "w") as container:
+            stream: Any = container.add_stream(codec, rate=rate, layout="stereo")
+            if codec == "wmav2":
+                stream.bit_rate = 128_000
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T.astype("float32")), "fltp", "stereo")
+            frame.sample_rate = RATE
+            resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=rate, frame_size=1024)
+            for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(stream.encode(piece))
+            container.mux(stream.encode(None))
+    else:
+        soundfile.write(path, sound, RATE)
+    return path
+
+
+def decoded(path: Path) -> np.ndarray:
+    with open_source(path) as source:
+        return np.concatenate(list(source.blocks))
+
+
+def sidecar(audio: Path, **more: Any) -> Path:
+    info = {"other": 0.10, "music_flamingo_full": CAPTION, **more}
+    file = audio.with_suffix(".INFO")
+    file.write_text(json.dumps(info, indent=2))
+    return file
+
+
+def tags(folder: Path, *options: str) -> Any:
+    return CliRunner().invoke(app, ["tags", str(folder), *options])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("options", [(), ("--custom",)])
+def test_every_format_is_tagged_and_gets_its_tags_back(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    audio = make(tmp_path / name)
+    field = TagField.CUSTOM if options else TagField.COMMENT
+    old = TaggedFile(audio)
+    old.set(field, ["what was there"])
+    old.save()
+    file, before, whole = sidecar(audio), decoded(audio), audio.read_bytes()
+    info_before = file.read_bytes()
+    done = tags(tmp_path, "--bpm", "--key", *options)
+    assert done.exit_code == 0, done.output
+    now = TaggedFile(audio)
+    assert now.get(field) == [CAPTION]
+    assert (now.get(TagField.BPM), now.get(TagField.KEY)) == (["97"], ["F# minor"])
+    assert audio.read_bytes() != whole
+    assert np.array_equal(decoded(audio), before)
+    assert read_sidecar(file)["music_flamingo_tags_backup"]["fields"] == {
+        field: ["what was there"],
+        "bpm": [],
+        "key": [],
+    }
+    assert "1 unchanged" in tags(tmp_path, "--bpm", "--key", *options).output
+    assert tags(tmp_path, "--undo").exit_code == 0
+    now = TaggedFile(audio)
+    assert [now.get(each) for each in (field, TagField.BPM, TagField.KEY)] == [["what was there"], [], []]
+    assert np.array_equal(decoded(audio), before)
+    assert file.read_bytes() == info_before
+    assert {path.name for path in tmp_path.iterdir()} == {name, file.name}
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    file = sidecar(audio)
+    before = audio.read_bytes(), file.read_bytes()
+    done = tags(tmp_path, "--dry-run")
+    assert f"comment = {CAPTION}" in done.output
+    assert (audio.read_bytes(), file.read_bytes()) == before
+
+
+def test_other_tags_times_and_permissions_stay(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.mp3")
+    id3 = mutagen.File(audio)
+    id3.add_tags()
+    id3.tags.add(mutagen.id3.TIT2(encoding=3, text=["Title"]))
+    id3.tags.add(mutagen.id3.COMM(encoding=3, lang="deu", desc="x", text=["another comment"]))
+    id3.save(v2_version=3)
+    audio.chmod(0o640)
+    os.utime(audio, (1_000_000_000, 1_000_000_000))
+    sidecar(audio)
+    assert tags(tmp_path).exit_code == 0
+    found = mutagen.File(audio)
+    assert found.tags.version == (2, 3, 0)
+    assert found.tags["TIT2"].text == ["Title"]
+    assert found.tags["COMM:x:deu"].text == ["another comment"]
+    assert (audio.stat().st_mode & 0o777, audio.stat().st_mtime) == (0o640, 1_000_000_000)
+
+
+def test_tagged_audio_makes_no_caption_outdated(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    made = {"full": {"audio": file_identity(audio), "model": "m", "template": Preset("full", "x").template_hash}}
+    file = sidecar(audio, music_flamingo_provenance=made)
+    for option in ((), ("--undo",)):
+        assert tags(tmp_path, *option).exit_code == 0
+        info = read_sidecar(file)
+        assert state_of(info, Preset("full", "x"), CaptionSettings(), audio) == CaptionState.CAPTIONED
+    make(audio).touch()
+    with audio.open("ab") as other:
+        other.write(b"replaced")
+    assert state_of(info, Preset("full", "x"), CaptionSettings(), audio) == CaptionState.OUTDATED
+
+
+def test_a_field_that_was_changed_since_is_left(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    sidecar(audio)
+    tags(tmp_path, "--bpm")
+    mine = TaggedFile(audio)
+    mine.set(TagField.COMMENT, ["my own, later"])
+    mine.save()
+    done = tags(tmp_path, "--undo")
+    assert "changed since, and left as they are: comment" in done.output
+    now = TaggedFile(audio)
+    assert (now.get(TagField.COMMENT), now.get(TagField.BPM)) == (["my own, later"], [])
+
+
+def test_a_new_caption_keeps_the_first_backup(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    file = sidecar(audio)
+    tags(tmp_path)
+    info = read_sidecar(file)
+    file.write_text(json.dumps({**info, "music_flamingo_full": "Another caption now."}))
+    tags(tmp_path)
+    assert TaggedFile(audio).get(TagField.COMMENT) == ["Another caption now."]
+    tags(tmp_path, "--undo")
+    assert TaggedFile(audio).get(TagField.COMMENT) == []
+
+
+def test_what_is_left_out_and_why(tmp_path: Path) -> None:
+    for name, more in (
+        ("ok", {}),
+        ("excluded", {"music_flamingo_excluded": True}),
+        ("none", {"music_flamingo_full": ""}),
+    ):
+        sidecar(Path(shutil.copy(make(tmp_path / "a.flac"), tmp_path / f"{name}.flac")), **more)
+    (tmp_path / "a.flac").unlink()
+    (tmp_path / "text.mp3").write_text("no sound")
+    sidecar(tmp_path / "text.mp3")
+    make(tmp_path / "a.wav").rename(tmp_path / "linked.wav")
+    os.link(tmp_path / "linked.wav", tmp_path.parent / f"{tmp_path.name}-other.wav")
+    sidecar(tmp_path / "linked.wav")
+    done = tags(tmp_path)
+    assert done.exit_code == 1
+    for reason in ("excluded in the review", "no caption", "several names", "text.mp3"):
+        assert reason in done.output
+    assert "1 files changed, 2 unchanged, 2 failed" in done.output
+    assert tags(tmp_path, "--approved").output.count("not approved") == 4
+
+
+def test_a_link_out_of_the_dataset_is_not_written(tmp_path: Path) -> None:
+    outside = make(tmp_path / "a.flac")
+    before = outside.read_bytes()
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.flac").symlink_to(outside)
+    sidecar(tmp_path / "music" / "a.flac")
+    assert "leads out of the dataset" in tags(tmp_path / "music").output
+    assert outside.read_bytes() == before
+    assert tags(tmp_path / "music", "--follow-links").exit_code == 0
+    assert outside.read_bytes() != before
+    assert (tmp_path / "music" / "a.flac").is_symlink()
+
+
+def test_a_change_of_the_audio_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = make(tmp_path / "a.wav")
+    file = sidecar(audio)
+    before = audio.read_bytes(), file.read_bytes()
+
+    def damaging(self: TaggedFile) -> None:
+        data = bytearray(self._path.read_bytes())
+        data[5000] ^= 1
+        self._path.write_bytes(data)
+
+    monkeypatch.setattr(TaggedFile, "save", damaging)
+    assert "without a change of its audio" in tags(tmp_path).output
+    assert (audio.read_bytes(), file.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_digest_is_of_the_audio_alone(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.mp3")
+    before = audio_digest(audio)
+    tagged = TaggedFile(audio)
+    tagged.set(TagField.COMMENT, ["x" * 5000])
+    tagged.save()
+    assert audio_digest(audio) == before
+    soundfile.write(audio, tone(2.0, hertz=441, rate=RATE), RATE)
+    assert audio_digest(audio) != before
