@@ -1,4 +1,4 @@
-# Two commands for everybody: `make demo` and `make test`. Each installs and builds all that it needs.
+# For everybody: `make demo`, `make review` and `make test`. Each installs and builds all that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,11 +6,15 @@ SOURCES := musicflamingo_cli tiny_flamingo tests benchmarks docs
 # The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick check docs format llama clean
+.PHONY: demo review test quick check docs format llama clean
 
 # The server out of a wheel: a first try takes seconds and builds nothing.
 demo: $(VENV)/installed
 	$(BIN)/musicflamingo demo --engine embedded
+
+# The demo, then its page: listen, correct and approve in the browser.
+review: demo
+	$(BIN)/musicflamingo review musicflamingo-demo --open
 
 # The whole, with the real binary: a test marked `real` that cannot find it fails here instead of being skipped. The
 # report is tested in a browser where there is one; .ci/run installs one and requires it.

@@ -32,7 +32,7 @@ NOT_RUN = (
     "musicflamingo models pull",
     "musicflamingo doctor",
 )
-OTHER_COMMANDS = ("make demo", "make test", "pip install", "CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install")
+OTHER_COMMANDS = ("make demo", "make review", "make test", "pip install", "CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install")
 
 
 def _blocks(page: Path, language: str) -> list[str]:

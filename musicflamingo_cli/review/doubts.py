@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from musicflamingo_cli.sidecars.captions import CHECK_KEY
 from musicflamingo_cli.text.facts import facts_in
 from musicflamingo_cli.trust.measured import Measured, measured_of
 
-_WORST = ("contradicted",)
+_CONTRADICTED = "contradicted"
 _SAME_TEMPO = 0.04  # of the measured tempo
 _RELATED = (1, 2, 3, 1 / 2, 1 / 3, 3 / 2, 2 / 3)
 _SURE_TEMPO = 0.06  # of the confidence; below, nothing is claimed to be wrong
@@ -57,15 +58,24 @@ def marks_in(info: Mapping[str, Any], preset: str, caption: str) -> list[Mark]:
 def _checked(info: Mapping[str, Any], preset: str, caption: str) -> Iterator[Mark]:
     check = info.get(CHECK_KEY)
     claims = check.get("claims") if isinstance(check, dict) else None
-    if isinstance(claims, dict):
-        claims = [{"preset": preset, **each} for each in claims.get(preset, []) if isinstance(each, dict)]
+    claims = claims.get(preset) if isinstance(claims, dict) else None
     for claim in claims if isinstance(claims, list) else []:
-        if not isinstance(claim, dict) or claim.get("verdict") not in _WORST or claim.get("preset") != preset:
+        if not isinstance(claim, dict) or claim.get("verdict") != _CONTRADICTED or not claim.get("value"):
             continue
-        quote = next((claim[key] for key in ("quote", "text", "words", "value") if claim.get(key)), "")
-        at = caption.find(str(quote)) if quote else -1
-        if at >= 0:
-            yield Mark(at, at + len(str(quote)), str(claim.get("reason") or "contradicted by the measurement"))
+        found = re.search(rf"(?<!\w){re.escape(str(claim['value']))}(?!\w)", caption, re.IGNORECASE)
+        if found:  # the caption may have been edited since
+            yield Mark(found.start(), found.end(), _evidence(claim))
+
+
+def _evidence(claim: Mapping[str, Any]) -> str:
+    """What contradicts a claim, as one line."""
+    evidence = claim.get("evidence")
+    against = [
+        f"{each.get('source', '')} {each.get('detail', '')}".strip()
+        for each in (evidence if isinstance(evidence, list) else [])
+        if isinstance(each, dict) and each.get("verdict") == _CONTRADICTED
+    ]
+    return ", ".join(against)[:300] or "contradicted"
 
 
 def _measured(measured: Measured, caption: str) -> Iterator[Mark]:

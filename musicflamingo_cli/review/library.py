@@ -14,7 +14,7 @@ from typing import Any
 from musicflamingo_cli.captioning import run_log
 from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import SidecarError
-from musicflamingo_cli.review.doubts import doubt_of
+from musicflamingo_cli.review.doubts import doubt_of, reasons_of
 from musicflamingo_cli.sidecars.captions import (
     APPROVED_KEY,
     EXCLUDED_KEY,
@@ -177,7 +177,7 @@ class Library:
             Filter.TO_DO: not is_approved and not is_excluded,
             Filter.MISSING: missing > 0,
             Filter.FAILED: is_failed,
-            Filter.DOUBTFUL: doubt is not None and doubt >= DOUBTFUL,
+            Filter.DOUBTFUL: (doubt is not None and doubt >= DOUBTFUL) or bool(reasons_of(info)),
             Filter.EDITED: any(is_protected(info, key.removeprefix(KEY_PREFIX)) for key in captions_in(info)),
             Filter.APPROVED: is_approved,
             Filter.EXCLUDED: is_excluded,
