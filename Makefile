@@ -48,7 +48,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[dev,embedded,export,native,review,transformers]'
+		--editable '.[dev,embedded,export,native,ray,review,serve,stores,transformers]'
 	touch $@
 
 clean:

@@ -11,6 +11,7 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.captioning.improvement import Improvement
+from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, judged, not_heard
 from musicflamingo_cli.captioning.provenance import RunIdentity, provenance
 from musicflamingo_cli.captioning.saving import operating_system_failure, save_outcome
 from musicflamingo_cli.captioning.worker_pool import SlotGate
@@ -39,8 +40,7 @@ from musicflamingo_cli.sidecars.captions import (
 )
 from musicflamingo_cli.sidecars.merge import update_sidecar
 from musicflamingo_cli.system.temporary import sweep_temporary_folders
-from musicflamingo_cli.text.cleaning import hint_for, judge
-from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.text.cleaning import hint_for
 from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import (
     Answer,
@@ -56,7 +56,6 @@ from musicflamingo_cli.types import (
 )
 
 NO_BETTER = "no answer had fewer contradictions; the captions stay"  # why a track is skipped
-REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,48 +337,9 @@ def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[
     return prompts, failures
 
 
-def judged(answer: Answer) -> Caption | str:
-    """Return the caption that an answer makes, or why it is refused."""
-    prompt = answer.prompt
-    reasoning, text = split_reasoning(answer.text)
-    if reasoning and not text:
-        return "the model was still reasoning at the token limit"
-    verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
-    return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
-
-
 def _verdict(answer: Answer, improvement: Improvement | None) -> Caption | str:
     verdict = judged(answer)
     return improvement.judged(verdict) if improvement and isinstance(verdict, Caption) else verdict
-
-
-def not_heard(answer: Answer, expected: int) -> Failure | None:
-    """Return the failure of an answer for which the audio did not reach the model: it would be worse than none.
-
-    ``expected``: the engine's audio tokens, where the answer does not carry those of its maker.
-    """
-    if answer.expected_audio_tokens is not None:
-        expected = answer.expected_audio_tokens
-    if answer.audio_tokens is None or answer.audio_tokens >= expected:
-        return None
-    return Failure(
-        preset=answer.prompt.preset,
-        kind=FailureKind.NOT_HEARD,
-        reason=f"only {answer.audio_tokens} of the clip's {expected} audio tokens reached the model",
-        hint="build the tested llama.cpp with: musicflamingo build",
-    )
-
-
-def clip_notes(clip: Clip) -> tuple[str, ...]:
-    """Return messages about a clip that is only a part of its track, or only one channel of it."""
-    notes = []
-    if clip.was_cut:
-        whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
-        where = f"from {clip.start:.0f} s on" if clip.start else "the first"
-        notes.append(f"used {where} {clip.seconds:.0f} s{whole}; the rest was left out")
-    if clip.channel:
-        notes.append(f"its channels cancel out in mono; used channel {clip.channel} alone")
-    return tuple(notes)
 
 
 def _bug(error: Exception) -> Failure:

@@ -10,7 +10,8 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.captioner import REASONING_TOKENS, Captioner, clip_notes, judged, not_heard
+from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, judged, not_heard
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for

@@ -11,7 +11,8 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.captioner import Captioner, judged
+from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.captioning.judging import judged
 from musicflamingo_cli.errors import EngineError, PromptError, TrackError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import SAMPLES_KEY, provenance_of

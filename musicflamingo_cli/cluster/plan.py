@@ -53,10 +53,10 @@ class Work:
     settings: Settings
     prompts: int
     overwrite: bool
-    improve: bool
-    replace_edited: bool
     probes: tuple[tuple[Path, str], ...]
     verbose: bool = False
+    improve: bool = False
+    replace_edited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.captioner import REASONING_TOKENS, Captioner, judged, not_heard, open_captioner
+from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
+from musicflamingo_cli.captioning.judging import REASONING_TOKENS, judged, not_heard
 from musicflamingo_cli.config import Settings, require_setting
 from musicflamingo_cli.errors import AnswerCancelledError, ConfigError, MusicFlamingoError
 from musicflamingo_cli.prompts import Preset, free_question, validate

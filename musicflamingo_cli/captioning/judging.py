@@ -1,0 +1,49 @@
+"""Whether an answer may become a caption, and what a person is told about the clip that it is about."""
+
+from __future__ import annotations
+
+from musicflamingo_cli.errors import FailureKind
+from musicflamingo_cli.text.cleaning import judge
+from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.types import Answer, Caption, Clip, Failure
+
+REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
+
+
+def judged(answer: Answer) -> Caption | str:
+    """Return the caption that an answer makes, or why it is refused."""
+    prompt = answer.prompt
+    reasoning, text = split_reasoning(answer.text)
+    if reasoning and not text:
+        return "the model was still reasoning at the token limit"
+    verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
+    return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
+
+
+def not_heard(answer: Answer, expected: int) -> Failure | None:
+    """Return the failure of an answer for which the audio did not reach the model: it would be worse than none.
+
+    ``expected``: the engine's audio tokens, where the answer does not carry those of its maker.
+    """
+    if answer.expected_audio_tokens is not None:
+        expected = answer.expected_audio_tokens
+    if answer.audio_tokens is None or answer.audio_tokens >= expected:
+        return None
+    return Failure(
+        preset=answer.prompt.preset,
+        kind=FailureKind.NOT_HEARD,
+        reason=f"only {answer.audio_tokens} of the clip's {expected} audio tokens reached the model",
+        hint="build the tested llama.cpp with: musicflamingo build",
+    )
+
+
+def clip_notes(clip: Clip) -> tuple[str, ...]:
+    """Return messages about a clip that is only a part of its track, or only one channel of it."""
+    notes = []
+    if clip.was_cut:
+        whole = f" of {clip.source_seconds:.0f} s" if clip.source_seconds else ""
+        where = f"from {clip.start:.0f} s on" if clip.start else "the first"
+        notes.append(f"used {where} {clip.seconds:.0f} s{whole}; the rest was left out")
+    if clip.channel:
+        notes.append(f"its channels cancel out in mono; used channel {clip.channel} alone")
+    return tuple(notes)
