@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MODES = ("major", "minor")
 # What is less is no tonal music: noise and drums stay below at least one of these.
-_LEAST_AGREEMENT = 0.5  # of the tones on one tuning
+_LEAST_IN_TUNE = 0.9  # tones in a frame, times their agreement on one tuning
 _LEAST_MATCH = 0.6  # of the pitch classes with the key's profile (correlation)
 _LEAST_TONES = 1.2  # in a frame, counted in its strongest one; a single note held has 1
 _SIZE, _HOP = 4096, 2048  # samples: frames of 0.26 s
@@ -162,13 +162,14 @@ def _key_of(segments: Sequence[_Tones]) -> Key | None:
 
     weights = np.sum([segment.weights for segment in segments], axis=0)
     strongest = sum(segment.strongest for segment in segments)
-    if not strongest or weights.sum() < _LEAST_TONES * strongest:
+    tones = float(weights.sum()) / strongest if strongest else 0.0
+    if tones < _LEAST_TONES:
         return None
     agreement, classes = _tuned(weights)
     matches = _matches(classes)
     order = np.argsort(-matches)
     match, margin = float(matches[order[0]]), float(matches[order[0]] - matches[order[1]])
-    if agreement < _LEAST_AGREEMENT or match < _LEAST_MATCH:
+    if agreement * tones < _LEAST_IN_TUNE or match < _LEAST_MATCH:
         return None
     mode, tonic = divmod(int(order[0]), 12)
     name = f"{TONICS[tonic]} {MODES[mode]}"

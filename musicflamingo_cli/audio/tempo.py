@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.floating]
 
 SLOWEST, FASTEST = 40.0, 240.0  # beats per minute that are measured
+_LEAST_BPM, _MOST_BPM = 30.0, 300.0  # that anybody would call a tempo
 UNKNOWN_BELOW = 0.06  # the confidence that white noise stays below
 _HOP, _SIZE = 160, 512  # samples: 100 frames a second, of 32 ms
 _FRAME_RATE = SAMPLE_RATE / _HOP
@@ -48,7 +49,7 @@ class Tempo:
     """A measured tempo in beats per minute.
 
     ``confidence``: from 0 to 1, how far it stands out from unrelated tempi; it does not tell half from double.
-    ``alternatives``: half and double of it, the likelier first.
+    ``alternatives``: half and double of it, the likelier first, without absurd ones.
     """
 
     bpm: float
@@ -154,7 +155,7 @@ def _best(autocorrelation: Numbers) -> Tempo:
     margin = float(scores.max() - scores[ratios > np.log(_TOLERANCE)].max())
     near = best * np.linspace(0.985, 1.015, 121)
     bpm = float(near[_repetition(autocorrelation, near).argmax()])
-    octaves = np.array([bpm / 2, bpm * 2])
+    octaves = np.array([each for each in (bpm / 2, bpm * 2) if _LEAST_BPM <= each <= _MOST_BPM])
     likelier_first = octaves[np.argsort(-_scores(autocorrelation, octaves))]
     return Tempo(
         bpm=round(bpm, 2),
