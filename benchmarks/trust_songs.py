@@ -30,9 +30,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--llama-dir", type=Path)
     options = parser.parse_args()
     write_songs(options.folder, options.songs, options.seed)
-    caption(options.folder, options.threads, options.temperature)
+    words = ["--threads", str(options.threads), "--temperature", str(options.temperature)]
+    words += ["--top-p", "1" if options.temperature > 1 else "0.9"]
+    caption(options.folder, [*words, *(["--llama-dir", str(options.llama_dir)] if options.llama_dir else [])])
 
 
 def write_songs(folder: Path, number: int, first: int) -> None:
@@ -49,10 +52,9 @@ def write_songs(folder: Path, number: int, first: int) -> None:
     (folder / "truth.json").write_text(json.dumps(truths, indent=1) + "\n", encoding="utf-8")
 
 
-def caption(folder: Path, threads: int, temperature: float) -> None:
-    """Caption what has no caption yet."""
-    words = ["batch", str(folder), "--model", "tiny", "--engine", "native", "--threads", str(threads)]
-    words += ["--temperature", str(temperature), "--top-p", "1" if temperature > 1 else "0.9"]
+def caption(folder: Path, words: list[str]) -> None:
+    """Caption what has no caption yet. ``words``: more options of `batch`."""
+    words = ["batch", str(folder), "--model", "tiny", "--engine", "native", *words]
     for preset in PRESETS:
         words += ["--preset", preset]
     subprocess.run([sys.executable, "-m", "musicflamingo_cli", *words], check=True)

@@ -114,7 +114,7 @@ def test_the_speed_of_the_check() -> None:
 
 @pytest.mark.real
 def test_wrong_numbers_that_the_check_finds(real_llama_dir: Path, tmp_path: Path) -> None:
-    run("trust_songs.py", tmp_path / "songs", "--songs", 3)
+    run("trust_songs.py", tmp_path / "songs", "--songs", 3, "--llama-dir", real_llama_dir)
     printed = run("trust.py", tmp_path / "songs")
     assert "3 songs, 6 captions" in printed
     assert printed.count("0 of 6 right ones marked") >= 1
