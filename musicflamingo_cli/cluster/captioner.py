@@ -24,10 +24,10 @@ from musicflamingo_cli.engines.pool.roster import Roster
 from musicflamingo_cli.errors import (
     ConfigError,
     EngineError,
-    FailureKind,
     ModelError,
     StoppedError,
     ToolMissingError,
+    TrackError,
 )
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.prompts import Preset
@@ -84,13 +84,13 @@ class ClusterCaptioner:
         failed: Member[ActorWorker] | None = None
         error: EngineError | None = None
         for _ in range(_TRIES):
-            if failed is not None and save and self._writer is Writer.ACTORS:
-                presets, info = _still_missing(track, presets, info)
-                if not presets:
-                    return Outcome(track, skipped=COMPLETE)
             try:
+                if failed is not None and save and self._writer is Writer.ACTORS:
+                    presets, info = _still_missing(track, presets, info)
+                    if not presets:
+                        return Outcome(track, skipped=COMPLETE)
                 member = self._roster.take(track.audio, failed)
-            except (StoppedError, EngineError) as problem:
+            except TrackError as problem:
                 return _failed(track, problem, started)
             try:
                 return self._caption_by(member, track, presets, info, save)
@@ -151,11 +151,10 @@ def _to_send(audio: Path) -> SentTrack:
     return SentTrack(audio.read_bytes(), status.st_mtime_ns)
 
 
-def _failed(track: Track, error: StoppedError | EngineError | Exception, started: float) -> Outcome:
+def _failed(track: Track, error: TrackError, started: float) -> Outcome:
     """The outcome of a track that no actor captioned."""
-    kind = FailureKind.WORKER_LOST if isinstance(error, WorkerLostError) else getattr(error, "kind", FailureKind.ENGINE)
-    hint = getattr(error, "hint", "") or "run the same command again"
-    failure = Failure(preset="", kind=kind, reason=str(error), hint=hint)
+    hint = error.hint or "run the same command again"
+    failure = Failure(preset="", kind=error.kind, reason=str(error), hint=hint)
     return Outcome(track, failures=(failure,), seconds=time.monotonic() - started)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from musicflamingo_cli.cluster.actor import CONTROL, CaptionActor, Reply, SentTrack, Status
 from musicflamingo_cli.cluster.plan import Facts, Work, mismatch
 from musicflamingo_cli.engines.pool.member import NotYetError
-from musicflamingo_cli.errors import EngineError, MusicFlamingoError
+from musicflamingo_cli.errors import EngineError, FailureKind, MusicFlamingoError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.system.log_relay import replay
 from musicflamingo_cli.types import Track
@@ -26,6 +26,8 @@ _GROUPS = {CONTROL: 4, "work": _MOST_SLOTS + 1}
 
 class WorkerLostError(EngineError):
     """An actor or its node is gone, or does not answer; says nothing about the track."""
+
+    kind = FailureKind.WORKER_LOST
 
 
 class ActorWorker:
