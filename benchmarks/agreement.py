@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.model import TINY, Model, ModelPair
 from musicflamingo_cli.models.resolve import resolve, resolve_model
 from musicflamingo_cli.models.tiny_checkpoint import write_checkpoint
@@ -64,6 +66,8 @@ def main() -> None:
         folder = Path(temporary)
         pair = resolve(TINY, Path())
         assert isinstance(pair, ModelPair)
+        if options.float32:
+            pair = widened(pair, folder, options.llama_dir)
         write_checkpoint(pair.language_model, pair.projector, folder / "checkpoint")
         reference = InTransformers(folder / "checkpoint", options.threads)
         prompts = questions(options.tokens)
@@ -87,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the number of the first clip")
     parser.add_argument("--tokens", type=int, default=200, help="of an answer, at most")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--float32", action="store_true", help="the language model's weights in float32, not in 8 bits")
     parser.add_argument("--llama-dir", type=Path, help="the build of the rows mtmd-cli, server and native")
     parser.add_argument("--unpatched-dir", type=Path, help="another build: a second row for each of them")
     parser.add_argument("--rows", help=f"the default: {','.join(ROWS)}, and with --unpatched-dir what it adds")
@@ -94,6 +99,17 @@ def parse() -> argparse.Namespace:
     unpatched = [UNPATCHED + row for row in LLAMA_CPP] if options.unpatched_dir else []
     options.rows = options.rows.split(",") if options.rows else [*ROWS, *unpatched]
     return options
+
+
+def widened(pair: ModelPair, folder: Path, llama_dir: Path | None) -> ModelPair:
+    """The pair with the language model's weights in float32: the same values, but llama.cpp rounds nothing to 8 bits."""
+    quantize = binaries.find("llama-quantize", llama_dir)
+    model = folder / "float32.gguf"
+    command = [str(quantize), "--allow-requantize", str(pair.language_model), str(model), "F32"]
+    subprocess.run(command, check=True, capture_output=True)
+    pair = resolve(str(model), folder, pair.projector)
+    assert isinstance(pair, ModelPair)
+    return pair
 
 
 def questions(tokens: int) -> list[Prompt]:

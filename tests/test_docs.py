@@ -78,7 +78,7 @@ def test_the_commands_run(
         input="Which key is it in?\n",  # `chat` without --ask reads questions
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""Whether an answer may become a caption, and what a person is told about the clip that it is about."""
+"""Whether an answer may become a caption, and messages about the clip it describes."""
 
 from __future__ import annotations
 
