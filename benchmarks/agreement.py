@@ -102,7 +102,7 @@ def parse() -> argparse.Namespace:
 
 
 def widened(pair: ModelPair, folder: Path, llama_dir: Path | None) -> ModelPair:
-    """The pair with the language model's weights in float32: the same values, but llama.cpp rounds nothing to 8 bits."""
+    """The pair with its language model in float32: the same values, but llama.cpp rounds nothing to 8 bits."""
     quantize = binaries.find("llama-quantize", llama_dir)
     model = folder / "float32.gguf"
     command = [str(quantize), "--allow-requantize", str(pair.language_model), str(model), "F32"]
