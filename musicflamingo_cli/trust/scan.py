@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,6 +20,7 @@ from musicflamingo_cli.trust.check import TrackCheck, check_captions
 from musicflamingo_cli.trust.claims import Field
 from musicflamingo_cli.trust.habits import further_evidence
 from musicflamingo_cli.trust.known import known_of
+from musicflamingo_cli.trust.measuring import begin_worker, cores
 from musicflamingo_cli.types import Failure, Skipped, Track
 
 _CHUNK = 64  # tracks that a process gets at a time
@@ -51,7 +50,7 @@ def check_dataset(
     """
     tracks = [item for item in find_tracks(root, follow_links=follow_links) if not isinstance(item, Skipped)]
     shared = shared_captions(tracks)
-    workers = processes or os.cpu_count() or 1
+    workers = processes or cores()
     if workers == 1 or len(tracks) < _FEW:
         for first in range(0, len(tracks), _CHUNK):
             yield from check_tracks(tracks[first : first + _CHUNK], shared, save)
@@ -151,7 +150,7 @@ _job: dict[str, Any] = {}
 
 
 def _prepare(shared: Shared, save: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which lets the chunks in progress end
+    begin_worker()
     _job.update(shared=shared, save=save)
 
 
