@@ -89,6 +89,13 @@ def test_folders_record_what_was_changed_in_a_file(music: Path, tmp_path: Path) 
     assert not (tmp_path / "plain" / "changes.jsonl").exists()
 
 
+def test_an_export_with_changes_can_be_replaced(music: Path, tmp_path: Path) -> None:
+    for name in ("txt", "stable-audio", "audiofolder", "webdataset"):
+        for _ in range(2):
+            stats = run(name, music, tmp_path / name, replace(OPTIONS, correct=True), overwrite=True)
+            assert stats.revised == 1
+
+
 def test_stable_audio_trains_with_the_revised_caption(music: Path, tmp_path: Path) -> None:
     run("stable-audio", music, tmp_path / "out", replace(OPTIONS, correct=True))
     config = tmp_path / "out" / "dataset.json"
