@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from musicflamingo_cli.text.facts import TermKind, affirmed, keys_in, tempi_in, terms_in
+from musicflamingo_cli.text.facts import TermKind, affirmed, keys_in, lower_case, tempi_in, terms_in
 from musicflamingo_cli.trust import voices
 from musicflamingo_cli.trust.lengths import lengths_in
 
@@ -53,11 +53,11 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 
+# Of text in lower case, which is faster than a pattern that ignores case.
 _METRE = re.compile(
     r"(?<![\d/.])(?P<number>[2-9]|1[0-9])/(?P<unit>2|4|8|16)(?![\d/]|\s+of\b)"
     r"|\b(?P<name>common[ -]time|cut[ -]time|alla breve|four[ -]four|waltz[ -]time|three[ -](?:four|quarter)"
     r"|triple (?:meter|metre|time)|six[ -]eight)\b",
-    re.IGNORECASE,
 )
 _METRE_NAMES = {
     "common time": "4/4",
@@ -70,9 +70,8 @@ _METRE_NAMES = {
 _QUADRUPLE = re.compile(
     r"\b(?:4/4|common[ -]time|four[ -]four|four[ -](?:on|to)[ -]the[ -]floor|back[ -]?beat|two and four|2 and 4"
     r"|half[ -]time drums|breakbeat|techno|house|trance|disco|drum and bass|dubstep|edm|eurodance|hip[ -]hop)\b",
-    re.IGNORECASE,
 )
-_OTHER_METRE = re.compile(r"\b(?:3/4|6/8|9/8|12/8|5/4|7/8|waltz|triplets?|swing|swung|shuffle)\b", re.IGNORECASE)
+_OTHER_METRE = re.compile(r"\b(?:3/4|6/8|9/8|12/8|5/4|7/8|waltz|triplets?|swing|swung|shuffle)\b")
 
 
 def claims_in(caption: str) -> list[Claim]:
@@ -99,7 +98,8 @@ def claims_in(caption: str) -> list[Claim]:
 
 def is_quadruple(caption: str) -> bool:
     """Return whether a caption says that its music is in 4/4, by name or by its beat, and in nothing else."""
-    return bool(_QUADRUPLE.search(caption)) and not _OTHER_METRE.search(caption)
+    lower = caption.lower()
+    return bool(_QUADRUPLE.search(lower)) and not _OTHER_METRE.search(lower)
 
 
 def sentence_spans(caption: str) -> Iterator[tuple[int, int]]:
@@ -127,10 +127,10 @@ def _key(caption: str) -> Iterator[Claim]:
 
 def _metre(kept: str) -> Iterator[Claim]:
     """The first metre: later ones are those of single bars or parts."""
-    if match := _METRE.search(kept):
+    if match := _METRE.search(lower_case(kept)):
         value = f"{match['number']}/{match['unit']}"
         if match["name"]:
-            value = _METRE_NAMES.get(match["name"].lower().replace("-", " "), "3/4")
+            value = _METRE_NAMES.get(match["name"].replace("-", " "), "3/4")
         yield Claim(Field.METRE, value, match.start(), match.end())
 
 

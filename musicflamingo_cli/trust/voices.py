@@ -80,14 +80,13 @@ _LANGUAGE = re.compile(
 
 _MAY_BE_ABOUT_VOICES = re.compile(  # quick: every expression above needs one of these
     r"vo[ci]|s[iu]ng|lyric|rap|male|m[ae]n\b|boy|girl|\b(?:he|she|his|her)\b|baritone|tenor|alto|soprano|diva|songstress"
-    r"|front|choi?r|duet|instrumental|language",
-    re.IGNORECASE,
+    r"|front|choi?r|duet|instrumental|language"
 )
 
 
 def is_about_voices(sentence: str) -> bool:
     """Return whether a sentence may say something about vocals or language; cheap."""
-    return bool(_MAY_BE_ABOUT_VOICES.search(sentence) or _ANY_LANGUAGE.search(sentence))
+    return bool(_MAY_BE_ABOUT_VOICES.search(sentence.lower()) or _ANY_LANGUAGE.search(sentence))
 
 
 def voices_in(sentence: str, kept: str, is_of_part: bool) -> Iterator[tuple[Voice, int, int]]:
