@@ -22,7 +22,7 @@ from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
 from musicflamingo_cli.errors import ConfigError, ModelError, SidecarBusyError, ToolMissingError, TrackError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import merged_text, parse_sidecar
-from musicflamingo_cli.stores.leases import LEASE_SECONDS, Leases
+from musicflamingo_cli.stores.leases import LEASE_SECONDS, Leases, claim_key
 from musicflamingo_cli.stores.store import ConflictError, Entry, Store
 from musicflamingo_cli.system.temporary import folder_prefix
 from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Track
@@ -36,11 +36,15 @@ _PAUSE = 5.0  # seconds between looks at claims of others
 
 @dataclass(frozen=True, slots=True)
 class StoredTrack:
-    """A track in a store; ``track`` has its keys as absolute paths. ``has_sidecar``: as it was listed."""
+    """A track in a store; ``track`` has its keys as absolute paths.
+
+    ``has_sidecar``, ``has_claim``: as it was listed.
+    """
 
     track: Track
     entry: Entry
     has_sidecar: bool
+    has_claim: bool = False
 
     @property
     def sidecar(self) -> str:
@@ -89,7 +93,8 @@ def find_stored(store: Store, root: str, selection: Selection) -> Iterator[Store
             if isinstance(item, Skipped):
                 yield item
             elif selection.takes(item, top):
-                yield StoredTrack(item, entries[item.audio.name], item.sidecar.name in entries)
+                claim = claim_key(str(item.sidecar)).rpartition("/")[2]
+                yield StoredTrack(item, entries[item.audio.name], item.sidecar.name in entries, claim in entries)
 
 
 class StoreBatch:
@@ -143,7 +148,7 @@ class StoreBatch:
             except TrackError as error:
                 done(Outcome(item.track, failures=(Failure.for_track(error),)))
                 continue
-            if is_complete:
+            if is_complete and not item.has_claim:  # a claim that was left after the captions were saved is removed
                 done(Outcome(item.track, skipped=COMPLETE))
                 continue
             if remaining == 0:
