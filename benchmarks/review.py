@@ -56,13 +56,15 @@ def make_dataset(root: Path, tracks: int) -> None:
             file.write(dice.normal(0, 0.1, (RATE * 60, 2)).astype("float32"))
     short = root / "short.wav"
     soundfile.write(short, np.sin(np.arange(RATE) / 20), RATE)
+    texts = [" ".join(dice.choice(WORDS, 100)) for _ in range(500)]
+    features = {f"feature_{index}": float(value) for index, value in enumerate(dice.random(40))}
     for number in range(tracks):
         audio = root / f"album {number // 20:04d}" / f"track {number:05d}.wav"
         audio.parent.mkdir(exist_ok=True)
         os.link(short, audio)
-        info: dict[str, Any] = {f"feature_{index}": float(value) for index, value in enumerate(dice.random(40))}
-        for preset in PRESETS:
-            info[f"music_flamingo_{preset}"] = f"No. {number}: {' '.join(dice.choice(WORDS, 100))}."
+        info: dict[str, Any] = dict(features)
+        for place, preset in enumerate(PRESETS):
+            info[f"music_flamingo_{preset}"] = f"No. {number}: {texts[(7 * number + place) % len(texts)]}."
         info["music_flamingo_provenance"] = {preset: {"model": "m.gguf", "seed": 42} for preset in PRESETS}
         audio.with_suffix(".INFO").write_text(json.dumps(info, indent=2))
     shutil.copy(audio.with_suffix(".INFO"), sound.with_suffix(".INFO"))
@@ -85,7 +87,7 @@ def wait(page: Page, condition: str, seconds: float = 120) -> float:
 
 
 def search(page: Page, text: str) -> float:
-    """Type a search; return the seconds until the list shows the result, of which 120 ms are a pause."""
+    """Type a search; return the seconds until the list shows the result, of which 60 ms are a pause."""
     before = page.inner_text("#count")
     page.fill("#search", text)
     return wait(page, f"document.querySelector('#count').textContent !== {json.dumps(before)}")
@@ -101,6 +103,8 @@ def measure(process: subprocess.Popen[str], url: str, tracks: int) -> dict[str, 
         page = browser.new_page()
         started = time.perf_counter()
         page.goto(url)
+        page.wait_for_url(re.compile(r":\d+/$"))
+        page.wait_for_selector("#list [role=option]")
         wait(page, "document.querySelectorAll('#list [role=option]').length > 5")
         found["first rows while reading, s"] = time.perf_counter() - started
         wait(page, f"document.querySelector('#count').textContent === '{tracks + 1} of {tracks + 1} tracks'", 300)

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 DOUBTFUL = 0.5  # from this doubt on, a track counts as doubtful
 _WATCHED = 20.0  # seconds after a page's last question that sidecars are watched
 _SHARE = 5  # of the time, at most one part in so many is spent watching
+_POLITE, _YIELD = 20, 0.001  # after so many tracks, reading pauses so many seconds
 _PAUSE = 1.0  # seconds, at least, between two looks at all sidecars
 
 
@@ -109,7 +110,7 @@ class Library:
         log = run_log.latest([self.root])
         self._failed = run_log.failed(log) if log else {}
         for item in find_tracks(self.root, follow_links=self.follow_links):
-            if self._stopped.is_set():
+            if len(self.entries) % _POLITE == 0 and self._stopped.wait(_YIELD):  # a page that waits comes first
                 return
             if isinstance(item, Track):
                 name = item.audio.relative_to(self.root).as_posix() if item.audio != self.root else item.audio.name

@@ -442,7 +442,7 @@ async function begin() {
   list = new List(inTurn(open));
   player = new Player(about.picture);
   showLegend(matchMedia("(min-width: 52rem)").matches); // smaller screens are touched, not typed at
-  const reorder_soon = later(inTurn(reorder), 120);
+  const reorder_soon = later(inTurn(reorder), 60);
   byId("search").addEventListener("input", reorder_soon);
   for (const id of ["filter", "sort"]) byId(id).addEventListener("change", inTurn(reorder));
   byId("undo").addEventListener("click", actions.undo);
