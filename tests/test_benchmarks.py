@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,12 @@ def test_wrong_numbers_that_the_check_finds(real_llama_dir: Path, tmp_path: Path
     assert "3 songs, 6 captions" in printed
     assert printed.count("0 of 6 right ones marked") >= 1
     assert printed.count("tempo: ") == 4  # the model's own, and three shuffles
+
+
+@pytest.mark.slow
+def test_the_review_at_scale() -> None:
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.skip("NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)")
+    printed = run("review.py", "--tracks", 100)
+    for name in ("first paint, s", "search, words, s", "server at the end, MB", "worst of 4, s"):
+        assert re.search(rf"{name} +\d+\.\d\d\n", printed)
