@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from musicflamingo_cli.engines.pool import member as member_module
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+scale: Any = importlib.import_module("benchmarks.scale")  # a folder of programs, not a package of ours
 
 
 @pytest.mark.slow
 def test_losses_and_slow_members_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scale import Simulation, simulate
-
     monkeypatch.setattr(member_module, "PAUSES", (0.1, 0.2))  # a second is to a real clip as this to a simulated one
-    given = Simulation(members=10, tracks=30, seconds=0.4, losses=0.02, slow=0.1)
-    found = simulate(given, tmp_path)
+    given = scale.Simulation(members=10, tracks=30, seconds=0.4, losses=0.02, slow=0.1)
+    found = scale.simulate(given, tmp_path)
     assert set(found.done.values()) == {1}
     assert len(found.done) == 300
     assert found.failed == 0
@@ -32,9 +27,7 @@ def test_losses_and_slow_members_cost_little(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_a_hundred_members_at_once(tmp_path: Path) -> None:
-    from scale import Simulation, simulate
-
-    found = simulate(Simulation(members=100, tracks=10, seconds=1.0), tmp_path)
+    found = scale.simulate(scale.Simulation(members=100, tracks=10, seconds=1.0), tmp_path)
     assert set(found.done.values()) == {1}
     assert found.efficiency > 0.7
     assert found.cost < 0.05
