@@ -26,6 +26,7 @@ from musicflamingo_cli.sidecars.captions import (
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.facts import key_of, tempo_of
 from musicflamingo_cli.text.t5_tokens import TokenCounter
+from musicflamingo_cli.trust.known import Known, known_of
 from musicflamingo_cli.types import KEY_PREFIX
 
 _LONGEST_VALUE = 2000  # characters of one value of a provenance
@@ -45,6 +46,7 @@ def detail(library: Library, entry: Entry, counter: TokenCounter) -> dict[str, A
     named = [key.removeprefix(KEY_PREFIX) for key in captions_in(info)]
     presets = list(dict.fromkeys([*library.presets, *named]))
     note = info.get(NOTE_KEY)
+    known = known_of(info, entry.track.audio, presets)
     return {
         **entry.row(),
         "file": shown_path(entry.track.audio),
@@ -57,11 +59,11 @@ def detail(library: Library, entry: Entry, counter: TokenCounter) -> dict[str, A
         "measured": measured_json(info),
         "known": _known(entry, info, seconds),
         "reasons": reasons_of(info),
-        "captions": [caption_json(info, preset, counter) for preset in presets],
+        "captions": [caption_json(info, preset, counter, known) for preset in presets],
     }
 
 
-def caption_json(info: Mapping[str, Any], preset: str, counter: TokenCounter) -> dict[str, Any]:
+def caption_json(info: Mapping[str, Any], preset: str, counter: TokenCounter, known: Known) -> dict[str, Any]:
     """Return one preset's caption and how it was made."""
     text = info.get(caption_key(preset))
     text = text if has_caption(info, preset) and isinstance(text, str) else ""
@@ -73,7 +75,7 @@ def caption_json(info: Mapping[str, Any], preset: str, counter: TokenCounter) ->
         "tokens": counter.count(text) if text else 0,
         "tempo": tempo_of(text),
         "key": key_of(text),
-        "marks": [[mark.start, mark.end, mark.reason] for mark in marks_in(info, preset, text)],
+        "marks": [[mark.start, mark.end, mark.reason] for mark in marks_in(text, preset, known)],
         "approved": bool(text) and (info.get(APPROVED_KEY) is True or made.get("approved") is True),
         "edited": is_edited(made),
         "tiny": is_of_tiny_model(made),

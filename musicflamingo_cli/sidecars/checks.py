@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicflamingo_cli.audio.tags import SIDECAR_KEYS
-from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, MODEL_KEY, SAMPLES_KEY, is_text
-from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
+from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, SAMPLES_KEY, captions_in, is_text
+from musicflamingo_cli.types import KEY_PREFIX
 
 VERSION = 1  # of the rules: results of another version are outdated
 STATED_KEYS = ("language", "is_instrumental", "instrumental", "time_signature", "timesignature", "meter")
@@ -28,14 +28,12 @@ class CheckResult:
 
 def descriptions(info: Mapping[str, Any]) -> dict[str, str]:
     """Return the captions that describe the track, by preset, whoever made them; not lyrics and transcriptions."""
-    found = {}
-    for key, text in info.items():
-        preset = key.removeprefix(KEY_PREFIX)
-        if preset == key or key == MODEL_KEY or key.endswith(REASONING_SUFFIX) or preset in _NOT_ABOUT_THE_TRACK:
-            continue
-        if isinstance(text, str) and text.strip() and is_text(text):
-            found[preset] = text
-    return found
+    captions = {key.removeprefix(KEY_PREFIX): text for key, text in captions_in(info).items()}
+    return {
+        preset: text
+        for preset, text in captions.items()
+        if preset not in _NOT_ABOUT_THE_TRACK and text.strip() and is_text(text)
+    }
 
 
 def basis_of(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,13 +50,14 @@ def basis_of(info: Mapping[str, Any]) -> dict[str, Any]:
 def check_result(info: Mapping[str, Any]) -> CheckResult | None:
     """Return the stored result; None where there is none, or where captions or values have changed since."""
     found = info.get(CHECK_KEY)
-    if not isinstance(found, dict) or not isinstance(found.get("score"), (int, float)):
+    if not isinstance(found, dict) or found.get("basis") != basis_of(info):
         return None
-    if found.get("basis") != basis_of(info):
+    score = found.get("score")
+    if not isinstance(score, (int, float)) or not 0 <= score <= 1:
         return None
     reasons, contradicted = found.get("reasons"), found.get("contradicted")
     return CheckResult(
-        score=float(found["score"]),
+        score=float(score),
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
         contradicted=tuple(map(str, contradicted)) if isinstance(contradicted, list) else (),
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from musicflamingo_cli.review.doubts import Mark, doubt_of, marks_in, measured_json, reasons_of
+from musicflamingo_cli.review.doubts import doubt_of, marks_in, measured_json, reasons_of
+from musicflamingo_cli.sidecars.checks import basis_of
+from musicflamingo_cli.trust.known import known_of
 
-CAPTION = "A house track at 80 BPM, 180 bars, in F# minor."
-EVIDENCE = [{"source": "measured", "verdict": "contradicted", "detail": "97.3 BPM"}]
-CLAIM = {"field": "tempo", "value": "80", "verdict": "contradicted", "evidence": EVIDENCE}
-CHECK: dict[str, Any] = {"score": 0.4, "reasons": ["full: tempo 80 contradicted"], "claims": {"full": [CLAIM]}}
+CAPTION = "A track at 80 BPM, 180 bars, in F# minor."
+INFO = {"music_flamingo_full": CAPTION, "music_flamingo_note": "It is 120 BPM."}
+CHECK: dict[str, Any] = {"score": 0.4, "reasons": ["full: tempo 80 contradicted"], "contradicted": ["full"]}
+
+
+def checked(check: Any) -> dict[str, Any]:
+    return {**INFO, "music_flamingo_check": {**check, "basis": basis_of(INFO)} if isinstance(check, dict) else check}
 
 
 def measured(bpm: float, confidence: float) -> dict[str, Any]:
@@ -19,41 +25,33 @@ def measured(bpm: float, confidence: float) -> dict[str, Any]:
     return {"music_flamingo_measured": {"version": 1, "seconds": 9.0, "silence": 0.0, "tempo": tempo, "key": None}}
 
 
-def test_a_check_is_doubt_reasons_and_marks() -> None:
-    info = {"music_flamingo_check": CHECK}
-    assert doubt_of(info) == pytest.approx(0.6)
-    assert reasons_of(info) == CHECK["reasons"]
-    assert marks_in(info, "full", CAPTION) == [Mark(17, 19, "measured 97.3 BPM")]
-    assert marks_in(info, "structure", CAPTION) == []
-    assert marks_in(info, "full", "It was edited: 180 BPM.") == []
+def test_a_check_is_doubt_and_reasons() -> None:
+    assert doubt_of(checked(CHECK)) == pytest.approx(0.6)
+    assert reasons_of(checked(CHECK)) == CHECK["reasons"]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        None,
-        [],
-        {},
-        {"score": "high"},
-        {"score": True},
-        {"score": float("nan")},
-        {"claims": {"full": [1, {}, {"verdict": "contradicted"}]}},
-    ],
-)
+def test_a_check_of_another_caption_is_no_doubt_but_a_note_changes_nothing() -> None:
+    assert doubt_of(checked(CHECK) | {"music_flamingo_full": "At 97 BPM."}) is None
+    assert doubt_of(checked(CHECK) | {"music_flamingo_note": "Listen again."}) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("check", [None, [], {}, {"score": "high"}, {"score": -1}, {"score": float("nan")}])
 def test_absurd_checks_are_no_doubt(check: Any) -> None:
-    info = {"music_flamingo_check": check}
-    assert doubt_of(info) is None
-    assert reasons_of(info) == []
-    assert marks_in(info, "full", CAPTION) == []
+    assert doubt_of(checked(check)) is None
+    assert reasons_of(checked(check)) == []
 
 
 @pytest.mark.parametrize(
     ("bpm", "confidence", "is_marked"),
     [(97.3, 0.4, True), (97.3, 0.01, False), (80, 1, False), (161, 1, False), (40, 1, False), (120, 1, False)],
 )
-def test_a_measured_tempo_marks_what_it_contradicts(bpm: float, confidence: float, is_marked: bool) -> None:
+def test_a_measured_tempo_marks_what_it_contradicts(
+    tmp_path: Path, bpm: float, confidence: float, is_marked: bool
+) -> None:
     info = measured(bpm, confidence)
-    assert bool(marks_in(info, "full", CAPTION)) is is_marked
+    marks = marks_in(CAPTION, "full", known_of(info, tmp_path / "song.wav"))
+    assert [CAPTION[mark.start : mark.end] for mark in marks] == (["80"] if is_marked else [])
+    assert all("measured 97.3 BPM" in mark.reason for mark in marks)
     shown = measured_json(info)
     assert shown is not None
     assert shown["tempo"]["bpm"] == bpm
