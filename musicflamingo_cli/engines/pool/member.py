@@ -86,11 +86,6 @@ class Member(Generic[W]):
         return self.due is not None and self.failures >= _LOST_AFTER
 
     @property
-    def has_room(self) -> bool:
-        """Whether it can take a clip now."""
-        return self.due is None and self.busy < self.worker.slots
-
-    @property
     def per_hour(self) -> float:
         """Clips an hour since its first one began."""
         if self._first_began is None or not self.clips:

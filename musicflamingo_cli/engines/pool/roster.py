@@ -52,8 +52,9 @@ class Roster(Generic[W]):
             while True:
                 if self.is_stopped:
                     raise stopped()
-                others = [member for member in self.all if member is not failed and not member.is_lost]
-                free = [member for member in others or self.all if member.has_room]
+                free = [member for member in self.all if member.due is None and member.busy < member.worker.slots]
+                if failed in free and any(each is not failed and not each.is_lost for each in self.all):
+                    free.remove(failed)
                 if free:
                     member = min(free, key=lambda each: each.order(clip))
                     member.begin(clip)
