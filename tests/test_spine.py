@@ -23,7 +23,7 @@ from tests.conftest import start_batch, tone
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-PRESETS = ["full", "brief"]
+PRESETS = ["full", "technical"]
 ASK = [part for preset in PRESETS for part in ("--preset", preset)]
 LONG_NAME = "n" * 196 + ".wav"  # 200 bytes
 FOREIGN: dict[str, Any] = {f"feature_{i}": i / 7 for i in range(97)} | {

@@ -53,7 +53,7 @@ class Endpoint:
 class Offer:
     """What an endpoint says of itself. ``slots``: how many clips it takes at once, None where it does not say.
 
-    ``pads``: whether it makes as many tokens of audio as llama.cpp does, which pads.
+    ``pads``: whether it says that it pads audio to 30 s; the fewest tokens are expected of those that do not.
     """
 
     model: RemoteModel
@@ -142,7 +142,8 @@ def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
     modalities = _mapping(found.get("architecture")).get("input_modalities")
     if isinstance(modalities, list) and "audio" not in modalities:
         raise ModelError(f"{_short(found['id'])} at {endpoint.url} takes no audio", "serve it with its --mmproj")
-    pads = found.get("owned_by") == "llamacpp" or _mapping(found.get("meta")).get("pads_audio") is True
+    # Ours says so. A llama-server does not: with our patch it trims.
+    pads = _mapping(found.get("meta")).get("pads_audio") is True
     return Offer(_model_from(found), _slots_of(endpoint, found), pads)
 
 

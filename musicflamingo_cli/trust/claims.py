@@ -77,7 +77,7 @@ _OTHER_METRE = re.compile(r"\b(?:3/4|6/8|9/8|12/8|5/4|7/8|waltz|triplets?|swing|
 def claims_in(caption: str) -> list[Claim]:
     """Return what a caption claims, in the order of the text.
 
-    >>> [(claim.field.value, claim.value) for claim in claims_in("House in A minor at 124 BPM; no vocals.")]
+    >>> [(claim.field.value, str(claim.value)) for claim in claims_in("House in A minor at 124 BPM; no vocals.")]
     [('genre', 'house'), ('key', 'A minor'), ('tempo', '124'), ('absent', 'vocals'), ('vocals', 'none')]
     """
     kept = affirmed(caption)

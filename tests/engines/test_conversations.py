@@ -152,7 +152,7 @@ def test_server_and_native_hold_the_same_conversation(clip: Clip, random_setting
 def test_conversations_equal_the_documented_recipe(name: str, random_settings: Settings, tmp_path: Path) -> None:
     """The same weights in transformers: `apply_chat_template` over all turns, then `generate`, greedily.
 
-    llama.cpp pads the audio with silence, so this holds for questions whose answer is no near-tie.
+    The model was trained on single questions: of a later turn, some answers are near-ties, which these are not.
     """
     engine = open_engine(name, random_settings, "tiny")
     pair = engine._pair
@@ -165,7 +165,7 @@ def test_conversations_equal_the_documented_recipe(name: str, random_settings: S
     questions = [
         "What are the tempo and the key of this track?",
         "Which instruments are played?",
-        "What genre is this, and what is its mood?",
+        "How is the track structured?",
     ]
     try:
         for song in songs():

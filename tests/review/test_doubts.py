@@ -30,7 +30,7 @@ def test_a_check_is_doubt_and_reasons() -> None:
     assert reasons_of(checked(CHECK)) == CHECK["reasons"]
 
 
-def test_a_check_of_another_caption_is_no_doubt_but_a_note_changes_nothing() -> None:
+def test_a_note_outdates_no_check_but_a_caption_does() -> None:
     assert doubt_of(checked(CHECK) | {"music_flamingo_full": "At 97 BPM."}) is None
     assert doubt_of(checked(CHECK) | {"music_flamingo_note": "Listen again."}) == pytest.approx(0.6)
 
