@@ -76,12 +76,15 @@ class Space:
 
 
 def find_stored(store: Store, root: str, selection: Selection) -> Iterator[StoredTrack | Skipped]:
-    """Yield the selected tracks below ``root``, folder by folder, in a stable order; see ``dataset.find_tracks``."""
+    """Yield the selected tracks below ``root``, folder by folder, in a stable order; see ``dataset.find_tracks``.
+
+    Raises ConfigError where the store does not list a folder.
+    """
     pending = [root]
     top = Path("/") / root
     while pending:
         folder = pending.pop()
-        entries = {each.key.rpartition("/")[2]: each for each in store.list(folder)}
+        entries = {each.key.rpartition("/")[2]: each for each in _listed(store, folder)}
         below = [each.key for name, each in entries.items() if each.is_folder and not name.startswith(".")]
         pending += sorted(below, reverse=True)
         names = sorted(
@@ -95,6 +98,16 @@ def find_stored(store: Store, root: str, selection: Selection) -> Iterator[Store
             elif selection.takes(item, top):
                 claim = claim_key(str(item.sidecar)).rpartition("/")[2]
                 yield StoredTrack(item, entries[item.audio.name], item.sidecar.name in entries, claim in entries)
+
+
+def _listed(store: Store, folder: str) -> list[Entry]:
+    try:
+        return store.list(folder)
+    except OSError as error:
+        problem = "no such folder" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise ConfigError(
+            f"cannot list {store.scheme}://{folder}: {problem}", "check its name, your credentials and the connection"
+        ) from error
 
 
 class StoreBatch:
@@ -147,6 +160,9 @@ class StoreBatch:
                 is_complete = item.has_sidecar and not self._missing(item, self._info(item)[0])
             except TrackError as error:
                 done(Outcome(item.track, failures=(Failure.for_track(error),)))
+                continue
+            except OSError as error:
+                done(Outcome(item.track, failures=(operating_system_failure(error),)))
                 continue
             if is_complete and not item.has_claim:  # a claim that was left after the captions were saved is removed
                 done(Outcome(item.track, skipped=COMPLETE))

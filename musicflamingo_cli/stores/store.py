@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -96,6 +99,17 @@ def open_store(text: str, single_writer: bool) -> tuple[Store, str]:
     return PlainStore(scheme), folder
 
 
+@contextlib.contextmanager
+def _as_system_errors() -> Iterator[None]:
+    """Raise OSError for whatever a store's library raises: missing credentials and lost connections are no OSError."""
+    try:
+        yield
+    except (OSError, ConflictError):
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, " ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
+
+
 class PlainStore:
     """Any file system of fsspec, for one process."""
 
@@ -107,15 +121,18 @@ class PlainStore:
         self.scheme = scheme
         self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
 
+    @_as_system_errors()
     def list(self, folder: str) -> list[Entry]:
         """See Store."""
         found = self._files.ls(folder, detail=True, refresh=True)
         return [_entry(each) for each in found if each["name"].strip("/") != folder.strip("/")]
 
+    @_as_system_errors()
     def download(self, key: str, file: Path) -> None:
         """See Store."""
         self._files.get_file(key, str(file))
 
+    @_as_system_errors()
     def read(self, key: str) -> Stored | None:
         """See Store."""
         try:
@@ -124,11 +141,13 @@ class PlainStore:
             return None
         return Stored(_checked(data), "")
 
+    @_as_system_errors()
     def write(self, key: str, data: bytes, tag: str | None) -> str:
         """See Store."""
         self._files.pipe_file(key, data)
         return ""
 
+    @_as_system_errors()
     def delete(self, key: str) -> None:
         """See Store."""
         try:
@@ -145,6 +164,7 @@ class S3Store(PlainStore):
     def __init__(self) -> None:
         super().__init__("s3")
 
+    @_as_system_errors()
     def read(self, key: str) -> Stored | None:
         """See Store; content and version of one moment."""
         bucket, _, name = key.partition("/")
@@ -157,6 +177,7 @@ class S3Store(PlainStore):
         data = fsspec.asyn.sync(self._files.loop, reply["Body"].read)
         return Stored(_checked(data), reply["ETag"])
 
+    @_as_system_errors()
     def write(self, key: str, data: bytes, tag: str | None) -> str:
         """See Store."""
         bucket, _, name = key.partition("/")

@@ -231,6 +231,56 @@ def test_a_claim_on_a_finished_track_is_removed(bucket: str) -> None:
     assert store.read(claim_key(f"{bucket}/d/0/000.INFO")) is None
 
 
+def without_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_store_that_is_away_is_one_message(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="cannot list s3://no-such-bucket/d: no such folder"):
+        list(find_stored(S3Store(), "no-such-bucket/d", Selection()))
+    without_server(monkeypatch)
+    with pytest.raises(ConfigError, match=f"cannot list s3://{bucket}/d: EndpointConnectionError"):
+        list(find_stored(S3Store(), f"{bucket}/d", Selection()))
+
+
+def test_a_store_that_goes_away_loses_no_claim(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3Store()
+    there = store.write
+    with Leases(store, 0.4) as leases, leases.claimed(f"{bucket}/d/a.INFO") as is_ours:
+        assert is_ours
+        without_server(monkeypatch)
+        monkeypatch.setattr(store, "write", S3Store().write)
+        time.sleep(0.3)
+        monkeypatch.setattr(store, "write", there)
+        version = store.read(claim_key(f"{bucket}/d/a.INFO"))
+        deadline = time.monotonic() + 10
+        while store.read(claim_key(f"{bucket}/d/a.INFO")) == version and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert store.read(claim_key(f"{bucket}/d/a.INFO")) != version, "it is renewed again"
+
+
+def test_an_unreadable_sidecar_costs_its_track_only(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3Store()
+    put_music(store, bucket, 3)
+    store.write(f"{bucket}/d/1/001.INFO", b"{}", None)
+    there = store.read
+
+    def read(key: str) -> Any:
+        if key.endswith("001.INFO"):
+            raise PermissionError(13, "Forbidden")
+        return there(key)
+
+    monkeypatch.setattr(store, "read", read)
+    done: list[Outcome] = []
+    batch_for(store, ScriptedEngine(lambda prompt, sampling: GOOD)).run(f"{bucket}/d", done.append)
+    assert {each.track.audio.name: [failure.kind for failure in each.failures] for each in done} == {
+        "000.wav": [],
+        "001.wav": ["no permission"],
+        "002.wav": [],
+    }
+
+
 def test_space_is_bounded() -> None:
     space, most, now = Space(100), 0, 0
     lock = threading.Lock()
