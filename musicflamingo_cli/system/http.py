@@ -59,7 +59,11 @@ def send(
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
-    client = httpx2.Client(verify=context, timeout=timeout, trust_env=not is_loopback(url))  # a proxy is for elsewhere
+    try:  # a proxy is for elsewhere
+        client = httpx2.Client(verify=context, timeout=timeout, trust_env=not is_loopback(url))
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:  # SOCKS needs a package; a proxy's URL may be wrong
+        reason = "SOCKS is not supported" if isinstance(error, ImportError) else type(error).__name__
+        raise RequestError(f"the proxy of the environment cannot be used ({reason})", is_permanent=True) from error
     result: queue.SimpleQueue[HttpReply | Exception] = queue.SimpleQueue()
 
     def work() -> None:
@@ -79,7 +83,7 @@ def send(
         return answer
     if isinstance(answer, httpx2.TimeoutException):
         raise RequestTimeout(f"no answer within {seconds:.0f} s ({type(answer).__name__})") from answer
-    if isinstance(answer, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
+    if isinstance(answer, (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError)):  # the last: no host's name
         raise RequestError(str(answer), is_permanent=True) from answer
     if isinstance(answer, (httpx2.HTTPError, OSError)):
         is_certificate = "CERTIFICATE_VERIFY_FAILED" in str(answer)

@@ -233,6 +233,19 @@ def test_nobody_there_is_one_message() -> None:
         resolve_remote(Settings(endpoint="http://127.0.0.1:9/v1"))
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://user:sk-secret@host:port"])
+def test_a_proxy_that_cannot_be_used_is_one_message(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ModelError, match="the proxy of the environment cannot be used") as error:
+        resolve_remote(Settings(endpoint="https://captions.example.org"))
+    assert "sk-secret" not in str(error.value)
+
+
+def test_a_host_that_has_no_name_is_one_message() -> None:
+    with pytest.raises(ModelError, match="no endpoint can be reached"):
+        resolve_remote(Settings(endpoint=f"https://{'a' * 64}.example.org https://a..example.org"))
+
+
 def test_one_of_two_may_be_away(clip: Clip) -> None:
     with FakeEndpoint() as fake:
         settings = Settings(endpoint=f"http://127.0.0.1:9/v1 {fake.url}", timeout=20)
