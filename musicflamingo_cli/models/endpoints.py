@@ -150,7 +150,7 @@ def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
 def _models_in(body: bytes) -> list[dict[str, Any]]:
     try:
         entries = _mapping(json.loads(body)).get("data")
-    except ValueError:
+    except (ValueError, RecursionError):
         entries = None
     listed = entries if isinstance(entries, list) else []
     return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]]
@@ -180,7 +180,7 @@ def _slots_of(endpoint: Endpoint, entry: Mapping[str, Any]) -> int | None:
         try:
             at_root = Endpoint(endpoint.url.removesuffix("/v1"), endpoint.key, endpoint.verify)
             slots = _mapping(json.loads(at_root.send("GET", "/props").body)).get("total_slots")
-        except (RequestError, ValueError):
+        except (RequestError, ValueError, RecursionError):
             return None
     return slots if isinstance(slots, int) and 0 < slots <= 1024 else None
 

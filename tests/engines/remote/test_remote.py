@@ -246,6 +246,13 @@ def test_a_host_that_has_no_name_is_one_message() -> None:
         resolve_remote(Settings(endpoint=f"https://{'a' * 64}.example.org https://a..example.org"))
 
 
+def test_a_deep_list_of_models_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = parse_endpoint("http://127.0.0.1:9")
+    monkeypatch.setattr(type(endpoint), "send", lambda *arguments: HttpReply(200, {}, b"[" * 200_000))
+    with pytest.raises(ModelError, match="offers no model"):
+        offer_of(endpoint)
+
+
 def test_one_of_two_may_be_away(clip: Clip) -> None:
     with FakeEndpoint() as fake:
         settings = Settings(endpoint=f"http://127.0.0.1:9/v1 {fake.url}", timeout=20)
