@@ -75,11 +75,15 @@ def parse_endpoint(text: str, insecure: bool = False) -> Endpoint:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"the endpoint is not a URL: {error}", _EXAMPLE) from error
+    except ValueError:  # its text may quote a key: in `me:KEY/…@host` it is taken for the port
+        raise ConfigError("the endpoint is not a URL of an API", _EXAMPLE) from None
     if parts.username or parts.password:  # the message must not show it
         raise ConfigError("the endpoint's URL holds a user name or key, which process lists show", _KEY_HINT)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.query or parts.fragment:  # nor this one
+        raise ConfigError(
+            "the endpoint's URL goes on after its path, where keys would show in process lists", _KEY_HINT
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--endpoint {text} is not a URL of an API", _EXAMPLE)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port else "")

@@ -264,9 +264,9 @@ def _message_in(body: bytes) -> str:
 def _retry_after(reply: HttpReply) -> float | None:
     """Return the seconds that the header names, as a number or a date; None where it names none."""
     value = reply.headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if value.isdecimal():  # not isdigit, which ² is as well
         return float(value[:6])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

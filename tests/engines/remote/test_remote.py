@@ -122,6 +122,11 @@ def test_retry_after_is_kept(clip: Clip) -> None:
     assert 1.0 <= fake.times[1] - fake.times[0] < 2.5
 
 
+@pytest.mark.parametrize("value", ["\u00b2", "soon", "Mon, 01 Jan 2030 00:00:00 +99999999999999999", ""])
+def test_a_wrong_retry_after_is_none(value: str) -> None:
+    assert remote._retry_after(HttpReply(429, {"retry-after": value}, b"")) is None
+
+
 def test_no_waiting_beyond_the_budget(clip: Clip) -> None:
     started = time.monotonic()
     with FakeEndpoint(["busy:3600"]) as fake:
@@ -299,7 +304,9 @@ def test_a_wrong_certificate_is_refused_before_anything_is_sent(
         "ftp://127.0.0.1",
         "127.0.0.1:8080",
         "https://user:sk-secret@example.org",
-        "https://example.org/v1?key=1",
+        "https://example.org/v1?key=sk-secret",
+        "https://example.org/v1#sk-secret",
+        "https://me:sk-secret/x@example.org",
         "https://[::1",
         "http://localhost.example.org",
     ],
