@@ -164,15 +164,17 @@ def _model_from(entry: Mapping[str, Any]) -> RemoteModel:
     meta, name = _mapping(entry.get("meta")), _short(entry["id"])
     parameters = meta.get("n_params")
     is_small = isinstance(parameters, int) and parameters < _TINY_PARAMETERS
-    context = next((value for key in ("n_ctx", "n_ctx_train") if isinstance(value := meta.get(key), int)), None)
-    if context is None and isinstance(entry.get("max_model_len"), int):  # vLLM's name for it
-        context = entry["max_model_len"]
+    sizes = (meta.get("n_ctx"), meta.get("n_ctx_train"), entry.get("max_model_len"))  # the last: vLLM's name for it
+    context = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    seconds = meta.get("max_seconds")
     return RemoteModel(
         name=name,
         identifier=entry["id"],
         context_length=context or 32768,
         is_tiny=is_small or "tiny" in name.lower() or meta.get("tiny") is True,
-        max_seconds=float(seconds) if isinstance(seconds := meta.get("max_seconds"), (int, float)) else MAX_SECONDS,
+        max_seconds=float(seconds)
+        if isinstance(seconds, (int, float)) and 1 <= seconds <= MAX_SECONDS
+        else MAX_SECONDS,
         reasons=meta.get("reasons") is True,
     )
 

@@ -27,7 +27,7 @@ from musicflamingo_cli.models.model import RemoteModel
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.system.http import HttpReply
-from musicflamingo_cli.types import Answer, Clip, Failure, Outcome, Prompt, Sampling, Workload
+from musicflamingo_cli.types import MAX_SECONDS, Answer, Clip, Failure, Outcome, Prompt, Sampling, Workload
 from tests.conftest import MakeWav
 from tests.fakes.endpoint import GOOD, FakeEndpoint, make_certificate
 
@@ -256,6 +256,16 @@ def test_a_deep_list_of_models_is_one_message(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(type(endpoint), "send", lambda *arguments: HttpReply(200, {}, b"[" * 200_000))
     with pytest.raises(ModelError, match="offers no model"):
         offer_of(endpoint)
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "-5", "1e999", "0", "true"])
+def test_limits_that_cannot_be_are_not_taken(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = parse_endpoint("http://127.0.0.1:9")
+    body = f'{{"data": [{{"id": "m", "meta": {{"n_ctx": -5, "max_seconds": {seconds}, "slots": 1}}}}]}}'.encode()
+    monkeypatch.setattr(type(endpoint), "send", lambda *arguments: HttpReply(200, {}, body))
+    model = offer_of(endpoint).model
+    assert 1 <= model.max_seconds <= MAX_SECONDS
+    assert model.context_length == 32768
 
 
 def test_one_of_two_may_be_away(clip: Clip) -> None:
