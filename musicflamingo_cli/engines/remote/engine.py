@@ -258,7 +258,8 @@ def _message_in(body: bytes) -> str:
         text = error.get("message", "") if isinstance(error, dict) else error
     except (ValueError, AttributeError, RecursionError):
         text = body[:300].decode("utf-8", errors="replace")
-    return " ".join(str(text).split())[:300]
+    whole = str(text).encode("utf-8", "replace").decode()  # a lone surrogate could not be printed
+    return " ".join(whole.split())[:300]
 
 
 def _retry_after(reply: HttpReply) -> float | None:

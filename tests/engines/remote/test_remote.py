@@ -127,6 +127,10 @@ def test_a_wrong_retry_after_is_none(value: str) -> None:
     assert remote._retry_after(HttpReply(429, {"retry-after": value}, b"")) is None
 
 
+def test_a_message_that_is_no_text_can_be_printed() -> None:
+    assert remote._message_in(b'{"error": {"message": "bad \\ud800 audio"}}').encode() == b"bad ? audio"
+
+
 def test_no_waiting_beyond_the_budget(clip: Clip) -> None:
     started = time.monotonic()
     with FakeEndpoint(["busy:3600"]) as fake:
