@@ -51,7 +51,7 @@ class ClipStore:
             entry.users += 1
         try:
             with entry.lock:  # two questions about new audio make it once
-                if entry.clip is None:
+                if entry.clip is None or not entry.clip.path.exists():  # temporary folders are swept of old files
                     entry.clip = self._made(entry.folder, audio, suffix)
                 clip = entry.clip
             yield clip
@@ -61,7 +61,7 @@ class ClipStore:
                 self._drop_old(entry.clip is None and not entry.users, name)
 
     def _made(self, folder: Path, audio: bytes, suffix: str) -> Clip:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         upload = folder / f"audio{suffix}"
         try:
             upload.write_bytes(audio)

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -201,6 +202,15 @@ def test_the_chat_form(wav: bytes) -> None:
     assert first.json["usage"]["prompt_tokens_details"] == {"audio_tokens": 750}
     assert second.status == 200
     assert list(engine.answered.values()) == [2], "the same audio is the same clip"
+
+
+def test_temporary_files_that_were_swept_are_made_again(wav: bytes) -> None:
+    with ClipStore(Excerpt(), 2) as clips:
+        with clips.clip_of(wav, ".wav") as clip:
+            assert clip.path.exists()
+        shutil.rmtree(clip.path.parents[1])
+        with clips.clip_of(wav, ".wav") as clip:
+            assert clip.path.exists()
 
 
 def part(**more: Any) -> dict[str, Any]:
