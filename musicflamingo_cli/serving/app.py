@@ -168,6 +168,8 @@ def _suffix(name: str) -> str:
 
 def _without_paths(text: str) -> str:
     """A message without the folders of this machine."""
+    for folder in (str(Path.home()), tempfile.gettempdir()):  # whose names may hold spaces
+        text = text.replace(f"{folder}/", "/")
     return _PATH.sub(r"\1", text)
 
 

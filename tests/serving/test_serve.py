@@ -194,6 +194,17 @@ def test_answers_hold_no_path_of_this_machine(wav: bytes, tmp_path: Path) -> Non
     assert replies[4].json["track"] == "a.wav"
 
 
+def test_a_home_with_spaces_is_not_shown(monkeypatch: pytest.MonkeyPatch, wav: bytes) -> None:
+    monkeypatch.setenv("HOME", "/home/Ann Secret Lee")
+
+    def fail(engine: WaitingEngine, clip: Any) -> None:
+        raise EngineError(f"it died (model: {Path.home()}/models/a.gguf)")
+
+    with serving(WaitingEngine(fault=fail)) as port:
+        reply = chat(port, chat_body(wav))
+    assert reply.json["error"]["message"] == "it died (model: a.gguf)"
+
+
 def test_the_chat_form(wav: bytes) -> None:
     engine = WaitingEngine()
     with serving(engine) as port:
