@@ -21,6 +21,7 @@ from musicflamingo_cli.review.edits import ConflictError, Decision, base_of
 from musicflamingo_cli.review.history import History
 from musicflamingo_cli.review.library import Filter, Library, Sort
 from musicflamingo_cli.review.replacing import Kind, Rewriting, decisions, preview
+from musicflamingo_cli.sidecars.checks import basis_of
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from tests.review.conftest import Server, StartReview, make_dataset
 
@@ -189,7 +190,8 @@ def test_filters_search_and_order(library: Library) -> None:
     history = History(library)
     history.apply("x", library.entries[1], edits.exclude(True))
     history.apply("x", library.entries[2], edits.approve(bases(info_of_entry(library, 2)), True))
-    check = {"score": 0.1, "reasons": ["tempo contradicted"]}
+    basis = basis_of(info_of_entry(library, 4))
+    check = {"score": 0.1, "reasons": ["tempo contradicted"], "basis": basis}
     merge_sidecar(library.entries[4].track.sidecar, {"music_flamingo_check": check})
     merge_sidecar(library.entries[5].track.sidecar, {"music_flamingo_structure": ""})
     library.entries[3].track.sidecar.write_text("{")
@@ -208,7 +210,7 @@ def test_filters_search_and_order(library: Library) -> None:
     assert library.select("PIECE jazz") == [0, 1, 2, 4, 5]
     assert library.select("disc 1/") == [3, 4, 5]
     assert library.counts()["to do"] == 4
-    merge_sidecar(library.entries[4].track.sidecar, {"music_flamingo_check": {"score": float("nan")}})
+    merge_sidecar(library.entries[4].track.sidecar, {"music_flamingo_check": {"score": float("nan"), "basis": basis}})
     library.refresh(library.entries[4])
     assert library.entries[4].doubt is None
 
