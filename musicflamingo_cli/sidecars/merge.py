@@ -112,7 +112,8 @@ def _merged(before: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any
     known = before.get(PROVENANCE_KEY)
     if isinstance(values.get(PROVENANCE_KEY), dict) and isinstance(known, dict):
         values[PROVENANCE_KEY] = {**known, **values[PROVENANCE_KEY]}
-    made = {key: value for key, value in ours.items() if key not in MARKS}
+    # How captions were made, and of which file, may be recorded again: what was approved is their text.
+    made = {key: value for key, value in ours.items() if key not in MARKS and key != PROVENANCE_KEY}
     is_other = any(before.get(key) != value for key, value in made.items())
     if before.get(APPROVED_KEY) and is_other and APPROVED_KEY not in values:
         values[APPROVED_KEY] = False  # not all of the captions are now those that were approved

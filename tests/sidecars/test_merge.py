@@ -113,6 +113,7 @@ def test_values_that_are_no_text_can_still_be_written(tmp_path: Path) -> None:
         ({"music_flamingo_approved": True}, {"music_flamingo_full": "New."}, False),
         ({"music_flamingo_approved": True, "music_flamingo_full": "Same."}, {"music_flamingo_full": "Same."}, True),
         ({"music_flamingo_approved": True}, {"music_flamingo_measured": {"seconds": 1.0}}, True),
+        ({"music_flamingo_approved": True}, {"music_flamingo_provenance": {"full": {"audio": {}}}}, True),
         ({"music_flamingo_approved": False}, {"music_flamingo_full": "New."}, False),
         ({}, {"music_flamingo_full": "New."}, None),
         ({"music_flamingo_full": "Same."}, {"music_flamingo_approved": True}, True),
