@@ -27,7 +27,7 @@ from musicflamingo_cli.sidecars.captions import (
     real_captions,
 )
 from musicflamingo_cli.sidecars.leftovers import lock_now, temporary_name
-from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sidecar
+from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sidecar, update_sidecar
 from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.text.facts import key_of, tempo_of
 from musicflamingo_cli.trust.measured import measured_of
@@ -110,7 +110,7 @@ def _tag(track: Track, root: Path, options: TagOptions, dry_run: bool) -> Tagged
             "written": {**backup.get("written", {}), **{str(name): list(values) for name, values in changes.items()}},
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        _replace(track, audio, changes, info, record)
+        _replace(track, audio, changes, record)
     return Tagged(track, before={name: before[name] for name in changes}, after=changes)
 
 
@@ -126,7 +126,7 @@ def _undo(track: Track, root: Path, options: TagOptions, dry_run: bool) -> Tagge
     ours = {name: list(fields[name]) for name in before if before[name] == written.get(name)}
     changed_since = [str(name) for name in before if name not in ours and before[name] != list(fields[name])]
     if not dry_run and ours:
-        _replace(track, audio, ours, info, REMOVED)
+        _replace(track, audio, ours, REMOVED)
     elif not dry_run:
         merge_sidecar(track.sidecar, {TAGS_KEY: REMOVED}, track.within)
     reason = f"changed since, and left as they are: {', '.join(changed_since)}" if changed_since else ""
@@ -175,7 +175,7 @@ def _require_own_file(track: Track, root: Path, options: TagOptions) -> Path:
     return audio
 
 
-def _replace(track: Track, audio: Path, changes: Values, info: Mapping[str, Any], record: Any) -> None:
+def _replace(track: Track, audio: Path, changes: Values, record: Any) -> None:
     """Replace a file by a tagged copy with the same audio; the sidecar is first, so that the backup is never missing.
 
     Raises AudioError where the audio would change, SidecarError, and OSError; then the file is as it was.
@@ -202,7 +202,12 @@ def _replace(track: Track, audio: Path, changes: Values, info: Mapping[str, Any]
                 os.chown(name, status.st_uid, status.st_gid)
             os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(lock.fileno())
-            merge_sidecar(track.sidecar, {**_with_identity(info, audio, name), TAGS_KEY: record}, track.within)
+            old, new = file_identity(audio), file_identity(name)
+
+            def keys(info: Mapping[str, Any]) -> Mapping[str, Any]:  # of the sidecar as it is by now
+                return {**_with_identity(info, old, new), TAGS_KEY: record}
+
+            update_sidecar(track.sidecar, keys, track.within)
             os.replace(name, audio)
     except OSError as error:
         raise StorageError(f"cannot write {audio.name}: {error.strerror}", "check the disk's space", error) from error
@@ -211,12 +216,13 @@ def _replace(track: Track, audio: Path, changes: Values, info: Mapping[str, Any]
             name.unlink()
 
 
-def _with_identity(info: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
+def _with_identity(
+    info: Mapping[str, Any], was: Mapping[str, Any] | None, now: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the keys that say of what is recorded about the old file that it holds for the new one.
 
     Else every caption would be outdated, as the audio file has changed.
     """
-    was, now = file_identity(old), file_identity(new)
     keys: dict[str, Any] = {}
     made = info.get(PROVENANCE_KEY)
     if isinstance(made, dict):

@@ -19,6 +19,9 @@ from musicflamingo_cli.audio.decoding import open_source
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.exports.file_tags import TagField, TaggedFile, audio_digest
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.review import edits
+from musicflamingo_cli.review.history import History
+from musicflamingo_cli.review.library import Library
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
 from musicflamingo_cli.system.identity import file_identity
@@ -143,6 +146,33 @@ def test_tagged_audio_makes_no_caption_outdated(tmp_path: Path) -> None:
     with audio.open("ab") as other:
         other.write(b"replaced")
     assert state_of(info, Preset("full", "x"), CaptionSettings(), audio) == CaptionState.OUTDATED
+
+
+def test_tags_keep_the_approval_of_a_track(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    made = {"full": {"audio": file_identity(audio)}}
+    file = sidecar(audio, music_flamingo_provenance=made, music_flamingo_approved=True)
+    for option in ("--approved", "--undo"):
+        assert "1 files changed" in tags(tmp_path, option).output
+        assert read_sidecar(file)["music_flamingo_approved"] is True
+
+
+def test_an_edit_while_a_file_is_tagged_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = make(tmp_path / "a.flac")
+    file = sidecar(audio, music_flamingo_provenance={"full": {"audio": file_identity(audio)}})
+
+    def edited_meanwhile(path: Path) -> str:
+        entry = Library(tmp_path, ["full"])
+        entry.scan()
+        if not read_sidecar(file)["music_flamingo_provenance"]["full"].get("edited"):
+            History(entry).apply("edit", entry.entries[0], edits.edit("full", "Mine.", edits.base_of(CAPTION)))
+        return audio_digest(path)
+
+    monkeypatch.setattr("musicflamingo_cli.exports.tagging.audio_digest", edited_meanwhile)
+    assert tags(tmp_path).exit_code == 0
+    made = read_sidecar(file)["music_flamingo_provenance"]["full"]
+    assert (made["edited"], made["model_text"]) == (True, CAPTION)
+    assert made["audio"] == file_identity(audio)
 
 
 def test_a_field_that_was_changed_since_is_left(tmp_path: Path) -> None:
