@@ -22,9 +22,13 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.review import edits
 from musicflamingo_cli.review.history import History
 from musicflamingo_cli.review.library import Library
+from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
 from musicflamingo_cli.system.identity import file_identity
+from musicflamingo_cli.trust.measured import as_json
+from musicflamingo_cli.trust.measuring import measure_track
+from musicflamingo_cli.trust.scan import check_dataset
 from tests.conftest import tone
 
 CAPTION = "A calm piece at 97 BPM in F# minor, naïve."
@@ -155,6 +159,15 @@ def test_tags_keep_the_approval_of_a_track(tmp_path: Path) -> None:
     for option in ("--approved", "--undo"):
         assert "1 files changed" in tags(tmp_path, option).output
         assert read_sidecar(file)["music_flamingo_approved"] is True
+
+
+def test_tags_outdate_no_check(tmp_path: Path) -> None:
+    file = sidecar(audio := make(tmp_path / "a.flac"))
+    file.write_text(json.dumps({**read_sidecar(file), "music_flamingo_measured": as_json(measure_track(audio))}))
+    list(check_dataset(tmp_path))
+    for option in ((), ("--undo",)):
+        assert "1 files changed" in tags(tmp_path, *option).output
+        assert check_result(read_sidecar(file)) is not None
 
 
 def test_an_edit_while_a_file_is_tagged_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
