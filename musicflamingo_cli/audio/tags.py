@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from musicflamingo_cli.types import KEY_PREFIX
+
+TAGS_KEY = f"{KEY_PREFIX}tags_backup"  # in a sidecar: what the command `tags` replaced in the audio file
 # The first key that has a value wins; the sidecar's curated values take precedence over the file's tags.
 SIDECAR_KEYS = {
     "title": ("title", "track_metadata_title"),
@@ -44,12 +47,28 @@ def describe(audio: Path, sidecar: Mapping[str, Any], seconds: float) -> dict[st
 
 
 def stated(audio: Path, sidecar: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the sidecar's data and the file's tags say, by name (`title`, `bpm`, …); unknown ones are absent."""
-    tags = _read_tags(audio)
+    """Return what the sidecar's data and the file's tags say, by name (`title`, `bpm`, …); unknown ones are absent.
+
+    Tempo and key that the command `tags` wrote are left out for those that it replaced: they may be a caption's.
+    """
+    tags = _without_ours(_read_tags(audio), sidecar.get(TAGS_KEY))
     values: dict[str, str] = {}
     for name in SIDECAR_KEYS:
         if text := _first(name, sidecar, SIDECAR_KEYS[name]) or _first(name, tags, _TAG_KEYS[name]):
             values[name] = text
+    return values
+
+
+def _without_ours(tags: Mapping[str, Any], backup: Any) -> Mapping[str, Any]:
+    """Return a file's tags with the tempo and key as they were before ``backup`` was made, where they are ours now."""
+    fields, written = (backup.get(part) if isinstance(backup, dict) else None for part in ("fields", "written"))
+    if not isinstance(fields, dict) or not isinstance(written, dict):
+        return tags
+    values = dict(tags)
+    for name in ("bpm", "key"):
+        for key in _TAG_KEYS[name]:
+            if name in written and key in values and values[key] == written[name]:
+                values[key] = fields.get(name)
     return values
 
 

@@ -23,7 +23,6 @@ from musicflamingo_cli.sidecars.captions import (
     EXCLUDED_KEY,
     MEASURED_KEY,
     PROVENANCE_KEY,
-    TAGS_KEY,
     real_captions,
 )
 from musicflamingo_cli.sidecars.leftovers import lock_now, temporary_name
@@ -128,7 +127,7 @@ def _undo(track: Track, root: Path, options: TagOptions, dry_run: bool) -> Tagge
     if not dry_run and ours:
         _replace(track, audio, ours, REMOVED)
     elif not dry_run:
-        merge_sidecar(track.sidecar, {TAGS_KEY: REMOVED}, track.within)
+        merge_sidecar(track.sidecar, {tags.TAGS_KEY: REMOVED}, track.within)
     reason = f"changed since, and left as they are: {', '.join(changed_since)}" if changed_since else ""
     return Tagged(track, before={name: before[name] for name in ours}, after=ours, reason=reason)
 
@@ -140,7 +139,7 @@ def _wanted(track: Track, info: Mapping[str, Any], options: TagOptions) -> dict[
         return {}
     text = " ".join(captions.values())
     wanted = {options.field: ["\n\n".join(captions.values())]}
-    known, measured = tags.describe(track.audio, info, 0.0), measured_of(info)
+    known, measured = tags.stated(track.audio, info), measured_of(info)
     tempo, key = (measured.tempo, measured.key) if measured else (None, None)
     if options.bpm and (bpm := known.get("bpm") or (tempo and tempo.bpm) or tempo_of(text)):
         wanted[TagField.BPM] = [str(round(float(bpm)))]
@@ -151,7 +150,7 @@ def _wanted(track: Track, info: Mapping[str, Any], options: TagOptions) -> dict[
 
 def _backup_of(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return the backup in a sidecar's data; empty where there is none, or one that nobody could have written."""
-    backup = info.get(TAGS_KEY)
+    backup = info.get(tags.TAGS_KEY)
     if not isinstance(backup, dict):
         return {}
     parts = {name: backup.get(name) for name in ("fields", "written")}
@@ -205,7 +204,7 @@ def _replace(track: Track, audio: Path, changes: Values, record: Any) -> None:
             old, new = file_identity(audio), file_identity(name)
 
             def keys(info: Mapping[str, Any]) -> Mapping[str, Any]:  # of the sidecar as it is by now
-                return {**_with_identity(info, old, new), TAGS_KEY: record}
+                return {**_with_identity(info, old, new), tags.TAGS_KEY: record}
 
             update_sidecar(track.sidecar, keys, track.within)
             os.replace(name, audio)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from musicflamingo_cli.audio.tags import TAGS_KEY
 from musicflamingo_cli.types import KEY_PREFIX, REASONING_SUFFIX
 
 MODEL_KEY = f"{KEY_PREFIX}model"
@@ -17,7 +18,6 @@ SAMPLES_KEY = f"{KEY_PREFIX}samples"  # how far other answers agree
 DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY])
 EXCLUDED_KEY = f"{KEY_PREFIX}excluded"  # true where a person keeps a track out of exports
 NOTE_KEY = f"{KEY_PREFIX}note"  # a person's, about the track
-TAGS_KEY = f"{KEY_PREFIX}tags_backup"  # what `tags` replaced in the audio file
 MARKS = frozenset([APPROVED_KEY, EXCLUDED_KEY, NOTE_KEY, TAGS_KEY, *DERIVED_KEYS])  # they change no caption
 _LENGTHS = ("audio_seconds", "source_seconds", "start", "fraction")  # of the provenance
 _LONGEST = 1e9  # seconds, 30 years

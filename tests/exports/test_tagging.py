@@ -16,6 +16,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from musicflamingo_cli.audio.decoding import open_source
+from musicflamingo_cli.audio.tags import stated
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.exports.file_tags import TagField, TaggedFile, audio_digest
 from musicflamingo_cli.prompts import Preset
@@ -30,6 +31,7 @@ from musicflamingo_cli.trust.measured import as_json
 from musicflamingo_cli.trust.measuring import measure_track
 from musicflamingo_cli.trust.scan import check_dataset
 from tests.conftest import tone
+from tests.trust.test_check import measurement
 
 CAPTION = "A calm piece at 97 BPM in F# minor, naïve."
 RATE = 44_100
@@ -159,6 +161,33 @@ def test_tags_keep_the_approval_of_a_track(tmp_path: Path) -> None:
     for option in ("--approved", "--undo"):
         assert "1 files changed" in tags(tmp_path, option).output
         assert read_sidecar(file)["music_flamingo_approved"] is True
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.wav"])
+def test_own_tags_are_no_evidence_for_the_caption(tmp_path: Path, name: str) -> None:
+    audio = make(tmp_path / name)
+    old = TaggedFile(audio)
+    old.set(TagField.KEY, ["Am"])
+    old.save()
+    file = sidecar(audio)
+    assert tags(tmp_path, "--bpm", "--key").exit_code == 0
+    assert stated(audio, {}) == {"bpm": "97", "key": "Am"}
+    assert stated(audio, read_sidecar(file)) == {"key": "Am"}
+    mine = TaggedFile(audio)
+    mine.set(TagField.BPM, ["104"])  # by another tool, later
+    mine.save()
+    assert stated(audio, read_sidecar(file)) == {"bpm": "104", "key": "Am"}
+
+
+def test_tags_follow_a_later_measurement(tmp_path: Path) -> None:
+    file = sidecar(audio := make(tmp_path / "a.flac"))
+    tags(tmp_path, "--bpm", "--key")
+    assert (TaggedFile(audio).get(TagField.BPM), TaggedFile(audio).get(TagField.KEY)) == (["97"], ["F# minor"])
+    file.write_text(json.dumps({**read_sidecar(file), "music_flamingo_measured": as_json(measurement())}))
+    tags(tmp_path, "--bpm", "--key")
+    assert (TaggedFile(audio).get(TagField.BPM), TaggedFile(audio).get(TagField.KEY)) == (["95"], ["E minor"])
+    tags(tmp_path, "--undo")
+    assert (TaggedFile(audio).get(TagField.BPM), TaggedFile(audio).get(TagField.KEY)) == ([], [])
 
 
 def test_tags_outdate_no_check(tmp_path: Path) -> None:
