@@ -103,10 +103,15 @@ def _tag(track: Track, root: Path, options: TagOptions, dry_run: bool) -> Tagged
         return Tagged(track, reason="tagged already")
     if not dry_run:
         backup = _backup_of(info)
-        fields = {str(name): backup.get("fields", {}).get(name, before[name]) for name in changes}
+        kept, written = backup.get("fields", {}), backup.get("written", {})
+        # What is there now is ours, or what another program has written since.
+        fields = {
+            str(name): kept[name] if name in kept and before[name] == written.get(name) else before[name]
+            for name in changes
+        }
         record = {
-            "fields": {**backup.get("fields", {}), **fields},
-            "written": {**backup.get("written", {}), **{str(name): list(values) for name, values in changes.items()}},
+            "fields": {**kept, **fields},
+            "written": {**written, **{str(name): list(values) for name, values in changes.items()}},
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         _replace(track, audio, changes, record)

@@ -242,6 +242,19 @@ def test_a_new_caption_keeps_the_first_backup(tmp_path: Path) -> None:
     assert TaggedFile(audio).get(TagField.COMMENT) == []
 
 
+def test_what_another_program_wrote_since_is_backed_up(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    sidecar(audio)
+    tags(tmp_path)
+    mine = TaggedFile(audio)
+    mine.set(TagField.COMMENT, ["my own, later"])
+    mine.save()
+    tags(tmp_path)
+    assert TaggedFile(audio).get(TagField.COMMENT) == [CAPTION]
+    tags(tmp_path, "--undo")
+    assert TaggedFile(audio).get(TagField.COMMENT) == ["my own, later"]
+
+
 def test_what_is_left_out_and_why(tmp_path: Path) -> None:
     for name, more in (
         ("ok", {}),
