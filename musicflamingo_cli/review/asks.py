@@ -20,6 +20,7 @@ from musicflamingo_cli.errors import AnswerCancelledError, ConfigError, MusicFla
 from musicflamingo_cli.prompts import Preset, free_question, validate
 from musicflamingo_cli.review.library import Entry
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import Caption, Clip, Failure, Sampling, Workload
 
 logger = logging.getLogger(__name__)
@@ -203,6 +204,7 @@ class Asks:
             info = read_sidecar(ask.entry.track.sidecar)
             with prepared(ask.entry.track.audio, captioner.policy.excerpt) as clip:
                 values = tags.describe(ask.entry.track.audio, info, clip.source_seconds or clip.seconds)
+                values |= prompt_values(info)
                 prompt = ask.preset.render(values)
                 if captioner.model.reasons:
                     prompt = replace(prompt, max_tokens=prompt.max_tokens + REASONING_TOKENS)

@@ -118,13 +118,17 @@ def note(text: str, base: str) -> Decision:
 
 
 def take(preset: str, base: str, keys: Callable[[Keys], Keys]) -> Decision:
-    """Set a caption that the model was asked for again, which the person prefers and so approves."""
+    """Set a caption that the model was asked for again, which the person prefers and so approves.
+
+    An approved track stays approved.
+    """
 
     def decide(info: Keys) -> Keys:
         _require_base(info, preset, base)
         taken = dict(keys(info))
         made = taken[PROVENANCE_KEY][preset]
-        return {**taken, PROVENANCE_KEY: {preset: {**made, "approved": True}}}
+        taken[PROVENANCE_KEY] = {preset: {**made, "approved": True}}
+        return {**taken, APPROVED_KEY: True} if info.get(APPROVED_KEY) is True else taken
 
     return decide
 
