@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.review.edits import ConflictError, Decision
 from musicflamingo_cli.review.library import Entry, Library
 from musicflamingo_cli.sidecars.captions import PROVENANCE_KEY
 from musicflamingo_cli.sidecars.merge import REMOVED, update_sidecar
 from musicflamingo_cli.types import KEY_PREFIX
+
+logger = logging.getLogger(__name__)
 
 _MOST = 1000  # changes that can be undone
 
@@ -36,7 +40,10 @@ class Step:
 
 @dataclass(slots=True)
 class Done:
-    """The result of a command: the numbers of the changed tracks, and of those left out since they had changed."""
+    """The result of a command: the numbers of the changed tracks, and of those left out.
+
+    ``conflicts``: they had changed, or cannot be written.
+    """
 
     label: str = ""
     changed: list[int] = field(default_factory=list)
@@ -73,7 +80,8 @@ class History:
                 continue
             try:
                 change = self._write(entry, decide)
-            except ConflictError:
+            except (ConflictError, SidecarError) as error:  # what was changed before it can still be undone
+                _log_unwritable(entry, error)
                 done.conflicts.append(number)
                 continue
             if change is not None:
@@ -103,7 +111,8 @@ class History:
                 expected, wanted = sides(change)
                 try:
                     self._write(change.entry, functools.partial(_replaced, expected=expected, wanted=wanted))
-                except ConflictError:
+                except (ConflictError, SidecarError) as error:
+                    _log_unwritable(change.entry, error)
                     done.conflicts.append(change.entry.number)
                     continue
                 moved.append(change)
@@ -130,6 +139,11 @@ class History:
             self._done.append(step)
             del self._done[:-_MOST]
             self._undone.clear()
+
+
+def _log_unwritable(entry: Entry, error: Exception) -> None:
+    if isinstance(error, SidecarError):
+        logger.warning("%s: %s - %s", entry.track.audio, error, error.hint)
 
 
 def _flat(info: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
