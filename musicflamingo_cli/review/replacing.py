@@ -68,8 +68,8 @@ class Rewriting:
         if self.kind == Kind.REMOVE:
             return lambda text: _clean(_without(text, trigger), text)
         if self.kind == Kind.ADD_IN_FRONT:
-            return lambda text: text if text.startswith(trigger) else _clean(f"{trigger} {text}", text)
-        return lambda text: text if text.endswith(trigger) else _clean(f"{text} {trigger}", text)
+            return lambda text: text if _begins(text, trigger) else _clean(f"{trigger} {text}", text)
+        return lambda text: text if _ends(text, trigger) else _clean(f"{text} {trigger}", text)
 
     def may_match(self, text: str) -> bool:
         """Return whether an entry's searchable text may hold a caption that changes; cheap."""
@@ -87,11 +87,20 @@ def _clean(new: str, old: str) -> str:
 
 def _without(text: str, trigger: str) -> str:
     """Return a caption without a trigger at its front or end, with the comma that followed it."""
-    if text.lower().startswith(trigger.lower()):
+    if _begins(text.lower(), trigger.lower()):
         return text[len(trigger) :].lstrip(" ,;:")
-    if text.lower().endswith(trigger.lower()):
+    if _ends(text.lower(), trigger.lower()):
         return text[: -len(trigger)].rstrip(" ,;:")
     return text
+
+
+def _begins(text: str, trigger: str) -> bool:
+    """Return whether a text begins with a trigger, and not only with a longer word: `pop` is not in `popular`."""
+    return text.startswith(trigger) and not (trigger[-1:].isalnum() and text[len(trigger) :][:1].isalnum())
+
+
+def _ends(text: str, trigger: str) -> bool:
+    return text.endswith(trigger) and not (trigger[:1].isalnum() and text[: -len(trigger)][-1:].isalnum())
 
 
 def preview(library: Library, numbers: Iterable[int], rewriting: Rewriting, most: int) -> dict[str, Any]:

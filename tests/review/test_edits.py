@@ -164,6 +164,9 @@ def test_undo_leaves_what_others_changed_since(library: Library) -> None:
         (Rewriting(Kind.REMOVE, "mytrigger"), "MyTrigger, A song.", "A song."),
         (Rewriting(Kind.REMOVE, "In my style."), "A song. In my style.", "A song."),
         (Rewriting(Kind.REMOVE, "song"), "A song by me", "A song by me"),
+        (Rewriting(Kind.REMOVE, "pop"), "Popular piano, of synthpop", "Popular piano, of synthpop"),
+        (Rewriting(Kind.ADD_IN_FRONT, "pop"), "popular piano", "pop popular piano"),
+        (Rewriting(Kind.ADD_AT_END, "pop"), "A piece of synthpop", "A piece of synthpop pop"),
     ],
 )
 def test_captions_are_rewritten(rewriting: Rewriting, before: str, after: str) -> None:
@@ -184,6 +187,21 @@ def test_a_replacement_changes_what_its_preview_showed(library: Library) -> None
     assert info_of_entry(library, 0)["music_flamingo_provenance"]["full"]["edited"] is True
     assert history.undo().changed == [0, 1, 2, 4], "one step"
     assert "wild" not in "".join(info_of_entry(library, number)["music_flamingo_full"] for number in range(6))
+
+
+def test_a_replacement_is_undone_though_one_track_failed(library: Library) -> None:
+    history, rewriting = History(library), Rewriting(Kind.REPLACE, "calm", "wild", presets=("full",))
+    found = preview(library, range(6), rewriting, most=2)["items"]
+    broken = library.entries[2].track.sidecar
+    whole = broken.read_text()
+    broken.write_text("{")
+    done = history.apply_all("replace", decisions(found, rewriting))
+    assert (done.changed, done.conflicts) == ([0, 1, 3, 4, 5], [2])
+    broken.write_text(whole)
+    library.entries[1].track.sidecar.write_text("{")
+    done = history.undo()
+    assert (done.changed, done.conflicts) == ([0, 3, 4, 5], [1])
+    assert "calm" in info_of_entry(library, 5)["music_flamingo_full"]
 
 
 def test_filters_search_and_order(library: Library) -> None:
