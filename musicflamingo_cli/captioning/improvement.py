@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicflamingo_cli.sidecars.captions import caption_key
+from musicflamingo_cli.sidecars.checks import descriptions
 from musicflamingo_cli.trust.check import check_captions
 from musicflamingo_cli.trust.known import known_of
 from musicflamingo_cli.trust.verdicts import Verdict
@@ -16,7 +17,7 @@ class Improvement:
     """Compares a track's new captions with those that are there; ``info`` is its sidecar's data."""
 
     def __init__(self, track: Track, info: Mapping[str, Any]) -> None:
-        self._known = known_of(info, track.audio)
+        self._known = known_of(info, track.audio, descriptions(info))
         self._info = info
         self._best: dict[str, tuple[int, Caption]] = {}  # of the answers that are better than what is there
 

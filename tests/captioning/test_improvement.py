@@ -67,6 +67,19 @@ def test_the_caption_stays_where_no_answer_is_better(audio: Path) -> None:
     assert (outcome.skipped, outcome.failures, outcome.saved) == (NO_BETTER, (), False)
 
 
+def test_lengths_of_the_provenance_count_as_in_the_check(audio: Path) -> None:
+    """Of a track that was not measured: what contradicts its caption contradicts the new one as well."""
+    made = {"full": {"audio_seconds": 2.0}}
+    wrong = "A calm piece. The track is 3 minutes long."
+    track = track_for(audio)
+    info = {"music_flamingo_full": wrong, "music_flamingo_provenance": made}
+    track.sidecar.write_text(json.dumps(info))
+    list(check_dataset(audio.parent))
+    assert read_sidecar(track.sidecar)["music_flamingo_check"]["contradicted"] == ["full"]
+    outcome, info = improve(audio, ["A slow piece. The track is 4 minutes long."] * 3)
+    assert (info["music_flamingo_full"], outcome.skipped) == (wrong, NO_BETTER)
+
+
 def test_only_contradicted_captions_are_selected(audio: Path) -> None:
     selection = Selection(wanted=Wanted.CONTRADICTED)
     track = track_for(audio)
