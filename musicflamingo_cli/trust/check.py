@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -213,12 +214,14 @@ def _from_stated(claim: Claim, known: Known, in_four: bool, genres: Sequence[str
 
 
 def _language(claimed: str, stated: str) -> Verdict:
-    """Other tools write names (`English`) or codes (`en`); an unknown code says nothing."""
-    if len(stated) > 3:
-        return equality(claimed, stated)
-    if claimed not in LANGUAGE_CODES or stated.casefold() not in LANGUAGE_CODES.values():
+    """Other tools write names (`English`) or codes (`en`, `en-US`); what is neither says nothing."""
+    if claimed.casefold() == stated.casefold():
+        return Verdict.SUPPORTED
+    names = {name.casefold(): code for name, code in LANGUAGE_CODES.items()}
+    code = names.get(stated.casefold()) or re.split("[-_]", stated.casefold())[0]
+    if claimed not in LANGUAGE_CODES or code not in LANGUAGE_CODES.values():
         return Verdict.UNKNOWN
-    return equality(LANGUAGE_CODES[claimed], stated)
+    return equality(LANGUAGE_CODES[claimed], code)
 
 
 _ByField = Mapping[Field, Mapping[str, Sequence[Claim]]]  # and by preset

@@ -254,3 +254,19 @@ def test_a_broken_sidecar_is_one_failure(make_wav: MakeWav, tmp_path: Path) -> N
     first, second = check_dataset(tmp_path)
     assert first.failure
     assert second.check
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("English", Verdict.SUPPORTED),
+        ("en-US", Verdict.SUPPORTED),
+        ("German", Verdict.CONTRADICTED),
+        ("de", Verdict.CONTRADICTED),
+        ("de_DE", Verdict.CONTRADICTED),
+        ("English, Spanish", Verdict.UNKNOWN),
+        ("englisch", Verdict.UNKNOWN),  # no name that is known here
+    ],
+)
+def test_only_a_known_other_language_contradicts(stated: str, expected: Verdict) -> None:
+    assert verdict("A ballad with vocals sung in English.", "language", Known(language=stated)) == expected
