@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from musicflamingo_cli.sidecars.captions import is_approved, is_of_tiny_model, provenance_of
 from musicflamingo_cli.sidecars.checks import check_result
-from musicflamingo_cli.trust.check import TrackCheck
+from musicflamingo_cli.trust.check import CheckedClaim
 from musicflamingo_cli.trust.claims import Field
 from musicflamingo_cli.trust.known import known_of
 from musicflamingo_cli.trust.revision import revise
@@ -56,7 +57,7 @@ def revised(
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return the captions without what is contradicted, and what was changed, both by preset; see ``trust.revision``.
 
-    Captions of which nothing is left are absent.
+    Captions of which nothing is left are absent. Those that a person approved stay as they are.
     """
     check = check_track(info, track.audio)
     if check is None or not check.contradicted:
@@ -64,6 +65,9 @@ def revised(
     known = known_of(info, track.audio)
     found, changes = {}, {}
     for preset, caption in captions.items():
+        if is_approved(info, preset):
+            found[preset] = caption
+            continue
         revision = revise(preset, caption, check, known, strike=strike, correct=correct)
         if revision.text:
             found[preset] = revision.text
@@ -79,18 +83,19 @@ def music_fields(info: Mapping[str, Any], audio: Path) -> MusicFields:
     tempo, key = (measured.tempo, measured.key) if measured else (None, None)
     tempo = known.tempo or (tempo if tempo and tempo.confidence >= TEMPO_CONFIDENCE else None)
     key = known.key or (key if key and key.confidence >= KEY_CONFIDENCE else None)
-    bpm, voice = _claimed(check, Field.TEMPO).partition("-")[0], known.voice or _claimed(check, Field.VOCALS)
+    claims = [each for each in check.claims if not is_of_tiny_model(provenance_of(info, each.preset))] if check else []
+    bpm, voice = _claimed(claims, Field.TEMPO).partition("-")[0], known.voice or _claimed(claims, Field.VOCALS)
     return MusicFields(
         bpm=tempo.bpm if tempo else float(bpm) if bpm else None,
-        key=key.name if key else _claimed(check, Field.KEY),
-        metre=known.metre or _claimed(check, Field.METRE),
-        language=known.language or ("" if voice == Voice.NONE else _claimed(check, Field.LANGUAGE)),
+        key=key.name if key else _claimed(claims, Field.KEY),
+        metre=known.metre or _claimed(claims, Field.METRE),
+        language=known.language or ("" if voice == Voice.NONE else _claimed(claims, Field.LANGUAGE)),
         is_instrumental=voice == Voice.NONE if voice else None,
     )
 
 
-def _claimed(check: TrackCheck | None, field: Field) -> str:
+def _claimed(claims: Sequence[CheckedClaim], field: Field) -> str:
     """Return the value that most captions claim and nothing contradicts; empty where there is none."""
-    claims = [each for each in check.claims if each.claim.field == field] if check else []
-    values = [each.claim.value for each in claims if each.verdict != Verdict.CONTRADICTED]
+    of_field = [each for each in claims if each.claim.field == field]
+    values = [each.claim.value for each in of_field if each.verdict != Verdict.CONTRADICTED]
     return Counter(values).most_common(1)[0][0] if values else ""

@@ -62,6 +62,11 @@ def is_edited(provenance: Mapping[str, Any]) -> bool:
     return provenance.get("edited") is True
 
 
+def is_approved(info: Mapping[str, Any], preset: str) -> bool:
+    """Return whether a person approved a preset's caption, or all of the track."""
+    return info.get(APPROVED_KEY) is True or provenance_of(info, preset).get("approved") is True
+
+
 def is_protected(info: Mapping[str, Any], preset: str) -> bool:
     """Return whether a preset has a caption that a person edited."""
     return has_caption(info, preset) and is_edited(provenance_of(info, preset))

@@ -73,6 +73,31 @@ def test_wrong_claims_are_struck_or_corrected(
     assert {row["changes"] for row in read_csv(tmp_path / "a.csv")} == {change, ""}
 
 
+@pytest.mark.parametrize(
+    "approved",
+    [
+        {"music_flamingo_approved": True},
+        {"music_flamingo_provenance": {"full": {"approved": True}}},
+    ],
+)
+def test_what_a_person_approved_is_exported_as_it_is(music: Path, tmp_path: Path, approved: dict[str, Any]) -> None:
+    sidecar = music / "wrong.INFO"
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **approved}))
+    stats = run("jsonl", music, tmp_path / "a.jsonl", replace(OPTIONS, strike=True, correct=True))
+    assert texts(tmp_path / "a.jsonl")["wrong.wav"] == WRONG
+    assert stats.revised == 0
+
+
+def test_fields_are_not_what_the_tiny_model_claims(tmp_path: Path) -> None:
+    captions = {"music_flamingo_full": "A piano piece.", "music_flamingo_brief": "It runs at 131 BPM in E minor."}
+    made = {"brief": {"toy": True}}
+    write_track(tmp_path / "songs" / "a.wav", {**captions, "music_flamingo_provenance": made})
+    run("ace-step", tmp_path / "songs", tmp_path / "out", OPTIONS)
+    about = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert not about["bpm"]
+    assert not about["keyscale"]
+
+
 def test_a_caption_that_is_struck_wholly_is_left_out(music: Path, tmp_path: Path) -> None:
     sidecar = music / "wrong.INFO"
     sidecar.write_text(sidecar.read_text().replace("A calm piece. ", ""))
