@@ -21,6 +21,7 @@ from musicflamingo_cli.review.library import Library
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.trust import measured
+from musicflamingo_cli.types import Prompt, Sampling
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
 from tests.review.conftest import make_dataset
 from tests.trust.test_check import measurement
@@ -40,7 +41,12 @@ def library(tmp_path: Path) -> Library:
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that reach the engine, which always gives the same answer."""
     asked: list[str] = []
-    engine = ScriptedEngine(lambda prompt, sampling: asked.append(prompt.text) or GOOD)
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        asked.append(prompt.text)
+        return GOOD
+
+    engine = ScriptedEngine(reply)
 
     @contextlib.contextmanager
     def opened(*_: Any) -> Iterator[Captioner]:
