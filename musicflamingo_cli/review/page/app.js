@@ -312,7 +312,7 @@ async function move(which) {
     say(`There is nothing to ${which}.`);
     return;
   }
-  const left = done.conflicts.length ? ` ${done.conflicts.length} tracks were changed since and stay as they are.` : "";
+  const left = done.conflicts.length ? ` ${done.conflicts.length} tracks were changed since, or cannot be written, and stay as they are.` : "";
   await poll_once();
   if (done.changed.length) {
     if (!done.changed.includes(track?.id)) await open(done.changed[0]);

@@ -86,7 +86,7 @@ export function openReplace({ ids, selected, presets, kind = "replace", done }) 
       const kept = found.filter((item) => item.wanted).map(({ id, preset: name, base }) => ({ id, preset: name, base }));
       const answer = await post("/api/replace", { ...asked, items: kept });
       dialog.close();
-      const left = answer.conflicts.length ? `; ${answer.conflicts.length} had changed meanwhile and stayed as they are` : "";
+      const left = answer.conflicts.length ? `; ${answer.conflicts.length} had changed meanwhile, or cannot be written, and stayed as they are` : "";
       say(`Changed ${answer.changed.length} tracks${left}. Undo with Z.`);
       done(answer);
     } catch (error) {
