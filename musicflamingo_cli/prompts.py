@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from musicflamingo_cli.config import yaml_loader
 from musicflamingo_cli.errors import ConfigError, PromptError, shown, suggestion
 from musicflamingo_cli.paths import LARGEST_YAML, built_in_prompts, read_regular, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
+from musicflamingo_cli.text.schema import schema_problem
 from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own
@@ -31,8 +33,9 @@ _FIELDS: dict[str, type] = {
     "system": str,
     "min_words": int,
     "lines": bool,
+    "schema": dict,
 }
-_TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false"}
+_TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "a JSON schema"}
 _ONE_LINE_TOKENS = 64  # up to here a question is about one thing, which a word may answer: "techno"
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
@@ -41,7 +44,10 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A question before its variables are filled in; ``origin`` is the file that it was read from."""
+    """A question before its variables are filled in; ``origin`` is the file that it was read from.
+
+    ``schema``: see Prompt.
+    """
 
     name: str
     prompt: str
@@ -50,12 +56,13 @@ class Preset:
     system: str = ""
     min_words: int = 3
     lines: bool = False
+    schema: str = ""
     origin: Path | None = field(default=None, compare=False)
 
     @property
     def template_hash(self) -> str:
-        """Identifies the question: it changes with the text, the system prompt and the token limit."""
-        asked = "\0".join((self.prompt, self.system, str(self.max_tokens)))
+        """Identifies the question: it changes with the text, the system prompt, the token limit and the schema."""
+        asked = "\0".join((self.prompt, self.system, str(self.max_tokens), *([self.schema] if self.schema else [])))
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def render(self, values: Mapping[str, str]) -> Prompt:
@@ -75,6 +82,7 @@ class Preset:
             min_words=self.min_words,
             lines=self.lines,
             template_hash=self.template_hash,
+            schema=self.schema,
         )
 
 
@@ -177,6 +185,10 @@ def _read_preset(name: str, value: object, file: Path) -> Preset:
             raise ConfigError(f"{place}: {key} must be {_TYPE_NAMES[expected]}, not {shown(entry)}", hint)
     if "max_tokens" in entries and entries["max_tokens"] <= _ONE_LINE_TOKENS:
         entries = {"min_words": 1, **entries}
+    if "schema" in entries:
+        if problem := schema_problem(entries["schema"]):
+            raise ConfigError(f"{place}: the schema is not usable: {problem}", hint)
+        entries = {**entries, "schema": json.dumps(entries["schema"], ensure_ascii=False)}
     return validate(Preset(name, **{"prompt": "", **entries}, origin=file), place, hint)
 
 

@@ -164,6 +164,7 @@ class Prompt:
 
     ``history``: what was asked and answered before it, in a conversation about the same audio. ``room``: the tokens
     after the audio that such a conversation may need, for an engine whose context cannot grow without a restart.
+    ``schema``: a JSON schema (see ``text.schema``), as JSON, that the answer is to follow; empty: an answer in prose.
     """
 
     preset: str
@@ -175,6 +176,7 @@ class Prompt:
     template_hash: str = ""
     history: tuple[Turn, ...] = ()
     room: int = 0
+    schema: str = ""
 
 
 _RETRY_REPEAT_PENALTY = 1.1

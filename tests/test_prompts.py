@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,18 @@ def test_a_question_for_one_line_accepts_one_word(tmp_path: Path) -> None:
         "  two: {prompt: Describe it., max_tokens: 20, min_words: 2}\n"
     )
     assert {name: preset.min_words for name, preset in read_presets(file).items()} == {"era": 1, "long": 3, "two": 2}
+
+
+def test_a_preset_with_a_schema(tmp_path: Path) -> None:
+    schema = "{type: object, properties: {genre: {type: string}}, required: [genre]}"
+    file = write(tmp_path, f"presets: {{facts: {{prompt: Name the genre., schema: {schema}}}}}")
+    preset = read_presets(file)["facts"]
+    assert json.loads(preset.render({}).schema)["required"] == ["genre"]
+    assert preset.template_hash != Preset("facts", "Name the genre.").template_hash
+
+
+def test_a_schema_that_is_not_usable(tmp_path: Path) -> None:
+    for schema in ("{type: text}", "text"):
+        file = write(tmp_path, f"presets: {{facts: {{prompt: x, schema: {schema}}}}}")
+        with pytest.raises(ConfigError, match="schema"):
+            read_presets(file)

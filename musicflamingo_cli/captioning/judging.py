@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from musicflamingo_cli.errors import FailureKind
+from musicflamingo_cli.sidecars.captions import is_text
 from musicflamingo_cli.text.cleaning import judge
 from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.text.schema import parsed
 from musicflamingo_cli.types import Answer, Caption, Clip, Failure
 
 REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
@@ -13,11 +17,25 @@ REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's l
 def judged(answer: Answer) -> Caption | str:
     """Return the caption that an answer makes, or why it is refused."""
     prompt = answer.prompt
+    if prompt.schema:
+        return _judged_json(answer)
     reasoning, text = split_reasoning(answer.text)
     if reasoning and not text:
         return "the model was still reasoning at the token limit"
     verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
     return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
+
+
+def _judged_json(answer: Answer) -> Caption | str:
+    """Return the JSON of an answer that follows its prompt's schema, on one line, or why it is refused."""
+    if answer.hit_limit:
+        return "the JSON ended at the token limit"
+    reasoning, text = split_reasoning(answer.text)
+    value, problem = parsed(text, json.loads(answer.prompt.schema))
+    line = json.dumps(value, ensure_ascii=False)
+    if not problem and not is_text(line):
+        problem = "it holds half a character"
+    return problem or Caption(answer.prompt.preset, line, answer, reasoning)
 
 
 def not_heard(answer: Answer, expected: int) -> Failure | None:

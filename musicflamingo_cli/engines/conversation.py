@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ from musicflamingo_cli.types import Prompt, Turn
 def text_parts(text: str) -> list[dict[str, Any]]:
     """Return a message's content that is only text, in the form that all chat templates take."""
     return [{"type": "text", "text": text}]
+
+
+def response_format(prompt: Prompt) -> dict[str, Any]:
+    """Return what a chat request says about the form of the answer: that it follows the prompt's schema, if any."""
+    if not prompt.schema:
+        return {}
+    schema = {"name": "answer", "schema": json.loads(prompt.schema)}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def messages(prompt: Prompt, audio: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -55,6 +55,8 @@ class MtmdCliEngine:
         """Yield one result for each prompt, in their order; see ``Engine.describe``. It cannot hold conversations."""
         if clip.also or any(prompt.history for prompt in prompts):
             raise EngineError("llama-mtmd-cli cannot hold a conversation", "use --engine server, native or embedded")
+        if not clip.all:
+            raise EngineError("llama-mtmd-cli answers nothing without audio", "use --engine server, native or embedded")
         for prompt in prompts:
             try:
                 yield self._ask(clip, prompt, sampling)
@@ -110,6 +112,8 @@ class MtmdCliEngine:
         command += ["--offline", "--no-warmup", "-lv", "4", "--perf", "--log-colors", "off"]
         if prompt.system:
             command += ["-sys", prompt.system]
+        if prompt.schema:
+            command += ["--json-schema", prompt.schema]
         if settings.gpu_layers is not None:
             command += ["-ngl", str(settings.gpu_layers)]
         if settings.threads is not None:

@@ -123,12 +123,17 @@ class Model:
 
     # -- answers --
 
-    def sampler(self, sampling: Sampling) -> Any:
-        """Return a chain of llama.cpp's own samplers, in the order of its tools."""
+    def sampler(self, sampling: Sampling, schema: str = "") -> Any:
+        """Return a chain of llama.cpp's own samplers, in the order of its tools; ``schema``: see Prompt.
+
+        Raises RuntimeError where the schema makes no grammar.
+        """
         llama = self.libraries.llama
+        grammar = [self._grammar(schema)] if schema else []
         vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
         chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for sampler in (
+            *grammar,
             llama.llama_sampler_init_penalties(vocabulary_size, _PENALTY_LAST_N, sampling.repeat_penalty, 0.0, 0.0),
             llama.llama_sampler_init_top_k(_TOP_K),
             llama.llama_sampler_init_top_p(sampling.top_p, 1),
@@ -138,6 +143,16 @@ class Model:
         ):
             llama.llama_sampler_chain_add(chain, sampler)
         return chain
+
+    def _grammar(self, schema: str) -> Any:
+        """Return the sampler that leaves only tokens with which an answer can still follow the schema."""
+        from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+        text = json_schema_to_gbnf(schema)
+        grammar = self.libraries.llama.llama_sampler_init_grammar(self.vocabulary, text.encode(), b"root")
+        if not grammar:
+            raise RuntimeError("llama.cpp does not take the schema's grammar")
+        return grammar
 
     def free_sampler(self, sampler: Any) -> None:
         """Free a chain of samplers."""

@@ -153,7 +153,7 @@ class Worker:
                     prompt=prompt,
                     slot=request.slot,
                     sequence=first + number,
-                    sampler=model.sampler(request.sampling),
+                    sampler=model.sampler(request.sampling, prompt.schema),
                     position=prefix.length,
                     audio_tokens=prefix.audio_tokens,
                     prefill_seconds=prefill_seconds,

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.conversation import messages
+from musicflamingo_cli.engines.conversation import messages, response_format
 from musicflamingo_cli.engines.remote.encoding import AudioFormat, audio_part, encoded
 from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, TooLongError
 from musicflamingo_cli.models.endpoints import KEY_VARIABLE, Endpoint, Offer, offer_of
@@ -128,6 +128,7 @@ class RemoteEngine:
             # llama.cpp's name and vLLM's; either ignores the other's.
             "repeat_penalty": sampling.repeat_penalty,
             "repetition_penalty": sampling.repeat_penalty,
+            **response_format(prompt),
         }
 
     def _complete(self, chat: dict[str, Any], deadline: float) -> _Completion:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.engines.conversation import messages
+from musicflamingo_cli.engines.conversation import messages, response_format
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
 from musicflamingo_cli.engines.server.stream import events
 from musicflamingo_cli.errors import EngineError, TimedOutError
@@ -227,6 +227,7 @@ def chat_request(prompt: Prompt, sampling: Sampling, slot: int, clips: int = 1) 
         "seed": sampling.seed,
         "id_slot": slot,
         "cache_prompt": True,
+        **response_format(prompt),
     }
 
 
