@@ -23,7 +23,10 @@ VARIABLES = (
     *("measured_bpm", "measured_key"),  # by `musicflamingo measure`
 )
 # Their sidecar keys mean something else.
-RESERVED_NAMES = ("model", "provenance", "approved", "measured", "check", "samples", "excluded", "note", "tags_backup")
+RESERVED_NAMES = (
+    *("model", "provenance", "approved", "measured", "check", "samples", "excluded", "note", "tags_backup"),
+    *("fields", "short"),
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _FIELDS: dict[str, type] = {

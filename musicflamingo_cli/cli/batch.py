@@ -11,6 +11,7 @@ from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.cli.placement import BatchOptions, CommandWithRay
+from musicflamingo_cli.cli.second_pass import SecondPassOptions
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def _which(*names: str, help: str, **more: Any) -> Any:
 def batch(
     folders: Annotated[list[Path], typer.Argument(help="Datasets, searched recursively.", metavar="DIR")],
     options: BatchOptions,
+    derived: SecondPassOptions,
     common: Common,
     json: Json,
     overwrite: Annotated[bool, _which("--overwrite", help="Regenerate existing captions.")] = False,
@@ -94,6 +96,7 @@ def batch(
     datasets = [] if urls else datasets_to_ask(options, settings, folders)
     sample_seed = settings.seed
     save = options.ask is None or options.save_as is not None
+    wanted = derived.wanted_in_batch(settings.engine, options.ray, save)
     if overwrite + stale + redo_doubtful > 1:
         raise ConfigError("--overwrite, --stale and --redo-doubtful exclude each other", "name one of them")
     if edited and not overwrite:
@@ -125,6 +128,8 @@ def batch(
                 "--run-log": run_log,
                 "--measure": measure,
                 "--redo-doubtful": redo_doubtful,
+                "--fields": derived.fields,
+                "--short": derived.short,
             }
         )
         presets = presets_to_ask(options, settings, None, options.save_as)
@@ -135,9 +140,9 @@ def batch(
     if retry_failed and run_log is None:
         earlier = logs.latest(folders)  # the log that failures were read from is continued
         run_log = earlier if earlier and os.access(earlier, os.W_OK) else None
-    run = BatchRun(console, settings, datasets, selection, keep_going, options.cluster())
+    run = BatchRun(console, settings, datasets, selection, keep_going, options.cluster(), wanted)
     summary = run.start(dry_run, run_log, measure)
-    if summary.failed:
+    if summary.failed or run.failed_in_second_pass:
         raise typer.Exit(ExitCode.TRACK_FAILED)
 
 

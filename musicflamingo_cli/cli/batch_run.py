@@ -15,11 +15,13 @@ from musicflamingo_cli.captioning.batch import Dataset, Plan, Task, count, make_
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.captioning.run_log import RunLog, last_seconds_per_track
+from musicflamingo_cli.captioning.second_pass import Wanted as SecondPassWanted
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.cli.console import Console, duration
 from musicflamingo_cli.cli.measurements import MeasureJob
 from musicflamingo_cli.cli.outcomes import TINY_MODEL_WARNING, announce, outcome_json, summary_lines
 from musicflamingo_cli.cli.progress import BatchBar, batch_bar
+from musicflamingo_cli.cli.second_pass import derive_all
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.errors import ConfigError, ModelError
@@ -73,7 +75,10 @@ class BatchRun:
         selection: Selection,
         keep_going: bool,
         cluster: ClusterPlan | None = None,
+        derived: SecondPassWanted | None = None,
     ) -> None:
+        self.failed_in_second_pass = 0  # tracks
+        self._derived = derived
         self._cluster = cluster
         self._console = console
         self._settings = settings
@@ -121,7 +126,16 @@ class BatchRun:
             self._selection = replace(self._selection, earlier=plan.runs)
         if plan.tasks:
             self._caption(plan, run_log)
-        elif plan.problems or plan.skipped:
+            return self._summary
+        self._without_captioning(plan, run_log)
+        if self._derived and plan.complete:
+            with self._opened(plan.complete, 1) as captioner:
+                self._second_pass(captioner)
+        return self._summary
+
+    def _without_captioning(self, plan: Plan, run_log: Path | None) -> None:
+        """Show and count the tracks of a run that has no caption to make."""
+        if plan.problems or plan.skipped:
             with self._recorded(run_log):
                 self._show_items()
         else:
@@ -129,7 +143,13 @@ class BatchRun:
                 self._show_items()
             self._summary.complete = plan.complete
             self._show_summary()
-        return self._summary
+
+    def _second_pass(self, captioner: Captioner | ClusterCaptioner) -> None:
+        """Make fields and short versions of the captions that are in the sidecars now."""
+        if self._derived and isinstance(captioner, Captioner):
+            tracks = (item for item in self._tracks() if isinstance(item, Track))
+            overwrite = self._selection.wanted == Wanted.ALL
+            self.failed_in_second_pass = derive_all(self._console, captioner, self._derived, tracks, overwrite)
 
     def _tracks(self) -> Iterator[Track | Skipped]:
         """The tracks of the run, those with all their captions, too."""
@@ -153,6 +173,7 @@ class BatchRun:
                     self._console.json({"nodes": [asdict(each) for each in captioner.members]})
                 for each in captioner.members:
                     self._console.info(f"{each.name}: {each.clips} tracks, {each.per_hour:.0f} an hour ({each.state})")
+            self._second_pass(captioner)
 
     @contextlib.contextmanager
     def _opened(self, tracks: int, prompts: int) -> Iterator[Captioner | ClusterCaptioner]:
@@ -160,6 +181,7 @@ class BatchRun:
         overwrite = self._selection.wanted == Wanted.ALL
         improve = self._selection.wanted == Wanted.CONTRADICTED
         if self._cluster is None:
+            prompts += len(self._derived.presets) if self._derived else 0
             workload = Workload(tracks, prompts, at_once=tracks)
             with open_captioner(
                 self._settings, workload, self._model, overwrite, improve, self._selection.edited

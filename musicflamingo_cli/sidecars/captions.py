@@ -14,8 +14,11 @@ APPROVED_KEY = f"{KEY_PREFIX}approved"  # true once a person has approved a trac
 MEASURED_KEY = f"{KEY_PREFIX}measured"
 CHECK_KEY = f"{KEY_PREFIX}check"
 SAMPLES_KEY = f"{KEY_PREFIX}samples"  # how far other answers agree
+FIELDS_KEY = f"{KEY_PREFIX}fields"  # from the prose of the captions
+SHORT_KEY = f"{KEY_PREFIX}short"  # a short version of them
+FROM_PROSE = frozenset(["fields", "short"])  # their names in the provenance
 # Computed from audio and captions: a person approves none of it.
-DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY])
+DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY, FIELDS_KEY, SHORT_KEY])
 EXCLUDED_KEY = f"{KEY_PREFIX}excluded"  # true where a person keeps a track out of exports
 NOTE_KEY = f"{KEY_PREFIX}note"  # a person's, about the track
 MARKS = frozenset([APPROVED_KEY, EXCLUDED_KEY, NOTE_KEY, TAGS_KEY, *DERIVED_KEYS])  # they change no caption
