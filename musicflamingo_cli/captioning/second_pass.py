@@ -152,8 +152,8 @@ class SecondPass:
         prompt = replace(preset.render({}), text=f"{preset.prompt}\n\n{prose}")
         if self._captioner.model.reasons:
             prompt = replace(prompt, max_tokens=prompt.max_tokens + REASONING_TOKENS)
-        reason = ""
-        for attempt in range(self._captioner.policy.retries + 1):
+        reason, tries = "", self._captioner.policy.retries + 1
+        for attempt in range(tries):
             answer = self._answer(prompt, attempt)
             if isinstance(answer, Failure):
                 return answer
@@ -170,7 +170,7 @@ class SecondPass:
         return Failure(
             preset=preset.name,
             kind=FailureKind.REFUSED_ANSWER,
-            reason=f"{reason} ({self._captioner.policy.retries + 1} tries)",
+            reason=f"{reason} ({tries} tries)" if tries > 1 else reason,
             hint="raise --retries, or try another model",
         )
 
