@@ -10,6 +10,7 @@ from musicflamingo_cli.text.agreement import Match, match_keys
 from musicflamingo_cli.text.facts import affirmed
 from musicflamingo_cli.trust.claims import Claim, Field, claims_in
 
+_SHORTEST = 3  # letters: shorter words of the prose, such as "a", name nothing
 _TEMPO_TOLERANCE = 0.5  # BPM: a field holds a whole number
 _TERMS = ("genre", "language", "subgenres", "mood", "instruments")  # fields that are words of the prose
 _CLAIMED_AS = {"time_signature": Field.METRE, "vocals": Field.VOCALS}
@@ -54,7 +55,9 @@ def _is_claimed(name: str, value: Any, prose: str) -> bool:
 
 
 def _is_word_of(value: str, prose: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(value.strip())}(?!\w)", prose, re.IGNORECASE) is not None
+    word = value.strip()
+    pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
+    return len(word) >= _SHORTEST and re.search(pattern, prose, re.IGNORECASE) is not None
 
 
 def _is_known(claim: Claim, known: Sequence[Claim]) -> bool:

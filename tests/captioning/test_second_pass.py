@@ -56,6 +56,12 @@ def test_fields_that_it_does_not_are_dropped() -> None:
     assert dropped == {**wrong, "instruments": ["drums"]}
 
 
+@pytest.mark.parametrize("genre", [" ", "a", "tech", "drums"])
+def test_words_that_name_nothing_of_the_prose(genre: str) -> None:
+    """Blanks, short words, parts of words, and what is denied."""
+    assert kept_fields({**EMPTY, "genre": genre}, PROSE) == ({}, {"genre": genre})
+
+
 def test_new_claims_of_a_short_version() -> None:
     assert unsupported("Dark techno at 124 BPM, no drums.", PROSE) == []
     assert unsupported("Dark techno at 125 BPM with drums.", PROSE) == ["tempo 125", "instrument drums"]
