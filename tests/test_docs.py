@@ -95,9 +95,11 @@ def test_quoted_benchmarks_exist() -> None:
 
 
 def test_the_prompts_example_is_valid(tmp_path: Path) -> None:
-    (example,) = _blocks(ROOT / "docs" / "prompts.md", "yaml")
-    (tmp_path / "prompts.yaml").write_text(example)
-    assert set(read_presets(tmp_path / "prompts.yaml")) == {"full", "decade"}
+    names = []
+    for example in _blocks(ROOT / "docs" / "prompts.md", "yaml"):
+        (tmp_path / "prompts.yaml").write_text(example)
+        names.append(set(read_presets(tmp_path / "prompts.yaml")))
+    assert names == [{"full", "decade"}, {"voice"}]
 
 
 def test_the_two_commands_are_in_the_makefile() -> None:

@@ -174,7 +174,7 @@ def test_a_conversation_in_a_terminal(song: Path, tiny: Sequence[object]) -> Non
 def test_ctrl_c_ends_an_answer_not_the_conversation(song: Path, tiny: Sequence[object]) -> None:
     """The answer would go on for 4096 tokens: its worker never takes the end."""
     prompts = song.with_name("prompts.yaml")
-    prompts.write_text("presets: {long: {prompt: 'Go on.', max_tokens: 4096}, short: {prompt: 'Stop.', max_tokens: 4}}")
+    prompts.write_text("presets: {long: {prompt: 'Go on.', max_tokens: 4096}, brief: {prompt: 'Stop.', max_tokens: 4}}")
     command = ["-m", "tests.fakes.endless_chat", "chat", song, "--prompts", prompts, "--engine", "native", *tiny]
     with Terminal(command, ROOT) as terminal:
         terminal.expect("> ")
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_an_answer_not_the_conversation(song: Path, tiny: Sequence[o
         terminal.expect("stopped: this question is not part of the conversation", 5.0)
         assert time.monotonic() - pressed < 1.0
         terminal.expect("> ")
-        terminal.type("/prompt short\n")
+        terminal.type("/prompt brief\n")
         terminal.expect("limit of 4 tokens")
         terminal.expect("> ")
         assert "limit of 4096" not in terminal.screen

@@ -153,6 +153,7 @@ def test_fifty_tracks_by_keyboard_alone(open_page: OpenPage, start_review: Start
     page.keyboard.type("disc 1/ piece no. 4")
     expect(page.locator("#count")).to_contain_text("5 of 50")
     press(page, "Enter", "r")
+    expect(page.locator("#replace input").first).to_be_focused()
     page.keyboard.type("calm")
     press(page, "Tab")
     page.keyboard.type("wild")
@@ -189,6 +190,7 @@ def test_playing_seeking_and_the_pictures(open_page: OpenPage, start_review: Sta
     write_tone(root / "disc 0" / "track 00 #é?.wav", 30.0)
     page = open_page(start_review(root))
     press(page, "j")
+    until(page, "document.querySelector('audio').duration < 29")
     press(page, "k")
     at_start = "document.querySelector('audio').currentTime"
     page.evaluate("document.querySelector('audio').muted = true")
@@ -283,7 +285,7 @@ def test_measured_contradictions_are_marked(open_page: OpenPage, start_review: S
     merge_sidecar(sidecars(root)[0], {"music_flamingo_measured": measured})
     page = open_page(start_review(root))
     expect(page.locator("mark")).to_contain_text("80")
-    expect(page.locator("mark")).to_contain_text("measured: 97 BPM")
+    expect(page.locator("mark")).to_contain_text("measured 97.3 BPM")
     expect(page.locator(".facts")).to_contain_text("97.3 BPM")
 
 
