@@ -16,10 +16,13 @@ demo: $(VENV)/installed
 review: demo
 	$(BIN)/musicflamingo review musicflamingo-demo --open
 
-# The whole, with the real binary: a test marked `real` that cannot find it fails here instead of being skipped. The
-# report is tested in a browser where there is one; .ci/run installs one and requires it.
-test: $(VENV)/installed llama
-	MUSICFLAMINGO_REQUIRE_REAL=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+# The whole, quick tests first, so that most faults show within minutes. Then with the real binary: a test marked `real`
+# that cannot find it fails here instead of being skipped. The report is tested in a browser where there is one; .ci/run
+# installs one and requires it.
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m "not slow and not real"
+	$(MAKE) llama
+	MUSICFLAMINGO_REQUIRE_REAL=1 $(BIN)/python -m pytest -n 2 --dist loadscope --durations 15 -m "slow or real"
 
 # For use while editing: no llama.cpp, no browser, no large dataset.
 quick: $(VENV)/installed
