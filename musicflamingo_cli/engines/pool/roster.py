@@ -19,13 +19,19 @@ _CLOSING_SECONDS = 10.0
 
 
 class Roster(Generic[W]):
-    """Hands out members. One condition guards all state; every method may be called from any thread."""
+    """Hands out members. One lock guards all state; every method may be called from any thread.
+
+    Who waits for a member waits for ``changed``. What tries members again has a condition of its own: woken by each
+    clip that ends, it would go through all members each time, and with a thousand that costs more than the clip.
+    """
 
     def __init__(self, members: Sequence[Member[W]], patience: float = 0.0) -> None:
         """``patience``: for how many seconds to wait for a member to come back where all are lost."""
         self._patience = patience
         self.all = list(members)
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._states_changed = threading.Condition(lock)
         self.is_stopped = False
         self._keeper: threading.Thread | None = None
         if any(member.due is not None for member in members):
@@ -85,7 +91,7 @@ class Roster(Generic[W]):
             is_news = member.due is None
             seconds = member.failed(error, hangs)
             self._start_keeper()
-            self.changed.notify_all()
+            self._notify_of_states()
         if is_news:
             logger.warning("%s failed and is left out for %.0f s: %s", member.name, seconds, error)
 
@@ -93,13 +99,17 @@ class Roster(Generic[W]):
         """Stop all members; whoever waits for one gets StoppedError."""
         with self.changed:
             self.is_stopped = True
-            self.changed.notify_all()
+            self._notify_of_states()
         closing = [threading.Thread(target=member.worker.close, daemon=True) for member in self.all]
         for thread in closing:
             thread.start()
         deadline = time.monotonic() + _CLOSING_SECONDS
         for thread in closing:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _notify_of_states(self) -> None:
+        self.changed.notify_all()
+        self._states_changed.notify_all()
 
     def _all_lost(self) -> MusicFlamingoError:
         errors = [member.last_error for member in self.all]
@@ -124,7 +134,7 @@ class Roster(Generic[W]):
                     member.is_being_tried = True
                     threading.Thread(target=self._try_again, args=(member,), daemon=True).start()
                 pauses = [due - time.monotonic() for member in self.all if (due := self._next_try(member)) is not None]
-                self.changed.wait(max(0.01, min(pauses, default=1.0)))
+                self._states_changed.wait(max(0.01, min(pauses, default=1.0)))
 
     def _due(self) -> Iterator[Member[W]]:
         for member in self.all:
@@ -155,7 +165,7 @@ class Roster(Generic[W]):
                 member.failed(problem)
             member.is_being_tried = False
             is_stopped = self.is_stopped
-            self.changed.notify_all()
+            self._notify_of_states()
         if problem is None and is_stopped:
             with contextlib.suppress(MusicFlamingoError):
                 member.worker.close()  # it was opened while the pool was being closed
