@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MARKS, PROVENANCE_KEY, captions_in
 from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
 from musicflamingo_cli.types import KEY_PREFIX
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE_AND_SEPARATOR = re.compile(r"[ \t\r\n]*[:,]?[ \t\r\n]*")
 _decoder = json.JSONDecoder()
 
 
@@ -91,7 +92,7 @@ def merged_text(
     try:
         before = _parse(text, path) if text is not None else {}
         values = _merged(before, decide(before))
-        return before, splice(text, values, path) if values else text
+        return before, _spliced(text, values) if values else text
     except RecursionError as error:
         raise left_untouched(path, "its values are nested too deeply") from error
 
@@ -144,11 +145,20 @@ def _finite(value: Any) -> Any:
 
 
 def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidecar")) -> str:
-    """Return the JSON text with ``values`` set (or REMOVED) at its top level; every other byte stays as it is."""
+    """Return the JSON text with ``values`` set (or REMOVED) at its top level; every other byte stays as it is.
+
+    Raises SidecarError where the text is not a JSON object.
+    """
+    if text is not None:
+        _parse(text, path)
+    return _spliced(text, values)
+
+
+def _spliced(text: str | None, values: Mapping[str, Any]) -> str:
+    """See ``splice``; the text is valid."""
     present = {key: value for key, value in values.items() if value is not REMOVED}
     if text is None or not text.strip():
         return _json(present, 2) + "\n"
-    _parse(text, path)
     members = list(_members(text))
     if not members:  # `{}`: the first keys get lines of their own, inside what surrounds the braces
         return (
@@ -170,8 +180,7 @@ def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidec
     return "".join([text[: members[0].key_start], *pieces, text[members[-1].end :]])
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     """A top-level key, where it begins, and the span of its value in the text."""
 
     key: str
@@ -182,20 +191,17 @@ class _Member:
 
 def _members(text: str) -> Iterator[_Member]:
     """The members of a text that is one valid JSON object (RFC 8259, and Python's NaN)."""
-    position = _skip_space(text, text.index("{") + 1)
+    scan, skip = _decoder.scan_once, _SPACE_AND_SEPARATOR.match  # bound once: a sidecar has some hundred members
+    position = _end(skip(text, text.index("{") + 1))
     while text[position] == '"':
-        key_start = position
-        key, position = _decoder.raw_decode(text, position)
-        start = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
-        _, end = _decoder.raw_decode(text, start)
-        yield _Member(key=key, key_start=key_start, start=start, end=end)
-        position = _skip_space(text, end)
-        if text[position] == ",":
-            position = _skip_space(text, position + 1)
+        key, key_end = scan(text, position)
+        start = _end(skip(text, key_end))
+        _, end = scan(text, start)
+        yield _Member(key=key, key_start=position, start=start, end=end)
+        position = _end(skip(text, end))
 
 
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
+def _end(match: re.Match[str] | None) -> int:
     assert match
     return match.end()
 
@@ -203,7 +209,7 @@ def _skip_space(text: str, position: int) -> int:
 def _indent(text: str) -> str:
     """The white space before a new member: that before the first one, so that the style is kept."""
     start = text.index("{") + 1
-    return text[start : _skip_space(text, start)] or " "
+    return text[start : _end(_SPACE.match(text, start))] or " "
 
 
 def _dump(value: Any, text: str) -> str:
