@@ -33,6 +33,7 @@ _XING = re.compile(
 )  # flags, and the number of frames if the lowest flag is set
 _EBML_DURATION = re.compile(rb"\x44\x89[\x84\x88]")  # the element, and the size of a float
 _MATROSKA_HEAD = 1 << 16  # bytes: its Info element comes before the audio
+_BLOCK = 8192  # frames that FFmpeg's packets are joined to: those of MP3 hold 1,152, and each costs Python as much
 _MP3_FRAME = 2881  # bytes at most: 320 kbit/s at 32 kHz, with padding
 # FFmpeg's formats whose length is in a header or, for Ogg, in the last page; of others it is an estimate, or unknown.
 _WITH_LENGTH = frozenset(["mp4", "asf", "ogg", "ape", "tta", "wv", "caf"])
@@ -248,13 +249,13 @@ def _ffmpeg_blocks(
                 yield block
     except av.PatchWelcomeError as error:
         raise AudioError(
-            f"{audio.name} holds streams of different formats: only the first {frames / rate:.1f} s can be decoded",
+            f"{audio.name} holds streams of different formats: only the first {ended:.1f} s can be decoded",
             "split it, or convert it to one stream",
         ) from error
     except (av.FFmpegError, ValueError) as error:
-        if not frames:
+        if not ended:
             raise _not_audio(audio) from error
-        raise _damaged(audio, frames / rate) from error
+        raise _damaged(audio, max(ended, frames / rate)) from error
     if not frames:
         raise _not_audio(audio)
     if declared and _is_truncated(max(ended, frames / rate), declared):
@@ -279,20 +280,21 @@ class _Planes:
                 if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
                     raise ValueError("not a sample rate")
                 yield from self._rest()
-                self._setup, self._resampler = setup, av.AudioResampler(format="fltp", rate=self._rate)
-            assert self._resampler is not None
-            yield from map(_block_of, self._resampler.resample(frame))
+                self._setup = setup
+                self._resampler = av.AudioResampler(format="flt", rate=self._rate, frame_size=_BLOCK)
+            yield from self._converted(frame)
         if is_last:
             yield from self._rest()
 
     def _rest(self) -> Iterator[Samples]:
         if self._resampler is not None:
-            yield from map(_block_of, self._resampler.resample(None))
+            yield from self._converted(None)
             self._resampler, self._setup = None, ()
 
-
-def _block_of(frame: av.AudioFrame) -> Samples:
-    return frame.to_ndarray().T.astype("float32", copy=False)
+    def _converted(self, frame: av.AudioFrame | None) -> Iterator[Samples]:
+        assert self._resampler is not None
+        for block in self._resampler.resample(frame):
+            yield block.to_ndarray().reshape(-1, block.layout.nb_channels)
 
 
 def _declared_seconds(
