@@ -50,7 +50,8 @@ def check(
     for folder in folders:
         for found in check_dataset(folder, save=not dry_run, follow_links=follow_links):
             _count(counts, found)
-            console.json(_as_json(found))
+            if console.as_json:
+                console.json(_as_json(found))
             if found.failure:
                 console.warn(found.failure.line(found.track.audio))
             elif found.check and (show_all or found.check.reasons):
