@@ -4,6 +4,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ def _flag(*names: str, help: str, **more: Any) -> Any:
 
 
 _ADDRESS = re.compile(r"local|auto|[\w.\-\[\]:]+:\d+")
+_HOST = re.compile(r"localhost|\d+\.\d+\.\d+\.\d+")  # an address whose port was forgotten
 
 
 class CommandWithRay(CommandWithDefaults):
@@ -30,7 +32,10 @@ class CommandWithRay(CommandWithDefaults):
         for place, word in enumerate(args):
             if word == "--":
                 break
-            if word == "--ray" and not _ADDRESS.fullmatch("".join(args[place + 1 : place + 2])):
+            following = "".join(args[place + 1 : place + 2])
+            if word == "--ray" and not _ADDRESS.fullmatch(following):
+                if _HOST.fullmatch(following) and not Path(following).exists():
+                    raise typer.BadParameter(f"{following} has no port; for example: --ray {following}:6379")
                 args = [*args[: place + 1], "local", *args[place + 1 :]]
                 break
         return super().parse_args(ctx, args)
@@ -113,3 +118,9 @@ class BatchOptions(RayOptions):
     gpus: Annotated[
         str | None, _flag("--gpus", help="An engine on each GPU: all, or numbers such as 0,2.", metavar="LIST")
     ] = None
+
+    def cluster(self) -> "ClusterPlan | None":
+        """See RayOptions.cluster."""
+        if self.ray is not None and self.gpus is not None:
+            raise ConfigError("--gpus is about this machine, not a cluster", "with --ray: --gpus-per-actor 1")
+        return super().cluster()
