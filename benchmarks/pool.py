@@ -1,5 +1,7 @@
 """A pool of two real servers of one thread each against one of them, with the tiny model, on two cores.
 
+Beside it what the machine allows: two programs that know nothing of one another, each with a server of its own.
+
 python benchmarks/pool.py [--clips 24] [--seconds 60] [--llama-dir DIR]
 """
 
@@ -9,8 +11,9 @@ import argparse
 import os
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +68,11 @@ def main() -> None:
             soundfile.write(track, 0.4 * np.sin(2 * np.pi * (200 + 20 * number) * times), 16_000)
         alone = seconds_for(1, tracks, settings)
         together = seconds_for(2, tracks, settings)
+        with ProcessPoolExecutor(2, get_context("spawn")) as programs:
+            apart = list(programs.map(partial(seconds_for, 1), [tracks] * 2, [settings] * 2))
     print(f"one server {alone:.1f} s, two {together:.1f} s: {alone / together:.2f} times as fast")
+    allowed = 2 * alone / max(apart)
+    print(f"two programs apart, all tracks each: {max(apart):.1f} s: the machine allows {allowed:.2f} times")
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

@@ -294,7 +294,7 @@ class _Planes:
     def _converted(self, frame: av.AudioFrame | None) -> Iterator[Samples]:
         assert self._resampler is not None
         for block in self._resampler.resample(frame):
-            yield block.to_ndarray().reshape(-1, block.layout.nb_channels)
+            yield block.to_ndarray().reshape(-1, block.layout.nb_channels).astype("float32", copy=False)
 
 
 def _declared_seconds(

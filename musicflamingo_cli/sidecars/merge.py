@@ -191,7 +191,7 @@ class _Member(NamedTuple):
 
 def _members(text: str) -> Iterator[_Member]:
     """The members of a text that is one valid JSON object (RFC 8259, and Python's NaN)."""
-    scan, skip = _decoder.scan_once, _SPACE_AND_SEPARATOR.match  # bound once: a sidecar has some hundred members
+    scan, skip = _decoder.raw_decode, _SPACE_AND_SEPARATOR.match  # bound once: a sidecar has some hundred members
     position = _end(skip(text, text.index("{") + 1))
     while text[position] == '"':
         key, key_end = scan(text, position)

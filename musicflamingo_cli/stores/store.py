@@ -139,7 +139,8 @@ class PlainStore:
             data = self._files.cat_file(key, end=_LARGEST_TEXT + 1)
         except FileNotFoundError:
             return None
-        return Stored(_checked(data), "")
+        _require_small(len(data))
+        return Stored(data, "")
 
     @_as_system_errors()
     def write(self, key: str, data: bytes, tag: str | None) -> str:
@@ -174,8 +175,9 @@ class S3Store(PlainStore):
             return None
         import fsspec.asyn
 
+        _require_small(reply["ContentLength"])
         data = fsspec.asyn.sync(self._files.loop, reply["Body"].read)
-        return Stored(_checked(data), reply["ETag"])
+        return Stored(data, reply["ETag"])
 
     @_as_system_errors()
     def write(self, key: str, data: bytes, tag: str | None) -> str:
@@ -198,10 +200,9 @@ def _code_of(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
-def _checked(data: bytes) -> bytes:
-    if len(data) > _LARGEST_TEXT:
+def _require_small(size: int) -> None:
+    if size > _LARGEST_TEXT:
         raise OSError(27, f"a sidecar of more than {_LARGEST_TEXT >> 20} MiB")
-    return data
 
 
 def _entry(found: dict[str, Any]) -> Entry:

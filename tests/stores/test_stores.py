@@ -111,6 +111,15 @@ def test_a_write_needs_its_condition(bucket: str) -> None:
         store.write(key, b"3", second)
 
 
+def test_an_absurdly_large_sidecar_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key = S3Store(), f"{bucket}/a.INFO"
+    store.write(key, b"12345678", None)
+    monkeypatch.setattr("musicflamingo_cli.stores.store._LARGEST_TEXT", 7)
+    monkeypatch.setattr("aiobotocore.response.StreamingBody.read", lambda body: pytest.fail("it was read"))
+    with pytest.raises(OSError, match="a sidecar of more than"):
+        store.read(key)
+
+
 def test_tracks_are_found_as_in_a_folder(bucket: str) -> None:
     store = S3Store()
     names = ["b.mp3", "a.wav", "a.mp3", "x/full_mix.flac", "x/drums.flac", ".hidden/c.wav", "notes.txt", "a.INFO"]
