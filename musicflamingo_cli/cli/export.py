@@ -74,6 +74,7 @@ def export(
 ) -> None:
     """Export captions in the formats that trainers read."""
     from musicflamingo_cli.cli.presets import presets_to_read
+    from musicflamingo_cli.sidecars.checks import SHORT
     from musicflamingo_cli.exports import ExportOptions, ExportStats, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
     from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
@@ -85,7 +86,7 @@ def export(
     weights = _weights(preset or [_DEFAULT_PRESET])
     options = ExportOptions(
         weights=weights,
-        columns=presets_to_read(dataset, list(weights) if preset else None),
+        columns=presets_to_read(dataset, list(weights) if preset else None, also=[SHORT]),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,

@@ -34,13 +34,14 @@ def presets_to_ask(
     return [free_question(options.ask, save_as or _FREE_QUESTION)]
 
 
-def presets_to_read(dataset: Path, names: list[str] | None) -> list[str]:
+def presets_to_read(dataset: Path, names: list[str] | None, also: Sequence[str] = ()) -> list[str]:
     """Return whose captions are read: the named presets', or those that a batch would ask. Raises ConfigError.
 
-    A name need not be a preset any more, or may be one of --save-as.
+    A name need not be a preset any more, may be one of --save-as, or one of ``also``.
     """
     for name in names or []:
-        require_caption_name(name)
+        if name not in also:
+            require_caption_name(name)
     return names or [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
 
 

@@ -22,6 +22,7 @@ from musicflamingo_cli.sidecars.captions import (
     is_text,
     real_captions,
 )
+from musicflamingo_cli.sidecars.checks import SHORT, has_outdated_short
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.facts import facts_in
 from musicflamingo_cli.types import Failure, Skipped, Track
@@ -216,6 +217,10 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptio
     if info.get(EXCLUDED_KEY) is True:
         return "excluded in the review"
     available = real_captions(info, options.presets)
+    if SHORT in available and has_outdated_short(info):
+        del available[SHORT]
+        if not available:
+            return "outdated short version"
     if not available:
         return TINY_MODEL_ONLY if has_tiny_captions(info, options.presets) else "no caption"
     if options.only_complete and len(available) < len(options.presets):

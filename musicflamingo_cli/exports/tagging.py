@@ -30,6 +30,7 @@ from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sideca
 from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.text.facts import key_of, tempo_of
 from musicflamingo_cli.trust.measured import measured_of
+from musicflamingo_cli.trust.verdicts import sure_of
 from musicflamingo_cli.types import Skipped, Track
 
 Values = Mapping[TagField, Sequence[str]]
@@ -145,7 +146,7 @@ def _wanted(track: Track, info: Mapping[str, Any], options: TagOptions) -> dict[
     text = " ".join(captions.values())
     wanted = {options.field: ["\n\n".join(captions.values())]}
     known, measured = tags.stated(track.audio, info), measured_of(info)
-    tempo, key = (measured.tempo, measured.key) if measured else (None, None)
+    tempo, key = sure_of(measured) if measured else (None, None)
     if options.bpm and (bpm := known.get("bpm") or (tempo and tempo.bpm) or tempo_of(text)):
         wanted[TagField.BPM] = [str(round(float(bpm)))]
     if options.key and (name := known.get("key") or (key and key.name) or key_of(text)):

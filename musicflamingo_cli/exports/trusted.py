@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.sidecars.captions import is_approved, is_of_tiny_model, provenance_of
-from musicflamingo_cli.sidecars.checks import check_result
+from musicflamingo_cli.sidecars.checks import SHORT, check_result
 from musicflamingo_cli.trust.check import CheckedClaim
 from musicflamingo_cli.trust.claims import Field
 from musicflamingo_cli.trust.known import known_of
 from musicflamingo_cli.trust.revision import revise
 from musicflamingo_cli.trust.scan import check_track
-from musicflamingo_cli.trust.verdicts import KEY_CONFIDENCE, TEMPO_CONFIDENCE, Verdict
+from musicflamingo_cli.trust.verdicts import Verdict, sure_of
 from musicflamingo_cli.trust.voices import LANGUAGE_CODES, Voice
 from musicflamingo_cli.types import Track
 
@@ -59,7 +59,7 @@ def revised(
 
     Captions of which nothing is left are absent. Those that a person approved stay as they are.
     """
-    check = check_track(info, track.audio)
+    check = check_track(info, track.audio, also={name: text for name, text in captions.items() if name == SHORT})
     if check is None or not check.contradicted:
         return dict(captions), {}
     known = known_of(info, track.audio)
@@ -79,10 +79,8 @@ def revised(
 def music_fields(info: Mapping[str, Any], audio: Path) -> MusicFields:
     """Return the fields of a track: what other tools state, else the measurement, else what its captions claim."""
     known, check = known_of(info, audio), check_track(info, audio)
-    measured = known.measured
-    tempo, key = (measured.tempo, measured.key) if measured else (None, None)
-    tempo = known.tempo or (tempo if tempo and tempo.confidence >= TEMPO_CONFIDENCE else None)
-    key = known.key or (key if key and key.confidence >= KEY_CONFIDENCE else None)
+    tempo, key = sure_of(known.measured) if known.measured else (None, None)
+    tempo, key = known.tempo or tempo, known.key or key
     claims = [each for each in check.claims if not is_of_tiny_model(provenance_of(info, each.preset))] if check else []
     bpm, voice = _claimed(claims, Field.TEMPO).partition("-")[0], known.voice or _claimed(claims, Field.VOCALS)
     return MusicFields(

@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicflamingo_cli.audio.tags import SIDECAR_KEYS
-from musicflamingo_cli.sidecars.captions import CHECK_KEY, MEASURED_KEY, SAMPLES_KEY, captions_in, is_text
+from musicflamingo_cli.sidecars.captions import (
+    CHECK_KEY,
+    MEASURED_KEY,
+    SAMPLES_KEY,
+    SHORT_KEY,
+    captions_in,
+    is_edited,
+    is_text,
+    provenance_of,
+)
 from musicflamingo_cli.types import KEY_PREFIX
 
+SHORT = "short"  # the short version's name beside the presets
 VERSION = 1  # of the rules: results of another version are outdated
 STATED_KEYS = ("language", "is_instrumental", "instrumental", "time_signature", "timesignature", "meter")
 _NOT_ABOUT_THE_TRACK = ("lyrics", "transcription")  # presets whose text is what is sung
@@ -63,6 +73,15 @@ def check_result(info: Mapping[str, Any]) -> CheckResult | None:
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
         contradicted=tuple(map(str, contradicted)) if isinstance(contradicted, list) else (),
     )
+
+
+def has_outdated_short(info: Mapping[str, Any]) -> bool:
+    """Return whether there is a short version, but of other captions than now, and no person wrote it."""
+    made = provenance_of(info, SHORT)
+    if SHORT_KEY not in info or is_edited(made):
+        return False
+    made_from, now = made.get("made_from"), basis_of(info)["captions"]
+    return not (isinstance(made_from, dict) and made_from and made_from.items() <= now.items())
 
 
 def has_outdated_check(info: Mapping[str, Any]) -> bool:

@@ -101,9 +101,14 @@ def _save(result: CheckedTrack, value: dict[str, Any]) -> CheckedTrack:
     return result
 
 
-def check_track(info: Mapping[str, Any], audio: Path, shared: Shared | None = None) -> TrackCheck | None:
-    """Return the check of the captions in a sidecar's data; None where there are none. ``audio``: the track's file."""
-    captions = descriptions(info)
+def check_track(
+    info: Mapping[str, Any], audio: Path, shared: Shared | None = None, also: Mapping[str, str] | None = None
+) -> TrackCheck | None:
+    """Return the check of the captions in a sidecar's data; None where there are none. ``audio``: the track's file.
+
+    ``also``: further texts that are checked like captions, by name.
+    """
+    captions = descriptions(info) | dict(also or {})
     if not captions:
         return None
     known = known_of(info, audio, captions)

@@ -10,6 +10,7 @@ from musicflamingo_cli.audio.key import Key
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.text.agreement import tonic_and_mode
 from musicflamingo_cli.trust.claims import Claim
+from musicflamingo_cli.trust.measured import Measured
 from musicflamingo_cli.trust.voices import Voice
 
 
@@ -72,6 +73,15 @@ _FAMILIES = (
     "bossa nova|flamenco|latin|reggaeton|salsa|samba|world music",
     "dancehall|dub|reggae|ska|reggaeton",
 )
+
+
+def sure_of(measured: Measured) -> tuple[Tempo | None, Key | None]:
+    """Return the measured tempo and key, each only where it is sure enough to contradict a claim."""
+    tempo, key = measured.tempo, measured.key
+    return (
+        tempo if tempo and tempo.confidence >= TEMPO_CONFIDENCE else None,
+        key if key and key.confidence >= KEY_CONFIDENCE else None,
+    )
 
 
 def against_tempo(claim: Claim, tempo: Tempo, in_four: bool) -> Verdict:

@@ -190,6 +190,14 @@ def test_tags_follow_a_later_measurement(tmp_path: Path) -> None:
     assert (TaggedFile(audio).get(TagField.BPM), TaggedFile(audio).get(TagField.KEY)) == ([], [])
 
 
+def test_an_unsure_measurement_is_no_tag(tmp_path: Path) -> None:
+    file = sidecar(audio := make(tmp_path / "a.flac"))
+    unsure = as_json(measurement(confidence=0.05, margin=0.09))
+    file.write_text(json.dumps({**read_sidecar(file), "music_flamingo_measured": unsure}))
+    tags(tmp_path, "--bpm", "--key")
+    assert (TaggedFile(audio).get(TagField.BPM), TaggedFile(audio).get(TagField.KEY)) == (["97"], ["F# minor"])
+
+
 def test_tags_outdate_no_check(tmp_path: Path) -> None:
     file = sidecar(audio := make(tmp_path / "a.flac"))
     file.write_text(json.dumps({**read_sidecar(file), "music_flamingo_measured": as_json(measure_track(audio))}))

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from musicflamingo_cli.cli import app
+from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports import ExportOptions
 from musicflamingo_cli.sidecars.captions import MEASURED_KEY
+from musicflamingo_cli.sidecars.checks import basis_of
 from musicflamingo_cli.trust import measured
 from musicflamingo_cli.trust.scan import check_dataset
 from tests.exports.conftest import read_csv, read_jsonl, run, write_track
@@ -151,3 +155,33 @@ def test_fields_prefer_what_is_known(
     run("ace-step", tmp_path / "songs", tmp_path / "out", OPTIONS)
     about = json.loads((tmp_path / "out" / "a.json").read_text())
     assert {name: about[name] for name in fields} == fields
+
+
+def write_short(music: Path, made_from: dict[str, str]) -> None:
+    made = {"short": {"model": "x", "made_from": made_from}}
+    known = {MEASURED_KEY: measured.as_json(measurement())}
+    captions = {"music_flamingo_full": WRONG, "music_flamingo_short": "A calm piece at 131 BPM."}
+    write_track(music / "wrong.wav", {**captions, **known, "music_flamingo_provenance": made})
+
+
+def test_a_short_version_is_exported_and_corrected(music: Path, tmp_path: Path) -> None:
+    write_short(music, basis_of({"music_flamingo_full": WRONG})["captions"])
+    options = replace(OPTIONS, weights={"short": 1}, columns=("short",))
+    assert run("jsonl", music, tmp_path / "a.jsonl", options).left_out == {"no caption": 1}
+    assert texts(tmp_path / "a.jsonl") == {"wrong.wav": "A calm piece at 131 BPM."}
+    run("jsonl", music, tmp_path / "b.jsonl", replace(options, correct=True))
+    assert texts(tmp_path / "b.jsonl") == {"wrong.wav": "A calm piece at 95 BPM."}
+
+
+def test_an_outdated_short_version_is_not_exported(music: Path, tmp_path: Path) -> None:
+    write_short(music, basis_of({"music_flamingo_full": "Another caption."})["captions"])
+    options = replace(OPTIONS, weights={"short": 1}, columns=("short",))
+    with pytest.raises(ConfigError, match="outdated short version"):
+        run("jsonl", music, tmp_path / "a.jsonl", options)
+
+
+def test_the_command_takes_the_short_version(music: Path, tmp_path: Path) -> None:
+    write_short(music, basis_of({"music_flamingo_full": WRONG})["captions"])
+    result = CliRunner().invoke(app, ["export", "jsonl", str(music), str(tmp_path / "a.jsonl"), "-p", "short"])
+    assert result.exit_code == 0, result.output
+    assert texts(tmp_path / "a.jsonl") == {"wrong.wav": "A calm piece at 131 BPM."}
