@@ -74,9 +74,9 @@ def export(
 ) -> None:
     """Export captions in the formats that trainers read."""
     from musicflamingo_cli.cli.presets import presets_to_read
-    from musicflamingo_cli.sidecars.checks import SHORT
     from musicflamingo_cli.exports import ExportOptions, ExportStats, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
+    from musicflamingo_cli.sidecars.checks import SHORT
     from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
 
     console = console_for(common, json.as_json)

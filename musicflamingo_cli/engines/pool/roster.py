@@ -16,6 +16,7 @@ from musicflamingo_cli.errors import EngineError, ModelError, MusicFlamingoError
 logger = logging.getLogger(__name__)
 
 _CLOSING_SECONDS = 10.0
+_COUNTED_FOR = 0.1  # seconds; who comes for a slot that is gone by then waits for the next
 
 
 class Roster(Generic[W]):
@@ -34,13 +35,18 @@ class Roster(Generic[W]):
         self._states_changed = threading.Condition(lock)
         self.is_stopped = False
         self._keeper: threading.Thread | None = None
+        self._slots, self._count_again = 1, 0.0
         if any(member.due is not None for member in members):
             self._start_keeper()
 
     @property
     def slots(self) -> int:
         """How many clips the members that work take at once; at least one."""
-        return max(1, sum(member.worker.slots for member in self.all if member.due is None))
+        now = time.monotonic()
+        if now >= self._count_again:  # it is asked several times for each clip, and there may be a thousand members
+            self._slots = max(1, sum(member.worker.slots for member in self.all if member.due is None))
+            self._count_again = now + _COUNTED_FOR
+        return self._slots
 
     def status(self) -> list[MemberStatus]:
         """Return how each member is."""
@@ -108,6 +114,7 @@ class Roster(Generic[W]):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _notify_of_states(self) -> None:
+        self._count_again = 0.0
         self.changed.notify_all()
         self._states_changed.notify_all()
 
