@@ -6,7 +6,7 @@ SOURCES := musicflamingo_cli tiny_flamingo tests benchmarks docs
 # The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo review test quick check docs format llama clean
+.PHONY: demo review test quick lint check package docs format llama clean
 
 # The server out of a wheel: a first try takes seconds and builds nothing.
 demo: $(VENV)/installed
@@ -28,12 +28,22 @@ test: $(VENV)/installed
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not real"
 
-check: $(VENV)/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/shellcheck scripts/*.sh
+	$(BIN)/hadolint --config containers/.hadolint.yaml containers/*.Containerfile
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The sdist and the wheel, checked, and the wheel tried in an empty environment.
+package: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -q tests/test_package.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -51,7 +61,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[dev,embedded,export,native,ray,review,serve,stores,transformers]'
+		--editable '.[dev,embedded,export,finetune,native,ray,review,serve,stores,transformers]'
 	touch $@
 
 clean:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from musicflamingo_cli.engines.native.engine import environment
 from musicflamingo_cli.engines.native.model import Model
+from musicflamingo_cli.engines.native.worker import options_of
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.model import TINY, ModelPair
 from musicflamingo_cli.models.resolve import resolve
@@ -47,16 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(pair.language_model, pair.projector, Path(folder) / "checkpoint")
         reference = InTransformers(Path(folder) / "checkpoint", options.threads)
-    model = Model(
-        Namespace(
-            model=str(pair.language_model),
-            mmproj=str(pair.projector),
-            context=256,
-            slots=1,
-            gpu_layers=0,
-            threads=options.threads,
-        )
-    )
+    files = ["--model", str(pair.language_model), "--mmproj", str(pair.projector)]
+    sizes = ["--threads", str(options.threads), "--context", "256", "--slots", "1", "--gpu-layers", "0"]
+    model = Model(options_of([*files, *sizes]))
     print(f"llama.cpp {binaries.version(binary)}, relative difference of embeddings")
     print("| seconds | level | tokens, reference's | median | largest |\n|---|---|---|---|---|")
     for seconds in SECONDS:

@@ -25,6 +25,7 @@ from throughput import make_tracks, smol_pair
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.native import engine as native
+from musicflamingo_cli.engines.observer import TextObserver
 from musicflamingo_cli.types import Clip, Prompt, Sampling
 
 GREEDY = Sampling(temperature=0.0, repeat_penalty=1.0)
@@ -70,7 +71,8 @@ def row(engine: native.NativeEngine, clips: list[Clip], prompts: list[Prompt], s
 
 def gaps_of(engine: native.NativeEngine, clip: Clip, prompt: Prompt) -> list[float]:
     times: list[float] = []
-    list(engine.describe(clip, [prompt], GREEDY, lambda piece: times.append(time.monotonic())))
+    observer = TextObserver(lambda piece: times.append(time.monotonic()))
+    list(engine.describe(clip, [prompt], GREEDY, observer))
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -135,7 +135,10 @@ def fits(found: Measured, truth: Truth, ratios: Sequence[float]) -> bool:
 
 def contradicts_tempo(found: Measured, truth: Truth) -> bool:
     """Whether a caption with the true tempo would be contradicted."""
-    return found.tempo is not None and found.tempo.confidence >= LEAST_TEMPO and not fits(found, truth, RELATED)
+    if found.tempo is None or found.tempo.confidence < LEAST_TEMPO:
+        return False
+    halves = (replace(found, tempo=replace(found.tempo, bpm=bpm)) for bpm in found.tempi if bpm)
+    return not any(fits(each, truth, RELATED) for each in (found, *halves))
 
 
 def has_right_key(found: Measured, truth: Truth) -> bool:

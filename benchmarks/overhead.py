@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from musicflamingo_cli.choices import EngineName, Wanted
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.paths import built_in_prompts
 from musicflamingo_cli.prompts import choose, load_presets
@@ -101,9 +102,9 @@ class TimedEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
-        answers = iter(self.engine.describe(clip, prompts, sampling, on_text))
+        answers = iter(self.engine.describe(clip, prompts, sampling, observer))
         while True:
             started = time.perf_counter()
             answer = next(answers, None)
@@ -130,10 +131,10 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
     decoding = 0.0
     write_clip = audio.write_clip
 
-    def timed_write_clip(*arguments: object) -> Clip:
+    def timed_write_clip(*arguments: object, **options: object) -> Clip:
         nonlocal decoding
         started = time.perf_counter()
-        clip = write_clip(*arguments)  # type: ignore[arg-type]
+        clip = write_clip(*arguments, **options)  # type: ignore[arg-type]
         decoding += time.perf_counter() - started
         return clip
 
@@ -144,7 +145,7 @@ def own_cost(folder: Path, number: int, llama_dir: Path | None) -> None:
             Selection(wanted=Wanted.ALL),
         )
 
-    audio.write_clip = timed_write_clip  # type: ignore[assignment]
+    audio.write_clip = timed_write_clip
     tasks = [item for item in scan([Dataset(folder / "music", presets)], Selection()) if isinstance(item, Task)]
     captioner.caption(tasks[0].track, presets, {}, save=True)  # the server's start is not a track's cost
     engine.seconds = decoding = 0.0

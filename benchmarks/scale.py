@@ -3,20 +3,22 @@
     python benchmarks/scale.py [--members 10 100 1000] [--tracks 100] [--seconds 4] [--losses 0.01] [--slow 0.1]
 
 Efficiency is the time that the members would need without losses and without waiting for one another, divided by the
-time that it took. A tenth of the members (--slow) is half as fast; each clip makes its member fail with the probability
---losses, half way through, and is done again by another one.
+time that it took. Clips take different times (--spread), as tracks have different lengths. A tenth of the members
+(--slow) is half as fast; each clip makes its member fail with the probability --losses, half way through, and is done
+again by another one.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import resource
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +29,7 @@ from musicflamingo_cli.captioning.worker_pool import SlotGate
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.engines.contract import Engine
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.engines.pool.engine import PoolEngine
 from musicflamingo_cli.engines.pool.member import Member
 from musicflamingo_cli.errors import EngineError
@@ -38,13 +41,17 @@ PROMPT = Prompt(preset="full", text="x", max_tokens=9)
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """``tracks``: for each member. ``seconds``: of a clip, for a member of full speed. ``losses``, ``slow``: shares."""
+    """``tracks``: for each member. ``seconds``: of a clip, for a member of full speed. ``losses``, ``slow``: shares.
+
+    ``spread``: by which share of ``seconds`` a clip may take more or less.
+    """
 
     members: int
     tracks: int
     seconds: float
     losses: float = 0.0
     slow: float = 0.0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +67,15 @@ class Result:
 
 
 class SimulatedEngine:
-    """Takes ``seconds`` for a clip; loses some."""
+    """Takes ``seconds`` for a clip, more or less by the share ``spread``; loses some."""
 
     name = "simulated"
     provenance: ClassVar[dict[str, str]] = {}
     slots = 1
 
-    def __init__(self, seconds: float, losses: float, seed: int) -> None:
+    def __init__(self, seconds: float, losses: float, spread: float, seed: int) -> None:
         self._seconds = seconds
+        self._spread = spread
         self._losses = losses
         self._random = random.Random(seed)
         self._closed = threading.Event()
@@ -80,19 +88,20 @@ class SimulatedEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
+        seconds = self._seconds * self._random.uniform(1 - self._spread, 1 + self._spread)
         if self._random.random() < self._losses:
-            self._closed.wait(self._seconds / 2)
+            self._closed.wait(seconds / 2)
             raise EngineError("simulated loss")
-        self._closed.wait(self._seconds)
+        self._closed.wait(seconds)
         for prompt in prompts:
             yield Answer(
                 prompt=prompt,
                 text="A warm track.",
                 hit_limit=False,
                 audio_tokens=clip.padded_tokens,
-                seconds=self._seconds,
+                seconds=seconds,
                 sampling=sampling,
             )
 
@@ -111,7 +120,15 @@ class SimulatedCaptioner:
     def slots(self) -> int:
         return self._pool.slots
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+    def caption(
+        self,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        *,
+        save: bool,
+        observer: Observer = UNOBSERVED,
+    ) -> Outcome:
         clip = Clip(path=track.audio, samples=16_000, source_seconds=1.0, was_cut=False)
         try:
             with self._gate:
@@ -132,8 +149,8 @@ class Counting:
         self.done: Counter[str] = Counter()
         self.failed = 0
 
-    def starting(self, audio: Path) -> None:
-        """Nothing to show."""
+    def starting(self, audio: Path) -> Observer:
+        return UNOBSERVED
 
     def ended(self, audio: Path) -> None:
         """Nothing to show."""
@@ -150,7 +167,7 @@ def simulate(given: Simulation, folder: Path) -> Result:
         (folder / f"{number:07}.wav").touch()
     slow = round(given.members * given.slow)
     seconds = [given.seconds * (2 if number < slow else 1) for number in range(given.members)]
-    engines = [SimulatedEngine(each, given.losses, seed) for seed, each in enumerate(seconds)]
+    engines = [SimulatedEngine(each, given.losses, given.spread, seed) for seed, each in enumerate(seconds)]
     members: list[Member[Engine]] = [Member(f"m{n}", lambda: engines[0], each) for n, each in enumerate(engines)]
     captioner = SimulatedCaptioner(PoolEngine(members, 600.0))
     watcher = Counting()
@@ -181,11 +198,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a clip; 3.6: 1,000 an hour")
     parser.add_argument("--losses", type=float, default=0.01)
     parser.add_argument("--slow", type=float, default=0.1)
+    parser.add_argument("--spread", type=float, default=0.3)
     given = parser.parse_args()
+    logging.disable(logging.WARNING)  # a line for each loss
     print("| members | tracks | time | efficiency | failed | own processor time a track | memory grew by |")
     print("|---|---|---|---|---|---|---|")
     for count in given.members:
-        simulation = Simulation(count, given.tracks, given.seconds, given.losses, given.slow)
+        simulation = Simulation(count, given.tracks, given.seconds, given.losses, given.slow, given.spread)
         with tempfile.TemporaryDirectory() as folder:
             found = simulate(simulation, Path(folder))
         assert set(found.done.values()) == {1}

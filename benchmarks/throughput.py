@@ -137,7 +137,7 @@ def never_ending(folder: Path, llama_dir: Path | None) -> Path:
     for library in binary.resolve().parent.glob("lib*"):
         (folder / library.name).symlink_to(library)
     # Which of our patches the build contains, where the product looks for it.
-    (folder.parent / "VERSION").write_text(binaries.version(binary))
+    (folder.parent / "VERSION.llama.cpp").write_text(binaries.version(binary))
     return folder
 
 

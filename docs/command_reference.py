@@ -11,7 +11,8 @@ from typing import Any
 import typer.main
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import AskOptions, ChatOptions, Common, Json, ModelOptions, show_defaults
+from musicflamingo_cli.cli.command_help import show_defaults
+from musicflamingo_cli.cli.options import AskOptions, ChatOptions, Common, Json, ModelOptions
 from musicflamingo_cli.errors import ExitCode
 
 HEAD = """# The command line
@@ -25,7 +26,8 @@ print one object a track,
      "failures": [{"preset", "reason", "hint"}], "skipped": reason or null,
      "engine": name, "model": file name, "audio_seconds": s, "seconds": s}
 
-The objects of `compare` are in [compare.md](compare.md), those of `measure` in [measure.md](measure.md).
+The objects of `compare` are in [compare.md](compare.md), those of `measure` in [measure.md](measure.md), those of
+`listen` in [listen.md](listen.md).
 """
 EXIT_CODES = {
     0: "all done",
@@ -66,7 +68,7 @@ def lines() -> Iterator[str]:
 def all_commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield each command that does something, with the words that call it, in the order of the help."""
     if not hasattr(command, "commands"):
-        show_defaults(command.params)
+        show_defaults(command)
         yield name, command
         return
     for word, child in command.commands.items():

@@ -146,8 +146,8 @@ class MusicFlamingo:
     ) -> Iterator[Analysis]:
         """Ask about many files; yield an Analysis of each as it is done, which need not be the order of ``paths``.
 
-        A file that fails is an Analysis with failures, not an error. ``paths`` may be endless: only one more than the
-        engine has slots is taken at a time. Leaving the loop early closes the engine; a later question opens it again.
+        A file that fails is an Analysis with failures, not an error. ``paths`` may be endless: only a few more than the
+        engine has slots are taken at a time. Leaving the loop early closes the engine; a later question opens it again.
         ``progress`` shows a tqdm bar, in notebooks, too. With ``save``, of two files with one sidecar the second is a
         failure.
 

@@ -62,6 +62,12 @@ class PathStyle(StrEnum):
     ABSOLUTE = "absolute"
 
 
+class Alignment(StrEnum):
+    """What the cuts between segments are moved to."""
+
+    BEATS = "beats"
+
+
 class Wanted(StrEnum):
     """Which captions of a track a run makes."""
 

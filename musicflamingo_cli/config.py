@@ -37,6 +37,7 @@ class Settings:
     llama_dir: Path | None = None  # None: the build script's newest build, then PATH
     model: str = "auto"
     mmproj: Path | None = None
+    lora: Path | None = None  # the folder of an adapter; with an endpoint, the name that it has there
     engine: EngineName = EngineName.AUTO
     prompts: Path | None = None
     temperature: float = _limited(_SAMPLING.temperature, 0, 5)
@@ -47,6 +48,7 @@ class Settings:
     slots: int | None = _limited(None, 1, 64)  # None: as many as there is memory for, up to 4; on a CPU 1
     gpu_layers: int | None = _limited(None, 0, 10_000)  # None: as many as fit, as llama.cpp itself decides
     threads: int | None = _limited(None, 1, 4096)  # None: llama.cpp's own choice, for transformers torch's
+    flash_attention: bool | None = None  # of llama.cpp; None: its own choice
     gpus: str | None = None  # the GPUs to use, an engine on each: all, or numbers: 0,2; None: one engine over all
     endpoint: str | None = None  # URLs of endpoints that caption for us, separated by spaces
     insecure: bool = False  # endpoints: http to other machines is allowed, and so is any certificate
@@ -81,6 +83,32 @@ class Settings:
             max_seconds=min(longest, self.max_seconds or longest),
             min_seconds=self.min_seconds,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How `listen` makes clips.
+
+    ``seconds``: of the whole clip. ``start_seconds``: how much of the track it begins with. ``generator``: the model.
+    """
+
+    generator: str = "facebook/musicgen-small"
+    seconds: float = _limited(10.0, 1, 30)  # MusicGen's positions end at 30 s
+    guidance: float = _limited(3.0, 1, 20)  # 1: none
+    temperature: float = _limited(1.0, 0, 5)  # 0: always the likeliest token
+    top_k: int = _limited(250, 0, 1_000_000)  # of its authors; 0: all tokens
+    seed: int = _limited(_SAMPLING.seed, 0, 2**32 - 2)
+    start_seconds: float = 0.0
+    at_once: int = _limited(4, 1, 64)  # clips in one batch
+
+    def require_valid(self) -> GenerationSettings:
+        """Return these settings. Raises SettingError for a value out of range."""
+        _require_within_limits({each.name: getattr(self, each.name) for each in fields(self)}, "", GenerationSettings)
+        if not 0 <= self.start_seconds < self.seconds:
+            raise ConfigError(
+                "--continue must be shorter than --seconds", f"for example: --continue {self.seconds / 2:g}"
+            )
+        return self
 
 
 def load_settings(flags: Mapping[str, Any], config_file: Path | None = None, dataset: Path | None = None) -> Settings:
@@ -141,9 +169,9 @@ def require_setting(name: str, value: float) -> None:
     _require_within_limits({name: value}, "")
 
 
-def _require_within_limits(values: Mapping[str, Any], place: str) -> None:
+def _require_within_limits(values: Mapping[str, Any], place: str, settings: Any = Settings) -> None:
     """Raise an error for a number out of range; ``place`` names the file that it came from, if any."""
-    for each in fields(Settings):
+    for each in fields(settings):
         value = values.get(each.name)
         if value is None or "limits" not in each.metadata:
             continue
@@ -218,7 +246,7 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
         if value not in choices:
             raise ConfigError(f"{file}: no {key} {shown(value)}{suggestion(value, choices)}", hint)
         return _CHOICES[kind](value)
-    if kind == "bool" and isinstance(value, bool):
+    if "bool" in kind and isinstance(value, bool):
         return value
     if "Path" in kind and isinstance(value, str) and value:
         try:
@@ -232,7 +260,7 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
             raise ConfigError(f"{file}: {key} cannot be {shown(value)}", hint) from error
     if "int" in kind and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if kind == "str" and isinstance(value, str):
+    if kind in ("str", "str | None") and isinstance(value, str):
         return value
     raise ConfigError(f"{file}: {key} cannot be {shown(value)}", hint)
 

@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 LARGEST_TEXT = 1 << 24  # bytes
 LARGEST_YAML = 1 << 20  # which takes seconds to parse
+_BLOCK = 1 << 16  # bytes
 APP = "musicflamingo"
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -64,6 +66,13 @@ def checkpoint_cache_dir() -> Path:
     return platformdirs.user_cache_path(APP) / "checkpoints"
 
 
+def features_cache_dir() -> Path:
+    """Return the folder of encoded audio, for training."""
+    import platformdirs
+
+    return platformdirs.user_cache_path(APP) / "features"
+
+
 def habits_cache_dir() -> Path:
     """Return the folder of what models answer about silence and noise."""
     import platformdirs
@@ -82,9 +91,21 @@ def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         require_regular(status)
-        if status.st_size > limit:
+        data = _read_up_to(limit + 1, file, status.st_size) if status.st_size <= limit else b""
+        if max(len(data), status.st_size) > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB")
-        return file.read()
+        return data
+
+
+def _read_up_to(most: int, file: BinaryIO, expected: int) -> bytes:
+    """Read at most ``most`` bytes of a file of about ``expected`` bytes; one in /proc may hold more.
+
+    ``file.read(most)`` would take that much memory for any file.
+    """
+    data = b""
+    while part := file.read(min(max(expected + 1, len(data), _BLOCK), most - len(data))):
+        data += part
+    return data
 
 
 def require_regular(status: os.stat_result) -> None:

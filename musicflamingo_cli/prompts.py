@@ -15,7 +15,7 @@ from musicflamingo_cli.errors import ConfigError, PromptError, shown, suggestion
 from musicflamingo_cli.paths import LARGEST_YAML, built_in_prompts, read_regular, user_config_dir
 from musicflamingo_cli.text.cleaning import TEMPLATE_TOKEN
 from musicflamingo_cli.text.schema import schema_problem
-from musicflamingo_cli.types import REASONING_SUFFIX, Prompt
+from musicflamingo_cli.types import REASONING_SUFFIX, Failure, Prompt
 
 DATASET_FILE = "musicflamingo-prompts.yaml"  # beside a dataset: presets of its own
 VARIABLES = (
@@ -25,7 +25,7 @@ VARIABLES = (
 # Their sidecar keys mean something else.
 RESERVED_NAMES = (
     *("model", "provenance", "approved", "measured", "check", "samples", "excluded", "note", "tags_backup"),
-    *("fields", "short"),
+    *("fields", "short", "segments", "summary"),
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
@@ -87,6 +87,17 @@ class Preset:
             template_hash=self.template_hash,
             schema=self.schema,
         )
+
+
+def render_all(presets: Iterable[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:
+    """Return the prompts for one track, and a failure for each preset of which nothing is left."""
+    prompts, failures = [], []
+    for preset in presets:
+        try:
+            prompts.append(preset.render(values))
+        except PromptError as error:
+            failures.append(Failure.for_preset(preset.name, error))
+    return prompts, failures
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -153,7 +164,7 @@ def read_presets(file: Path) -> dict[str, Preset]:
     presets = data["presets"]
     if not isinstance(presets, dict) or not presets:
         raise ConfigError(f"{file}: `presets` must map names to prompts", hint)
-    return {str(name): _read_preset(str(name), value, file) for name, value in presets.items()}
+    return {str(name): read_preset(str(name), value, file) for name, value in presets.items()}
 
 
 def _strict_loader() -> Any:
@@ -176,7 +187,8 @@ def _strict_loader() -> Any:
     return Loader
 
 
-def _read_preset(name: str, value: object, file: Path) -> Preset:
+def read_preset(name: str, value: object, file: Path) -> Preset:
+    """Return a preset as ``file`` has it: its prompt, or a mapping of its fields. Raises ConfigError."""
     place, hint = f"{file}: preset {name[:80]}", _edit_hint(file)
     entries = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(entries, dict):

@@ -283,13 +283,25 @@ class Failure:
 
 # Why a track is skipped.
 COMPLETE = "complete"  # it has all its captions
+OTHER_AUDIO = "its captions are of an earlier audio file"  # a note: it is complete all the same
 TOO_SHORT = "too short"  # counted, not listed
+CUT_OTHERWISE = "it has segments that were cut in another way (cut them again with --stale)"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedSegment:
+    """A segment of a track, from ``start`` to ``end`` (seconds), and the captions that it got."""
+
+    start: float
+    end: float
+    captions: tuple[Caption, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result for one track. ``saved``: its captions are in the sidecar on disk.
 
+    ``segments``: those that were captioned, where a run captions segments instead of whole tracks.
     ``keys``: what is still to be merged into the sidecar; ``replaces_edited``: also over what a person edited.
     """
 
@@ -303,6 +315,13 @@ class Outcome:
     saved: bool = False
     keys: Mapping[str, Any] = field(default_factory=dict, repr=False)
     replaces_edited: bool = False
+    segments: tuple[CaptionedSegment, ...] = ()
+
+    @property
+    def presets(self) -> list[str]:
+        """The presets that have got captions, of the track or of one of its segments."""
+        found = [*self.captions, *(caption for segment in self.segments for caption in segment.captions)]
+        return list(dict.fromkeys(caption.preset for caption in found))
 
     @property
     def was_interrupted(self) -> bool:

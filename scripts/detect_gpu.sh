@@ -30,6 +30,11 @@ amd_targets() { # gfx1201 and the like, one a line
   done | sort -u
 }
 
+vulkan_cards() { # names, one a line; not Mesa's software driver, which is a processor and slower than the backend for it
+  have vulkaninfo || return 0
+  vulkaninfo --summary 2>/dev/null | awk -F' = ' '/deviceType/ { cpu = $2 ~ /TYPE_CPU/ } /deviceName/ && !cpu { print $2 }'
+}
+
 # The backend whose GPU and compiler are both there.
 detect_backend() {
   if [ "$(uname -s)" = Darwin ]; then
@@ -38,7 +43,7 @@ detect_backend() {
     echo cuda
   elif have hipconfig && [ -n "$(amd_targets)" ]; then
     echo hip
-  elif have glslc && have vulkaninfo && vulkaninfo --summary >/dev/null 2>&1; then
+  elif have glslc && [ -n "$(vulkan_cards)" ]; then
     echo vulkan
   else
     echo cpu
@@ -65,8 +70,9 @@ describe_backend() { # backend
       echo "HIP $(hipconfig --version 2>/dev/null || echo '?')"
       ;;
     vulkan)
-      vulkaninfo --summary 2>/dev/null | sed -n 's/.*deviceName *= //p' | paste -sd ',' -
-      glslc --version 2>/dev/null | head -n 1
+      vulkan_cards | paste -sd ',' -
+      # Not head, which ends early: the SIGPIPE of what writes to it would end the script.
+      glslc --version 2>/dev/null | sed -n 1p
       ;;
     metal) xcrun --find metal 2>/dev/null || true ;;
   esac | paste -sd ' ' - | sed 's/^ *//;s/ *$//'
@@ -111,9 +117,9 @@ install_line() { # cmake | compiler | patch | python | cuda | hip | vulkan
     apt-get:hip) packages='hipcc libhipblas-dev librocblas-dev' ;;
     dnf:hip) packages='rocm-hip-devel hipblas-devel rocblas-devel' ;;
     pacman:hip) packages=rocm-hip-sdk ;;
-    apt-get:vulkan) packages='glslc libvulkan-dev vulkan-tools' ;;
-    dnf:vulkan) packages='glslc vulkan-loader-devel vulkan-tools' ;;
-    pacman:vulkan) packages='shaderc vulkan-headers vulkan-tools' ;;
+    apt-get:vulkan) packages='glslc libvulkan-dev spirv-headers vulkan-tools' ;;
+    dnf:vulkan) packages='glslc vulkan-loader-devel spirv-headers-devel vulkan-tools' ;;
+    pacman:vulkan) packages='shaderc vulkan-headers spirv-headers vulkan-tools' ;;
     zypper:vulkan) packages='shaderc vulkan-devel vulkan-tools' ;;
     brew:vulkan) packages='shaderc vulkan-loader vulkan-headers' ;;
     *:cuda) packages='' && echo "install NVIDIA's CUDA toolkit" ;;

@@ -66,6 +66,19 @@ def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def generators(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random MusicGen checkpoints: mono, stereo, melody, and one of another rate."""
+    from tiny_flamingo.random_musicgen import write_random_musicgen  # takes seconds to import
+
+    folder = tmp_path_factory.mktemp("generators")
+    write_random_musicgen(folder / "mono")
+    write_random_musicgen(folder / "stereo", channels=2)
+    write_random_musicgen(folder / "melody", melody=True)
+    write_random_musicgen(folder / "24 kHz", rate=24_000)
+    return folder
+
+
 @pytest.fixture
 def random_settings(real_llama_dir: Path, random_models: Path) -> Settings:
     """The tiny model behind the real binary, at temperature 0."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import ConfigError, FailureKind, ModelError
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import Clip, Failure, Prompt, Sampling, Workload
@@ -119,7 +120,7 @@ class SlowEngine(ScriptedEngine):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Any:
         with self.lock:
             self.at_once += 1

@@ -38,6 +38,14 @@ def test_throughput_on_random_weights(real_llama_dir: Path, tmp_path: Path) -> N
         assert f"| {name} |" in printed
 
 
+@pytest.mark.real
+def test_parts_of_native(real_llama_dir: Path) -> None:
+    printed = run("native_parts.py", "--seconds", 2, 31, "--tokens", 4, "--llama-dir", real_llama_dir)
+    rows = re.findall(r"^\| (\d+) \|" + r" ([\d.]+) s \(\d+%\) \|" * 4 + "$", printed, re.MULTILINE)
+    assert [row[0] for row in rows] == ["2", "31"]
+    assert all(float(longer) > float(shorter) for shorter, longer in zip(rows[0][2:4], rows[1][2:4], strict=True))
+
+
 @pytest.mark.slow
 def test_throughput_in_transformers() -> None:
     words = ("--checkpoint", "tiny", "--files", 1, "--seconds", 2, "--tokens", 8, "--threads", 1)

@@ -31,6 +31,12 @@ def test_flag_over_environment_over_file_over_default(monkeypatch: pytest.Monkey
     assert load_settings({}).seed == 9
 
 
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("off", False), ("true", True), ("null", None)])
+def test_a_switch_that_is_left_to_llama_cpp_unless_set(text: str, value: bool | None) -> None:
+    write(f"flash_attention: {text}")
+    assert load_settings({}).flash_attention is value
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

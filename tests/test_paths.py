@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from musicflamingo_cli.config import load_settings
 from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, SidecarError
+from musicflamingo_cli.paths import read_regular
 from musicflamingo_cli.prompts import read_presets
 from musicflamingo_cli.sidecars import leftovers
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
@@ -61,6 +65,34 @@ def test_sidecars_are_read_from_regular_files(bad: Path, tmp_path: Path) -> None
     sidecar = bad.rename(tmp_path / "a.INFO")
     assert isinstance(error_of(lambda: read_sidecar(sidecar)), SidecarError)
     assert isinstance(error_of(lambda: merge_sidecar(sidecar, OURS)), SidecarError)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_a_file_that_is_larger_than_it_says_is_not_read() -> None:
+    assert Path("/proc/self/maps").stat().st_size == 0
+    with pytest.raises(OSError, match="it is larger than"):
+        read_regular(Path("/proc/self/maps"), 100)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("size", [0, 70_000, 1_000_000])
+def test_a_file_that_is_larger_than_it_says_is_read_whole(size: int) -> None:
+    """The environment of a process: a file whose size is said to be 0."""
+    script = "import sys; from pathlib import Path; from musicflamingo_cli.paths import read_regular\n"
+    script += "sys.stdout.buffer.write(read_regular(Path('/proc/self/environ')))"
+    environment = {**{f"LONG{at}": "x" * 50_000 for at in range(-(-size // 50_000))}, "LAST": "end"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert len(done.stdout) >= size
+    assert done.stdout.endswith(b"LAST=end\0")
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.INFO").write_text("{}")
+    tracemalloc.start()
+    assert read_sidecar(tmp_path / "a.INFO") == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000  # and not as much as the largest that is read
 
 
 def test_a_lock_file_must_be_a_regular_file(bad: Path, tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicflamingo_cli.audio.decoding import open_source
+from musicflamingo_cli.audio.decoding import BLOCK_FRAMES, open_source
 from musicflamingo_cli.audio.mixing import Mixer
+from musicflamingo_cli.audio.segments import Span
 from musicflamingo_cli.errors import NoRoomError, SilentError, TooShortError
 from musicflamingo_cli.system.disk import free_bytes
 from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.system.temporary import folder_prefix
-from musicflamingo_cli.types import MIN_SECONDS, SAMPLE_RATE, WINDOW_SAMPLES, Clip, Excerpt
+from musicflamingo_cli.types import LONGEST_SECONDS, MIN_SECONDS, SAMPLE_RATE, WINDOW_SAMPLES, Clip, Excerpt
 
 if TYPE_CHECKING:  # numpy and the decoders are imported when the first file is read
     import numpy as np
@@ -34,15 +35,15 @@ _WINDOW_MARGIN = 400
 
 
 @contextlib.contextmanager
-def prepared(audio: Path, excerpt: Excerpt | None = None) -> Iterator[Clip]:
+def prepared(audio: Path, excerpt: Excerpt | None = None, exact: bool = False) -> Iterator[Clip]:
     """Decode ``audio`` into a mono 16 kHz float WAV in a temporary folder, which is removed afterwards.
 
     Channels are averaged; where they cancel out, the loudest one is used alone. NaN and infinite samples become zeros,
-    peaks beyond full scale are clipped, and only ``excerpt`` is kept (default: the first MAX_SECONDS). Raises
-    AudioError, SilentError, TooShortError, NoRoomError.
+    peaks beyond full scale are clipped, and only ``excerpt`` is kept (default: the first MAX_SECONDS). ``exact``: not
+    shortened for llama.cpp's windows. Raises AudioError, SilentError, TooShortError, NoRoomError.
     """
     with tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True) as folder:
-        yield write_clip(audio, Path(folder) / "clip.wav", excerpt)
+        yield write_clip(audio, Path(folder) / "clip.wav", excerpt, exact=exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,12 @@ def measure(audio: Path, header_only: bool = True) -> Measure:
         return Measure(seconds, source.rate)
 
 
-def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channel: int | None = None) -> Clip:
+def write_clip(
+    audio: Path, target: Path, excerpt: Excerpt | None = None, channel: int | None = None, exact: bool = False
+) -> Clip:
     """Write the clip of ``prepared`` to the file ``target`` and return it. Raises the same errors.
 
-    ``channel``: use only this one, counted from 1.
+    ``channel``: use only this one, counted from 1. ``exact``: see ``prepared``.
     """
     excerpt = excerpt or Excerpt()
     identity = file_identity(audio)  # before it is read: a file that is replaced meanwhile must not pass for it
@@ -80,10 +83,12 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
             _require_length(seconds, excerpt.min_seconds, audio)
         mixer = Mixer(channel, skip=int(excerpt.start * source.rate))
         skip, limit = excerpt.samples(seconds)
-        _require_space(target.parent, min(limit, int((seconds or excerpt.max_seconds) * SAMPLE_RATE)))
+        _require_space(
+            target.parent, min(limit, int((seconds or min(excerpt.max_seconds, LONGEST_SECONDS)) * SAMPLE_RATE))
+        )
         written = _write_samples(target, resampled(mixer.mono(source.blocks), source.rate), skip, limit)
     if mixer.louder_channel is not None:  # known only now; rare enough to decode such a file twice
-        return write_clip(audio, target, excerpt, mixer.louder_channel)
+        return write_clip(audio, target, excerpt, mixer.louder_channel, exact)
     samples, was_cut = written.samples, written.was_cut
     source_seconds = seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
     _require_sound(written, audio)
@@ -91,13 +96,33 @@ def write_clip(audio: Path, target: Path, excerpt: Excerpt | None = None, channe
         _require_length(source_seconds, excerpt.min_seconds, audio)
     return Clip(
         path=target,
-        samples=_without_silent_window(target, samples),
+        samples=samples if exact else _without_silent_window(target, samples),
         source_seconds=source_seconds,
         was_cut=was_cut or excerpt.start > 0,
         start=excerpt.start,
         channel=channel,
         source=identity,
     )
+
+
+def cut_clip(whole: Clip, span: Span, target: Path) -> Clip:
+    """Write a segment of a track to the file ``target`` and return it. ``whole``: the track's clip, decoded before.
+
+    Raises SilentError, NoRoomError.
+    """
+    import soundfile
+
+    first, end = span.frames(SAMPLE_RATE)
+    offset = round(whole.start * SAMPLE_RATE)
+    _require_space(target.parent, end - first)
+    with soundfile.SoundFile(whole.path) as file:
+        file.seek(first - offset)
+        blocks = file.blocks(BLOCK_FRAMES, frames=min(end - offset, whole.samples) - (first - offset), dtype="float32")
+        written = _write_samples(target, blocks, 0, end - first)
+    if written.high - written.low <= _SILENCE:
+        raise SilentError(f"no sound at {span}", "nothing is to be done about a silent segment")
+    samples = _without_silent_window(target, written.samples)
+    return replace(whole, path=target, samples=samples, source_seconds=None, was_cut=False, start=span.start)
 
 
 @dataclass(slots=True)

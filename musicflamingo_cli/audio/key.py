@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MODES = ("major", "minor")
 # What is less is no tonal music: noise and drums stay below at least one of these.
-_LEAST_IN_TUNE = 0.9  # tones in a frame, times their agreement on one tuning
+_LEAST_IN_TUNE = 1.1  # tones in a frame, times their agreement on one tuning
 _LEAST_MATCH = 0.6  # of the pitch classes with the key's profile (correlation)
 _LEAST_TONES = 1.2  # in a frame, counted in its strongest one; a single note held has 1
 _SIZE, _HOP = 4096, 2048  # samples: frames of 0.26 s

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # numpy is imported when the first file is read
 
 # The share of the energy that independent channels would leave in a mix: with less, the channels cancel out.
 _LEAST_ENERGY = 0.1
+_SMALL_OFFSET = 1e-3  # as a share of the energy
 
 
 class Mixer:
@@ -49,16 +50,25 @@ class Mixer:
         return max(self._energies, key=self._energies.__getitem__)
 
     def _measure(self, block: Samples, mixed: Samples) -> None:
-        import numpy as np
-
         skipped = min(self._skip, len(block))
         self._skip -= skipped
         block, mixed = block[skipped:], mixed[skipped:]
-        energies = [float(np.dot(channel, channel)) for channel in block.T]
+        energies = [_energy(channel) for channel in block.T]
         for number, energy in enumerate(energies, 1):
             self._energies[number] = self._energies.get(number, 0.0) + energy
-        self._mixed += float(np.dot(mixed, mixed))
+        self._mixed += _energy(mixed)
         self._expected += sum(energies) / len(energies) ** 2
+
+
+def _energy(samples: Samples) -> float:
+    """Return the energy of what can be heard: an offset, as of a bad converter, does not cancel out with the sound."""
+    import numpy as np
+
+    energy = float(np.dot(samples, samples))
+    offset = samples.mean() if len(samples) else samples.dtype.type(0)
+    if len(samples) * float(offset) ** 2 < _SMALL_OFFSET * energy:  # spares another copy
+        return energy
+    return float(np.dot(varying := samples - offset, varying))
 
 
 def _mixed(block: Samples) -> Samples:

@@ -7,6 +7,7 @@ the autocorrelation at its beat and at multiples and fractions of it, and prefer
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 SLOWEST, FASTEST = 40.0, 240.0  # beats per minute that are measured
 _LEAST_BPM, _MOST_BPM = 30.0, 300.0  # that anybody would call a tempo
 UNKNOWN_BELOW = 0.06  # the confidence that white noise stays below
-_HOP, _SIZE = 160, 512  # samples: 100 frames a second, of 32 ms
-_FRAME_RATE = SAMPLE_RATE / _HOP
+HOP, SIZE = 160, 512  # samples: 100 frames a second, of 32 ms
+FRAME_RATE = SAMPLE_RATE / HOP
 _BANDS, _LOWEST, _HIGHEST = 36, 60.0, 7800.0  # Hz
 _FLOOR = 1e-5  # of the strongest band in a window: 50 dB below it nothing counts
 _SILENT = 1e-8  # power of a band below which a window is silent
 _LEAST_RISE = 0.5  # variance of a window's rises, all bands added: held tones stay far below it, songs are above 4
 _WINDOW, _STEP = 1200, 600  # frames
 _SHORTEST = 400  # frames of the shortest window
+_FEWEST_WINDOWS = 4  # of a track whose halves are measured: 26 s
 _LONGEST_LAG = 640  # frames: four beats of the slowest tempo, and what is read beside it
 _LEAST_OVERLAP = 60  # frames that an autocorrelation is averaged over at least
 _SMOOTHING = 3.0  # frames by which a beat may be early or late (standard deviation)
@@ -58,35 +60,42 @@ class Tempo:
 
 
 class Rhythm:
-    """Collects what tells the tempo from a stream of mono samples at SAMPLE_RATE; its memory does not grow."""
+    """Collects what tells the tempo from a stream of mono samples at SAMPLE_RATE, in 26 kB for every minute."""
 
     def __init__(self) -> None:
-        self._framer = Framer(_SIZE, _HOP)
+        self._framer = Framer(SIZE, HOP)
         self._bands: list[Samples] = []  # levels of the frames of the present window, in blocks
         self._waiting = 0  # frames in them
         self._seen = 0  # of these frames, those that were in the window before
-        self._sum: Numbers | None = None  # of the windows' autocorrelations
-        self._windows: Numbers | None = None  # how many windows each lag was in
+        self._windows: list[Numbers | None] = []  # their autocorrelations; None where nothing rises
 
     def add(self, samples: Samples) -> None:
         """Take the next samples."""
         frames = self._framer.frames(samples)
         for start in range(0, len(frames), _STEP):  # a block may be long
-            self._bands.append(_levels(frames[start : start + _STEP]))
+            self._bands.append(levels_of(frames[start : start + _STEP]))
             self._waiting += len(self._bands[-1])
             while self._waiting >= _WINDOW:
                 self._finish_window()
 
     def tempo(self) -> Tempo | None:
         """Return the tempo of all samples so far; None where none stands out (noise, silence, no beat)."""
-        if self._waiting - self._seen >= (_SHORTEST if self._sum is None else _STEP // 4):
-            self._finish_window()
-        if self._sum is None or self._windows is None:
-            return None
-        import numpy as np
+        self._finish()
+        return _tempo_of(self._windows)
 
-        found = _best(self._sum / np.maximum(self._windows, 1))
-        return found if found.confidence >= UNKNOWN_BELOW else None
+    def halves(self) -> tuple[float | None, ...]:
+        """Return the tempo of each half, None where unknown; nothing for less than 26 s."""
+        self._finish()
+        if len(self._windows) < _FEWEST_WINDOWS:
+            return ()
+        middle = len(self._windows) // 2
+        found = (_tempo_of(self._windows[:middle]), _tempo_of(self._windows[middle:]))
+        return tuple(each.bpm if each else None for each in found)
+
+    def _finish(self) -> None:
+        """Take what is left of the last window, if that is enough."""
+        if self._waiting - self._seen >= (_STEP // 4 if self._windows else _SHORTEST):
+            self._finish_window()
 
     def _finish_window(self) -> None:
         import numpy as np
@@ -94,14 +103,26 @@ class Rhythm:
         levels = np.concatenate(self._bands)
         window, rest = levels[:_WINDOW], levels[_STEP:]
         self._bands, self._waiting, self._seen = [rest], len(rest), min(len(rest), _WINDOW - _STEP)
-        if self._sum is None or self._windows is None:
-            self._sum, self._windows = np.zeros(_LONGEST_LAG), np.zeros(_LONGEST_LAG)
-        if (found := _autocorrelation(window)) is not None:
-            self._sum[: len(found)] += found
-            self._windows[: len(found)] += 1
+        found = _autocorrelation(window)
+        self._windows.append(None if found is None else found.astype(np.float32))
 
 
-def _levels(frames: Samples) -> Samples:
+def _tempo_of(windows: Sequence[Numbers | None]) -> Tempo | None:
+    """Return the tempo of windows, by the mean of their autocorrelations; the last one may be shorter."""
+    import numpy as np
+
+    total, counts = np.zeros(_LONGEST_LAG), np.zeros(_LONGEST_LAG)
+    for window in windows:
+        if window is not None:
+            total[: len(window)] += window
+            counts[: len(window)] += 1
+    if not counts.any():
+        return None
+    found = _best(total / np.maximum(counts, 1))
+    return found if found.confidence >= UNKNOWN_BELOW else None
+
+
+def levels_of(frames: Samples) -> Samples:
     """Return the power of frames in bands, of the shape (frames, bands)."""
     import numpy as np
 
@@ -116,8 +137,8 @@ def _analysis() -> tuple[Samples, NDArray[np.intp]]:
     """Return the frames' window and the edges of the bands in bins of the spectrum."""
     import numpy as np
 
-    edges = np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1) * _SIZE / SAMPLE_RATE
-    return np.hanning(_SIZE).astype(np.float32), np.unique(np.round(edges).astype(np.intp))
+    edges = np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1) * SIZE / SAMPLE_RATE
+    return np.hanning(SIZE).astype(np.float32), np.unique(np.round(edges).astype(np.intp))
 
 
 def _autocorrelation(levels: Samples) -> Numbers | None:
@@ -168,7 +189,7 @@ def _scores(autocorrelation: Numbers, tempi: Numbers) -> Numbers:
     """Return how well each tempo explains an autocorrelation."""
     import numpy as np
 
-    lags = 60 * _FRAME_RATE / tempi
+    lags = 60 * FRAME_RATE / tempi
     scores = -_PREFERENCE * np.log2(tempi / _USUAL) ** 2
     for multiple, weight in _COMB.items():
         around = [_at(autocorrelation, lags * (multiple * (1 + shift))) for shift in _SPREAD]
@@ -180,7 +201,7 @@ def _repetition(autocorrelation: Numbers, tempi: Numbers) -> Numbers:
     """Return how well the beats of each tempo repeat, precisely: to choose among tempi that are almost the same."""
     import numpy as np
 
-    lags = 60 * _FRAME_RATE / tempi
+    lags = 60 * FRAME_RATE / tempi
     return np.asarray(sum(_at(autocorrelation, lags * multiple) for multiple in (1, 2, 4)))
 
 

@@ -18,7 +18,7 @@ from musicflamingo_cli.sidecars.file import obstacle
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.sidecars.staleness import EarlierRuns
 from musicflamingo_cli.system.disk import file_size
-from musicflamingo_cli.types import COMPLETE, TOO_SHORT, Failure, Outcome, Skipped, Summary, Track
+from musicflamingo_cli.types import COMPLETE, OTHER_AUDIO, TOO_SHORT, Failure, Outcome, Skipped, Summary, Track
 
 IN_PROGRESS_ELSEWHERE = "in progress in another process"
 _LISTED_FAILURES = 1000  # a summary stays small when everything fails
@@ -52,6 +52,7 @@ class Plan:
     tasks: int = 0
     prompts: int = 0
     complete: int = 0
+    other_audio: int = 0  # of the complete: those with captions of an earlier audio file
     problems: int = 0
     skipped: int = 0
     per_preset: dict[str, int] = field(default_factory=dict)
@@ -107,7 +108,7 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         return Outcome(track, failures=(Failure.for_track(error),))
     wanted = selection.presets_of(track, info, presets)
     if not wanted:
-        return Outcome(track, skipped=COMPLETE)
+        return Outcome(track, skipped=selection.complete_reason(info), notes=selection.notes_on(track, info, presets))
     if selection.save and (failure := obstacle(track.sidecar, track.within)):
         return Outcome(track, failures=(failure,))
     return Task(track=track, presets=wanted, info=info, all_presets=presets)
@@ -124,15 +125,15 @@ def _skipped(item: Skipped) -> Outcome:
 def claim_and_caption(caption: Callable[[Task], Outcome], task: Task, selection: Selection) -> Outcome:
     """Caption a track that no other process is captioning, with its sidecar read again once it is claimed."""
     if not selection.save:
-        return _skipped_if_too_short(caption(task))
+        return skipped_if_too_short(caption(task))
     with claims.claimed(task.track.sidecar) as is_ours:
         if not is_ours:
             return Outcome(task.track, skipped=IN_PROGRESS_ELSEWHERE)
         now = _look_at(task.track, task.all_presets, selection)
-        return _skipped_if_too_short(caption(now)) if isinstance(now, Task) else now
+        return skipped_if_too_short(caption(now)) if isinstance(now, Task) else now
 
 
-def _skipped_if_too_short(outcome: Outcome) -> Outcome:
+def skipped_if_too_short(outcome: Outcome) -> Outcome:
     """In a dataset, a track that is too short (a sound effect) is nothing to look into."""
     if any(failure.kind == FailureKind.TOO_SHORT for failure in outcome.failures):
         return Outcome(outcome.track, skipped=TOO_SHORT)
@@ -153,6 +154,7 @@ def make_plan(datasets: Iterable[Dataset], selection: Selection, sweep: bool = F
                 plan.per_preset[preset.name] = plan.per_preset.get(preset.name, 0) + 1
         elif item.skipped == COMPLETE:
             plan.complete += 1
+            plan.other_audio += OTHER_AUDIO in item.notes
         elif item.failures:
             plan.problems += 1
         else:
@@ -167,7 +169,7 @@ def run_batch(
     stop: Callable[[], None],
     done: Callable[[Outcome], None],
 ) -> None:
-    """Work through a scan, ``slots()`` tracks at once, while the clip of one more is prepared.
+    """Work through a scan, ``slots()`` tracks at once, while clips of some more are prepared.
 
     ``caption`` runs in threads of its own; ``done`` is called in this thread with every outcome, as it comes. When
     anything ends this early (Ctrl-C), ``stop`` must end what is in progress; those outcomes still come.

@@ -10,26 +10,26 @@ from typing import Any
 
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
-from musicflamingo_cli.captioning.improvement import Improvement
-from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, judged, not_heard
+from musicflamingo_cli.captioning.improvement import Improvement, verdict_on
+from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, in_order, not_heard
 from musicflamingo_cli.captioning.provenance import RunIdentity, provenance
-from musicflamingo_cli.captioning.saving import operating_system_failure, save_outcome
+from musicflamingo_cli.captioning.saving import bug_failure, operating_system_failure, save_outcome
 from musicflamingo_cli.captioning.worker_pool import SlotGate
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import Engine, open_engine
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.pool.engine import PoolEngine
 from musicflamingo_cli.engines.pool.member import MemberStatus
 from musicflamingo_cli.errors import (
     EngineError,
     FailureKind,
     ModelError,
-    PromptError,
     ToolMissingError,
     TrackError,
 )
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.models.resolve import resolve_model
-from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.prompts import Preset, render_all
 from musicflamingo_cli.sidecars.captions import (
     MODEL_KEY,
     PROVENANCE_KEY,
@@ -109,7 +109,15 @@ class Captioner:
         """Stop all work, from any thread; see ``Engine.close``."""
         self.engine.close()
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+    def caption(
+        self,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        *,
+        save: bool,
+        observer: Observer = UNOBSERVED,
+    ) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. Nothing about one track raises.
 
         May be called from several threads: clips are prepared in parallel, and as many are asked about as the engine
@@ -118,7 +126,7 @@ class Captioner:
 
         Raises ToolMissingError and ModelError, which concern every track.
         """
-        work = _Work(track, presets, info)
+        work = _Work(track, presets, info, observer)
         try:
             self._ask(work)
         except BaseException:
@@ -136,20 +144,12 @@ class Captioner:
 
     def _ask(self, work: _Work) -> None:
         """Fill in ``work``, as results arrive. Raises what concerns every track, and interrupts."""
-        track = work.track
+        track, observer = work.track, work.observer
+        observer.reached(Stage.PREPARING)
         try:
             with prepared(track.audio, self.policy.excerpt) as work.clip:
-                clip = work.clip
-                values = tags.describe(track.audio, work.info, clip.source_seconds or clip.seconds)
-                values |= prompt_values(work.info)
-                prompts, failures = _render(work.presets, values)
-                work.results += failures
-                if self.model.reasons:
-                    prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]
-                with self._slots:
-                    improvement = Improvement(track, work.info) if self.policy.improve else None
-                    for result in self._results(clip, prompts, improvement):
-                        work.results.append(result)
+                for result in self.ask(work.clip, track, work.presets, work.info, observer):
+                    work.results.append(result)
         except (ToolMissingError, ModelError):
             raise
         except TrackError as error:
@@ -157,14 +157,39 @@ class Captioner:
         except OSError as error:
             work.results.append(operating_system_failure(error))
         except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
-            work.results.append(_bug(error))
+            work.results.append(bug_failure(error))
+
+    def ask(
+        self,
+        clip: Clip,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        observer: Observer = UNOBSERVED,
+    ) -> Iterator[Caption | Failure]:
+        """Yield one result for each preset about a clip of a track, as they arrive; from several threads.
+
+        Waits for a slot. ``info``: what is known of the track, and which captions there are.
+        """
+        values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+        prompts, failures = render_all(presets, values | prompt_values(info))
+        yield from failures
+        if self.model.reasons:
+            prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]
+        observer.answered(0, len(prompts))
+        observer.reached(Stage.WAITING)
+        with self._slots:
+            improvement = Improvement(track, info) if self.policy.improve else None
+            for number, result in enumerate(self._results(clip, prompts, improvement, observer), 1):
+                observer.answered(number, len(prompts))
+                yield result
 
     def _outcome(self, work: _Work, save: bool) -> Outcome:
         """Return what came of a track, not saved yet; with ``save``, with the keys to save."""
-        captions = _captions(work.results, work.presets)
+        captions = in_order(work.results, work.presets)
         clip = work.clip
         notes = clip_notes(clip) if clip else ()
-        to_save = self._to_save(captions, work.info)
+        to_save = self.to_save(captions, work.info)
         if save:
             notes += self._kept(captions, work.info)
         return Outcome(
@@ -180,7 +205,7 @@ class Captioner:
         )
 
     def _results(
-        self, clip: Clip, prompts: Sequence[Prompt], improvement: Improvement | None = None
+        self, clip: Clip, prompts: Sequence[Prompt], improvement: Improvement | None, observer: Observer
     ) -> Iterator[Caption | Failure]:
         """One result a prompt, as answers arrive; refused answers are retried with other seeds.
 
@@ -192,12 +217,12 @@ class Captioner:
             if not pending:
                 return
             refusals.clear()
-            for result in self._answers(clip, pending, self.policy.sampling.for_retry(attempt)):
+            for result in self._answers(clip, pending, self.policy.sampling.for_retry(attempt), observer):
                 if isinstance(result, Failure):
                     yield result
                 elif failure := not_heard(result, self.engine.expected_audio_tokens(clip)):
                     yield failure
-                elif isinstance(verdict := _verdict(result, improvement), Caption):
+                elif isinstance(verdict := verdict_on(result, improvement), Caption):
                     yield verdict
                 else:
                     refusals[result.prompt.preset] = verdict
@@ -208,11 +233,13 @@ class Captioner:
             elif best := improvement.best(prompt.preset):
                 yield best
 
-    def _answers(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Answer | Failure]:
+    def _answers(
+        self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling, observer: Observer
+    ) -> Iterator[Answer | Failure]:
         """The engine's results; an error that ends it early is a failure of each prompt not yet answered."""
         waiting = {prompt.preset for prompt in prompts}
         try:
-            for result in self.engine.describe(clip, prompts, sampling):
+            for result in self.engine.describe(clip, prompts, sampling, observer):
                 waiting.discard(result.preset if isinstance(result, Failure) else result.prompt.preset)
                 yield result
         except EngineError as error:
@@ -228,8 +255,8 @@ class Captioner:
             hint=hint_for(reason),
         )
 
-    def _to_save(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> list[Caption]:
-        """Without those that would replace an edited caption, and the tiny model's that would replace a real one's."""
+    def to_save(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> list[Caption]:
+        """Return captions that replace neither an edited one nor, where they are the tiny model's, a real model's."""
         if not self.policy.replace_edited:
             captions = [caption for caption in captions if not is_protected(info, caption.preset)]
         if not self.model.is_tiny or self.policy.overwrite:
@@ -238,7 +265,7 @@ class Captioner:
 
     def _kept(self, captions: Sequence[Caption], info: Mapping[str, Any]) -> tuple[str, ...]:
         """Return messages about existing captions that new ones do not replace."""
-        kept = [caption for caption in captions if caption not in self._to_save(captions, info)]
+        kept = [caption for caption in captions if caption not in self.to_save(captions, info)]
         edited = [caption.preset for caption in kept if is_protected(info, caption.preset)]
         notes: tuple[str, ...] = (f"kept the edited captions: {', '.join(edited)}",) if edited else ()
         if len(kept) > len(edited):
@@ -251,12 +278,16 @@ class Captioner:
         Left out are those that would replace what a person edited, also since ``info`` was read, and the tiny model's
         where they would replace a real model's. Raises SidecarError.
         """
-        if not self._to_save(captions, info):
+        if not self.to_save(captions, info):
             return False
         update_sidecar(
-            track.sidecar, lambda now: self.sidecar_keys(self._to_save(captions, now), now, clip), track.within
+            track.sidecar, lambda now: self.sidecar_keys(self.to_save(captions, now), now, clip), track.within
         )
         return True
+
+    def provenance_of(self, caption: Caption, clip: Clip) -> dict[str, Any]:
+        """Return how a caption of a clip was made."""
+        return provenance(caption, clip, self.engine, self.model, self.policy.excerpt, self._run)
 
     def sidecar_keys(self, captions: Sequence[Caption], info: Mapping[str, Any], clip: Clip) -> dict[str, Any]:
         """Return the keys to set for captions in a sidecar that holds ``info``; none for no captions."""
@@ -264,10 +295,7 @@ class Captioner:
             return {}
         keys: dict[str, Any] = {caption_key(caption.preset): caption.text for caption in captions}
         keys[MODEL_KEY] = self.model.label
-        keys[PROVENANCE_KEY] = {
-            caption.preset: provenance(caption, clip, self.engine, self.model, self.policy.excerpt, self._run)
-            for caption in captions
-        }
+        keys[PROVENANCE_KEY] = {caption.preset: self.provenance_of(caption, clip) for caption in captions}
         for made in keys[PROVENANCE_KEY].values() if self.policy.improve else ():
             made["redone"] = True  # with another seed than the settings'
         for caption in captions:
@@ -286,6 +314,7 @@ class _Work:
     track: Track
     presets: Sequence[Preset]
     info: Mapping[str, Any]
+    observer: Observer = UNOBSERVED
     clip: Clip | None = None
     results: list[Caption | Failure] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -319,29 +348,3 @@ def open_captioner(
     engine, reason = open_engine(settings, model, workload)
     with contextlib.closing(engine):
         yield Captioner(engine, model, policy, reason)
-
-
-def _captions(results: Sequence[Caption | Failure], presets: Sequence[Preset]) -> list[Caption]:
-    """The captions in the order of the presets, whatever order they arrived in."""
-    found = {result.preset: result for result in results if isinstance(result, Caption)}
-    return [found[preset.name] for preset in presets if preset.name in found]
-
-
-def _render(presets: Sequence[Preset], values: Mapping[str, str]) -> tuple[list[Prompt], list[Failure]]:
-    prompts, failures = [], []
-    for preset in presets:
-        try:
-            prompts.append(preset.render(values))
-        except PromptError as error:
-            failures.append(Failure.for_preset(preset.name, error))
-    return prompts, failures
-
-
-def _verdict(answer: Answer, improvement: Improvement | None) -> Caption | str:
-    verdict = judged(answer)
-    return improvement.judged(verdict) if improvement and isinstance(verdict, Caption) else verdict
-
-
-def _bug(error: Exception) -> Failure:
-    reason = f"{type(error).__name__}: {error}"
-    return Failure(preset="", kind=FailureKind.BUG, reason=reason, hint="this is a bug: report it with this file")

@@ -28,18 +28,26 @@ _AUTO_MODEL = "auto"
 
 @dataclass(frozen=True, slots=True)
 class SideName:
-    """An engine and a model as the user names them; either may be `auto`."""
+    """An engine and a model as the user names them; either may be `auto`. ``lora``: an adapter's folder, if any."""
 
     engine: EngineName
     model: str
+    lora: Path | None = None
 
     @classmethod
     def parse(cls, text: str) -> SideName:
-        """Read `ENGINE:MODEL`, `ENGINE` or `MODEL`; a model may contain colons and slashes. Raises ConfigError.
+        """Read `ENGINE:MODEL`, `ENGINE` or `MODEL`, and `+ADAPTER` after any of them. Raises ConfigError.
+
+        A model may contain colons and slashes, and a path a plus sign.
 
         >>> SideName.parse("server:owner/name-GGUF:Q6_K")
-        SideName(engine=<EngineName.SERVER: 'server'>, model='owner/name-GGUF:Q6_K')
+        SideName(engine=<EngineName.SERVER: 'server'>, model='owner/name-GGUF:Q6_K', lora=None)
+        >>> SideName.parse("native:Q6_K+mine").lora
+        PosixPath('mine')
         """
+        before, plus, adapter = text.rpartition("+")
+        if plus and adapter and not Path(text.partition(":")[2] or text).exists():
+            return replace(cls.parse(before or _AUTO_MODEL), lora=Path(adapter))
         first, colon, rest = text.partition(":")
         if first in list(EngineName):
             return cls(EngineName(first), rest or _AUTO_MODEL)
@@ -58,8 +66,8 @@ class Side:
 
     @property
     def model_name(self) -> str:
-        """The model's name, as in `caption --json`."""
-        return self.model.name
+        """The model's name, as in `caption --json`, and `+` and its adapter's."""
+        return f"{self.model.name}+{self.model.adapter.name}" if self.model.adapter else self.model.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ def find_sides(names: Sequence[SideName], settings: Settings, workload: Workload
     """
     found = []
     for name in names:
-        own = replace(settings, engine=name.engine, model=name.model, mmproj=None)
+        own = replace(settings, engine=name.engine, model=name.model, mmproj=None, lora=name.lora)
         model = resolve_model(own)
         with open_captioner(own, workload, model) as captioner:
             found.append(Side(captioner.engine.name, model, own))

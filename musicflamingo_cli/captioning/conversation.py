@@ -15,12 +15,13 @@ from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, j
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for
+from musicflamingo_cli.engines.observer import observer_of
 from musicflamingo_cli.errors import AnswerError, ConfigError, FailureKind, SidecarError
 from musicflamingo_cli.prompts import Preset, free_question
 from musicflamingo_cli.sidecars.captions import is_protected
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.text.cleaning import without_template_tokens
-from musicflamingo_cli.text.reasoning import split_reasoning
+from musicflamingo_cli.text.reasoning import VisiblePieces, split_reasoning
 from musicflamingo_cli.trust.measured import prompt_values
 from musicflamingo_cli.types import NO_AUDIO, Answer, Failure, Prompt, Turn
 
@@ -95,15 +96,18 @@ class Chat:
     def ask(self, question: str | Preset, on_text: Callable[[str], None] | None = None) -> str:
         """Return the answer to a question, or to a preset's text; it is not cleaned as captions are.
 
-        ``on_text`` gets the pieces of the answer as they are made, where the engine can; it may raise
-        AnswerCancelledError to end the answer. A question without an answer leaves no trace in the conversation.
+        ``on_text`` gets the pieces of the answer as they are made, where the engine can (empty ones while a model that
+        thinks writes its reasoning); it may raise AnswerCancelledError to end the answer. A question without an answer
+        leaves no trace in the conversation.
 
         Raises ConfigError for a question that cannot be asked, TooLongError where the conversation does not fit into
         the model's context, AnswerError or another EngineError where there is no answer, PromptError for a preset that
         needs what the track lacks, and AnswerCancelledError.
         """
         engine, prompt = self._captioner.engine, self._prompt(question)
-        (result,) = engine.describe(self._clip, [prompt], self._sampling, on_text)
+        if on_text and self._captioner.model.reasons:
+            on_text = VisiblePieces(on_text)
+        (result,) = engine.describe(self._clip, [prompt], self._sampling, observer_of(on_text))
         if isinstance(result, Answer):
             result = not_heard(result, engine.expected_audio_tokens(self._clip)) or result
         if isinstance(result, Failure):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from musicflamingo_cli.captioning.judging import judged
 from musicflamingo_cli.sidecars.captions import caption_key
 from musicflamingo_cli.sidecars.checks import descriptions
 from musicflamingo_cli.trust.check import check_captions
 from musicflamingo_cli.trust.known import known_of
 from musicflamingo_cli.trust.verdicts import Verdict
-from musicflamingo_cli.types import Caption, Track
+from musicflamingo_cli.types import Answer, Caption, Track
 
 
 class Improvement:
@@ -42,3 +43,9 @@ class Improvement:
         check = check_captions({preset: text}, self._known)
         number = sum(each.verdict == Verdict.CONTRADICTED for each in check.claims)
         return number, "; ".join(check.reasons)
+
+
+def verdict_on(answer: Answer, improvement: Improvement | None) -> Caption | str:
+    """Return the caption that an answer makes, or why another one is wanted."""
+    verdict = judged(answer)
+    return improvement.judged(verdict) if improvement and isinstance(verdict, Caption) else verdict

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from musicflamingo_cli.errors import FailureKind
+from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import is_text
 from musicflamingo_cli.text.cleaning import judge
 from musicflamingo_cli.text.reasoning import split_reasoning
@@ -65,3 +67,9 @@ def clip_notes(clip: Clip) -> tuple[str, ...]:
     if clip.channel:
         notes.append(f"its channels cancel out in mono; used channel {clip.channel} alone")
     return tuple(notes)
+
+
+def in_order(results: Sequence[Caption | Failure], presets: Sequence[Preset]) -> list[Caption]:
+    """Return the captions in the order of the presets, whatever order they arrived in."""
+    found = {result.preset: result for result in results if isinstance(result, Caption)}
+    return [found[preset.name] for preset in presets if preset.name in found]

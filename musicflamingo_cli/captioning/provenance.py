@@ -54,6 +54,8 @@ def provenance(
         made["audio"] = dict(clip.source)
     if model.projector_name:
         made["mmproj"] = model.projector_name
+    if model.adapter:
+        made |= {"lora": model.adapter.name, "lora_identity": model.adapter.identity}
     if prompt.system:
         made["system"] = prompt.system
     if prompt.history:

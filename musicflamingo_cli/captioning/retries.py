@@ -18,6 +18,7 @@ from musicflamingo_cli.captioning.batch import (
     scan,
 )
 from musicflamingo_cli.dataset.selection import Selection
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import BatchStoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.types import COMPLETE, Outcome, Track
@@ -25,7 +26,7 @@ from musicflamingo_cli.types import COMPLETE, Outcome, Track
 logger = logging.getLogger(__name__)
 
 PAUSES = (1.0, 5.0)  # seconds before each retry of what failed temporarily
-_MOST_PENDING = 1000  # tracks; when more fail, the fault is not temporary
+MOST_PENDING = 1000  # tracks; when more fail, the fault is not temporary
 _TOO_MANY_IN_A_ROW = 10  # tracks that failed although none of them is to blame
 
 
@@ -37,7 +38,15 @@ class TrackCaptioner(Protocol):
         """How many tracks it captions at once; the number may change while it works."""
         ...
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+    def caption(
+        self,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        *,
+        save: bool,
+        observer: Observer = UNOBSERVED,
+    ) -> Outcome:
         """Ask ``presets`` about a track; ``info`` is its sidecar's data. From any thread.
 
         Raises ToolMissingError and ModelError, which concern every track, and nothing else.
@@ -52,8 +61,9 @@ class TrackCaptioner(Protocol):
 class Watcher(Protocol):
     """What follows a batch, called in the thread noted."""
 
-    def starting(self, audio: Path) -> None:
-        """A track is in progress (any thread)."""
+    def starting(self, audio: Path) -> Observer:
+        """A track is in progress (any thread); what is returned follows it."""
+        ...
 
     def ended(self, audio: Path) -> None:
         """A track is no longer in progress, finished or not (the thread of ``run``)."""
@@ -74,9 +84,8 @@ class RetryingBatch:
         self._datasets = datasets
         self._captioner = captioner
         self._watcher = watcher
-        self._keep_going = keep_going
         self._pending: dict[Path, Outcome | None] = {}  # None: in progress elsewhere, nothing known of it
-        self._failed_in_a_row = 0
+        self._failures = FailuresInARow(is_ignored=keep_going)
 
     def run(self, selection: Selection) -> int:
         """Caption the selection; return how many tracks are left to other processes. Raises BatchStoppedError."""
@@ -99,14 +108,14 @@ class RetryingBatch:
 
     def _round(self, selection: Selection, is_first: bool) -> None:
         def caption(task: Task) -> Outcome:
-            self._watcher.starting(task.track.audio)
-            return self._captioner.caption(task.track, task.presets, task.info, save=selection.save)
+            observer = self._watcher.starting(task.track.audio)
+            return self._captioner.caption(task.track, task.presets, task.info, save=selection.save, observer=observer)
 
         def done(outcome: Outcome) -> None:
             self._watcher.ended(outcome.track.audio)
             self._settle_or_keep(outcome)
             if is_first:
-                self._count_failures_in_a_row(outcome)
+                self._failures.note(outcome)
 
         items = scan(self._datasets, selection)
         if not is_first:  # not again what is skipped or cannot be read
@@ -128,35 +137,47 @@ class RetryingBatch:
             self._pending[audio] = before
             return
         if before is not None:
-            outcome = _merged(before, outcome)
-        is_temporary = bool(outcome.failures) and all(failure.kind.is_transient for failure in outcome.failures)
-        if is_temporary and len(self._pending) < _MOST_PENDING:
+            outcome = merged_tries(before, outcome)
+        if is_temporary(outcome) and len(self._pending) < MOST_PENDING:
             self._pending[audio] = outcome
         else:
             self._watcher.settled(outcome)
 
-    def _count_failures_in_a_row(self, outcome: Outcome) -> None:
-        """Raise BatchStoppedError where many tracks in a row fail and none of them is to blame.
+
+class FailuresInARow:
+    """Ends a run where many tracks in a row fail and none of them is to blame; not where ``is_ignored``."""
+
+    def __init__(self, is_ignored: bool) -> None:
+        self._is_ignored = is_ignored
+        self._count = 0
+
+    def note(self, outcome: Outcome) -> None:
+        """Count an outcome. Raises BatchStoppedError.
 
         Tracks that are to blame themselves (silent, unreadable) do not count either way.
         """
         if outcome.saved or (outcome.captions and not outcome.failures):
-            self._failed_in_a_row = 0
+            self._count = 0
         if not outcome.failures or outcome.saved or not all(f.kind.blames_engine for f in outcome.failures):
             return
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= _TOO_MANY_IN_A_ROW and not self._keep_going:
+        self._count += 1
+        if self._count >= _TOO_MANY_IN_A_ROW and not self._is_ignored:
             last = outcome.failures[-1]
             raise BatchStoppedError(
-                f"{self._failed_in_a_row} tracks in a row got no caption; the last: {last.kind}: {last.reason}",
+                f"{self._count} tracks in a row got no caption; the last: {last.kind}: {last.reason}",
                 "find the cause with: musicflamingo doctor; or continue anyway with --keep-going",
             )
 
 
-def _merged(before: Outcome, now: Outcome) -> Outcome:
+def is_temporary(outcome: Outcome) -> bool:
+    """Return whether a track failed for reasons that may go away."""
+    return bool(outcome.failures) and all(failure.kind.is_transient for failure in outcome.failures)
+
+
+def merged_tries(before: Outcome, now: Outcome) -> Outcome:
     """Two tries of one track as one outcome; a temporary failure counts only if it happened again."""
     repeated = {caption.preset for caption in now.captions}  # where the first answers could not be saved
-    was_done_elsewhere = now.skipped == COMPLETE and not before.captions
+    was_done_elsewhere = now.skipped == COMPLETE and not before.captions and not before.segments
     return Outcome(
         track=now.track,
         captions=tuple(caption for caption in before.captions if caption.preset not in repeated) + now.captions,
@@ -166,4 +187,5 @@ def _merged(before: Outcome, now: Outcome) -> Outcome:
         audio_seconds=max(before.audio_seconds, now.audio_seconds),
         seconds=before.seconds + now.seconds,
         saved=before.saved or now.saved,
+        segments=before.segments + now.segments,
     )

@@ -65,7 +65,7 @@ class RunLog:
                 "event": "track",
                 "track": str(outcome.track.audio.absolute()),
                 "saved": outcome.saved,
-                "captions": [caption.preset for caption in outcome.captions],
+                "captions": outcome.presets,
                 "failures": [asdict(failure) for failure in outcome.failures],
                 "skipped": outcome.skipped or None,
                 "audio_seconds": round(outcome.audio_seconds, 3),

@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from musicflamingo_cli.errors import TrackError, kind_of
-from musicflamingo_cli.sidecars.captions import without_edited
+from musicflamingo_cli.errors import FailureKind, TrackError, kind_of
+from musicflamingo_cli.sidecars.captions import without_changed, without_edited
 from musicflamingo_cli.sidecars.merge import update_sidecar
 from musicflamingo_cli.types import Failure, Outcome
 
 
-def save_outcome(outcome: Outcome) -> Outcome:
-    """Merge ``outcome.keys`` into the track's sidecar; return the outcome as saved, or with the reason why not."""
+def save_outcome(outcome: Outcome, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Merge ``outcome.keys`` into the track's sidecar; return the outcome as saved, or with the reason why not.
+
+    ``before``: see keys_to_save.
+    """
     if not outcome.keys:
         return outcome
     track = outcome.track
     try:
-        update_sidecar(track.sidecar, lambda now: keys_to_save(outcome, now), track.within)
+        update_sidecar(track.sidecar, lambda now: keys_to_save(outcome, now, before), track.within)
     except TrackError as error:
         return _not_saved(outcome, Failure.for_track(error))
     except OSError as error:
@@ -26,9 +29,16 @@ def save_outcome(outcome: Outcome) -> Outcome:
     return replace(outcome, saved=True, keys={})
 
 
-def keys_to_save(outcome: Outcome, now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what to merge into a sidecar that holds ``now``: a person may have edited captions since it was read."""
-    return outcome.keys if outcome.replaces_edited else without_edited(outcome.keys, now)
+def keys_to_save(
+    outcome: Outcome, now: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """Return what to merge into a sidecar that holds ``now``: a person may have edited captions since it was read.
+
+    ``before``: what the sidecar held when it was read, where another process may have captioned the track since,
+    because this one was taken for dead. Captions that have changed stay.
+    """
+    keys = outcome.keys if outcome.replaces_edited else without_edited(outcome.keys, now)
+    return keys if before is None else without_changed(keys, before, now)
 
 
 def _not_saved(outcome: Outcome, failure: Failure) -> Outcome:
@@ -44,3 +54,9 @@ def operating_system_failure(error: OSError) -> Failure:
         reason=f"{error.strerror or error}{where}",
         hint="check the disk's space and permissions, then run it again",
     )
+
+
+def bug_failure(error: Exception) -> Failure:
+    """Return the failure of a track for which the program, or a decoder, did something that it never should."""
+    reason = f"{type(error).__name__}: {error}"
+    return Failure(preset="", kind=FailureKind.BUG, reason=reason, hint="this is a bug: report it with this file")

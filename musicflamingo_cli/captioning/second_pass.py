@@ -1,8 +1,9 @@
-"""Fields and a short version of a track, by the language model alone: in words, from the captions that are there."""
+"""Fields, a short version and a summary of a track, by the language model alone: from the captions that are there."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from musicflamingo_cli.sidecars.captions import (
     is_of_tiny_model,
     provenance_of,
 )
-from musicflamingo_cli.sidecars.checks import basis_of, descriptions
+from musicflamingo_cli.sidecars.checks import SHORT, SUMMARY, descriptions, digests_of, segment_descriptions
 from musicflamingo_cli.sidecars.merge import update_sidecar
 from musicflamingo_cli.text.cleaning import normalize_text
 from musicflamingo_cli.text.t5_tokens import estimate
@@ -28,7 +29,7 @@ from musicflamingo_cli.trust.prose import kept_fields, unsupported
 from musicflamingo_cli.trust.voices import Voice
 from musicflamingo_cli.types import NO_AUDIO, Answer, Caption, Excerpt, Failure, Prompt, Track
 
-FIELDS, SHORT = "fields", "short"
+FIELDS = "fields"
 _WORDS_PER_TOKEN = 0.6  # of English prose, with room to spare
 _TERM = {"type": "string", "maxLength": 40}
 _TERMS = {"type": "array", "items": _TERM, "maxItems": 10}
@@ -55,14 +56,30 @@ _FIELDS_PRESET = Preset(
     max_tokens=1500,
     schema=json.dumps(SCHEMA),
 )
+_SUMMARY_PRESET = Preset(
+    name=SUMMARY,
+    prompt=(
+        "Below are descriptions of the successive segments of one music track, with their times. Describe the whole"
+        " track from them in one paragraph of at most 100 words: what it is, and how it develops. Add nothing to them."
+    ),
+    max_tokens=300,
+)
+_MOST_OF_SEGMENTS = (
+    16_000  # characters of their descriptions, about 4,000 tokens; of more, the first sentences are used
+)
+_FIRST_SENTENCE = re.compile(r"(?<=[.!?])\s")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the second pass makes. ``short``: the most T5 tokens of the short version, None for none."""
+    """What the second pass makes. ``short``: the most T5 tokens of the short version, None for none.
+
+    ``summary``: one of the whole track, from the captions of its segments.
+    """
 
     fields: bool = False
     short: int | None = None
+    summary: bool = False
 
     @property
     def presets(self) -> list[Preset]:
@@ -72,6 +89,8 @@ class Wanted:
             words = max(4, int(self.short * _WORDS_PER_TOKEN))
             text = f"Shorten the description of a music track below to at most {words} words. Add nothing to it."
             found.append(Preset(SHORT, text, max_tokens=2 * self.short + 32))
+        if self.summary:
+            found.append(_SUMMARY_PRESET)
         return found
 
 
@@ -101,7 +120,7 @@ class SecondPass:
         presets = [preset for preset in self._wanted.presets if self._is_wanted(info, preset, captions)]
         if not captions or not presets:
             return result
-        prose = "\n".join(normalize_text(text) for text in captions.values())
+        prose = self._prose(captions)
         for preset in presets:
             try:
                 with self._slots:
@@ -130,13 +149,23 @@ class SecondPass:
         update_sidecar(track.sidecar, keys, track.within)
 
     def _captions(self, info: Mapping[str, Any]) -> dict[str, str]:
-        """The prose: no JSON, and of the tiny model only to itself."""
+        """The prose by preset, or by the times of segments: no JSON, and of the tiny model only to itself."""
         is_tiny = self._captioner.model.is_tiny
+        if self._wanted.summary:
+            return segment_descriptions(info, of_tiny_model=is_tiny)
         return {
             preset: text
             for preset, text in descriptions(info).items()
             if not text.startswith("{") and (is_tiny or not is_of_tiny_model(provenance_of(info, preset)))
         }
+
+    def _prose(self, captions: Mapping[str, str]) -> str:
+        texts = {name: normalize_text(text) for name, text in captions.items()}
+        if not self._wanted.summary:
+            return "\n".join(texts.values())
+        if sum(map(len, texts.values())) > _MOST_OF_SEGMENTS:
+            texts = {time: _FIRST_SENTENCE.split(text, maxsplit=1)[0] for time, text in texts.items()}
+        return "\n".join(f"{time}: {text}" for time, text in texts.items())
 
     def _is_wanted(self, info: Mapping[str, Any], preset: Preset, captions: Mapping[str, str]) -> bool:
         made = provenance_of(info, preset.name)
@@ -144,7 +173,7 @@ class SecondPass:
             return True
         if is_edited(made) or (self._captioner.model.is_tiny and not is_of_tiny_model(made)):
             return False
-        is_current = made.get("template") == preset.template_hash and made.get("made_from") == _basis(captions)
+        is_current = made.get("template") == preset.template_hash and made.get("made_from") == digests_of(captions)
         return self._overwrite or not is_current
 
     def _accepted(self, preset: Preset, prose: str) -> tuple[Caption, Any, dict[str, Any]] | Failure:
@@ -165,7 +194,7 @@ class SecondPass:
                 if kept:
                     return caption, kept, dropped
                 reason = "none of the fields is in the captions"
-            elif not (reason := self._why_not_short(caption.text, prose)):
+            elif not (reason := self._why_not(preset.name, caption.text, prose)):
                 return caption, caption.text, {}
         return Failure(
             preset=preset.name,
@@ -182,21 +211,17 @@ class SecondPass:
             return Failure.for_preset(prompt.preset, error)
         return result
 
-    def _why_not_short(self, text: str, prose: str) -> str:
-        assert self._wanted.short is not None
-        if (tokens := estimate(text)) > self._wanted.short:
-            return f"the short version has {tokens} T5 tokens (estimated), more than {self._wanted.short}"
+    def _why_not(self, name: str, text: str, prose: str) -> str:
+        """Return why a short version or a summary is refused; empty where it is not."""
+        what = "summary" if name == SUMMARY else "short version"
+        most = self._wanted.short
+        if most is not None and (tokens := estimate(text)) > most:
+            return f"the short version has {tokens} T5 tokens (estimated), more than {most}"
         new = unsupported(text, prose)
-        return f"the short version claims what the captions do not: {', '.join(new)}" if new else ""
+        return f"the {what} claims what the captions do not: {', '.join(new)}" if new else ""
 
     def _provenance(self, caption: Caption, preset: Preset, captions: Mapping[str, str]) -> dict[str, Any]:
         captioner = self._captioner
         made = provenance(caption, NO_AUDIO, captioner.engine, captioner.model, Excerpt(), self._run)
         made["prompt"] = preset.prompt  # the captions in it are in the sidecar
-        return {**made, "made_from": _basis(captions)}
-
-
-def _basis(captions: Mapping[str, str]) -> dict[str, str]:
-    """What fields and short version are made from: a hash of each caption."""
-    hashes: dict[str, str] = basis_of({caption_key(preset): text for preset, text in captions.items()})["captions"]
-    return hashes
+        return {**made, "made_from": digests_of(captions)}

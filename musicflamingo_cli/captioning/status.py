@@ -14,6 +14,7 @@ from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.sidecars.captions import provenance_of
 from musicflamingo_cli.sidecars.checks import check_result, has_outdated_check
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.segments import segments_of
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
 from musicflamingo_cli.types import Skipped
 
@@ -33,6 +34,9 @@ class Status:
     checked: int = 0  # tracks whose check is of the captions and values that are there now
     check_outdated: int = 0
     contradicted: int = 0  # of those checked: tracks with a contradicted claim
+    segmented: int = 0  # tracks cut into segments
+    segments: int = 0
+    segments_complete: int = 0  # those that are silent or have a caption of every preset
     presets: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # counts by state; no OUTDATED where that is not known
@@ -65,6 +69,7 @@ def examine(datasets: Iterable[Dataset], now: CaptionSettings | None, follow_lin
                 status.unreadable += 1
                 continue
             _count_check(status, info)
+            _count_segments(status, info, dataset)
             is_complete = _count(status, info, dataset, now, item.audio)
             status.failed += not is_complete and item.audio.absolute() in failed
     return status
@@ -90,6 +95,14 @@ def _count_check(status: Status, info: dict[str, Any]) -> None:
     status.contradicted += bool(result and result.contradicted)
 
 
+def _count_segments(status: Status, info: dict[str, Any], dataset: Dataset) -> None:
+    segments = segments_of(info)
+    status.segmented += bool(segments)
+    status.segments += len(segments)
+    wanted = {preset.name for preset in dataset.presets}
+    status.segments_complete += sum(segment.is_silent or wanted <= set(segment.captions) for segment in segments)
+
+
 def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
     """Return the counts for --json; outdated is null where it is not known."""
     return {
@@ -106,6 +119,11 @@ def as_json(status: Status, roots: Iterable[Path]) -> dict[str, Any]:
             "checked": status.checked,
             "outdated": status.check_outdated,
             "contradicted": status.contradicted,
+        },
+        "segments": {
+            "tracks": status.segmented,
+            "segments": status.segments,
+            "complete": status.segments_complete,
         },
         "presets": {name: {CaptionState.OUTDATED: None, **counts} for name, counts in status.presets.items()},
     }

@@ -1,4 +1,4 @@
-"""Work on several tracks at once: as many as an engine has slots, and one more, whose clip is prepared meanwhile."""
+"""Work on several tracks at once: as many as an engine has slots, and some more, whose clips are prepared meanwhile."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOOK_SECONDS = 0.5  # how often to look whether the engine has got more slots
 
 
 class WorkerPool(Generic[T, R]):
-    """Calls ``work`` in threads for ``slots()`` items at once and one more. A context manager: it ends the threads.
+    """Calls ``work`` in threads for ``slots()`` items at once and some more. A context manager: it ends the threads.
 
-    The number of slots may change while it works.
+    One more for each eight slots, at least one. The number of slots may change while it works.
     """
 
     def __init__(self, work: Callable[[T], R], slots: Callable[[], int]) -> None:
@@ -48,7 +48,9 @@ class WorkerPool(Generic[T, R]):
         """
         waiting = iter(items)
         while True:
-            for item in islice(waiting, max(0, self._slots() + 1 - len(self._running))):
+            slots = self._slots()
+            at_once = slots + max(1, slots // 8)  # one alone would leave slots of a large pool without a clip
+            for item in islice(waiting, max(0, at_once - len(self._running))):
                 future = self._threads.submit(self._work, item)
                 self._running.add(future)
                 future.add_done_callback(self._finished.put)

@@ -6,9 +6,11 @@ import typer
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.cli import options
+from musicflamingo_cli.cli.usage import Group
 
 app = typer.Typer(
     name="musicflamingo",
+    cls=Group,
     help="Caption your music library: NVIDIA's Music Flamingo under llama.cpp, written into .INFO sidecars.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,6 +46,8 @@ from musicflamingo_cli.cli import (  # noqa: E402  (they register themselves)
     demo,
     doctor,
     export,
+    finetune,
+    listen,
     measure,
     models,
     prompts,
@@ -65,6 +69,8 @@ __all__ = [
     "demo",
     "doctor",
     "export",
+    "finetune",
+    "listen",
     "measure",
     "models",
     "prompts",

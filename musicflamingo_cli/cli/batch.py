@@ -12,6 +12,7 @@ from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.cli.placement import BatchOptions, CommandWithRay
 from musicflamingo_cli.cli.second_pass import SecondPassOptions
+from musicflamingo_cli.cli.segments import SegmentOptions
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def batch(
     folders: Annotated[list[Path], typer.Argument(help="Datasets, searched recursively.", metavar="DIR")],
     options: BatchOptions,
     derived: SecondPassOptions,
+    segments: SegmentOptions,
     common: Common,
     json: Json,
     overwrite: Annotated[bool, _which("--overwrite", help="Regenerate existing captions.")] = False,
@@ -96,7 +98,18 @@ def batch(
     datasets = [] if urls else datasets_to_ask(options, settings, folders)
     sample_seed = settings.seed
     save = options.ask is None or options.save_as is not None
-    wanted = derived.wanted_in_batch(settings.engine, options.ray, save)
+    wanted = derived.wanted_in_batch(settings.engine, options.ray, save, segments.summary)
+    cutting = segments.cutting(settings)
+    segments.refuse_others(
+        {
+            "a store": urls,
+            "--ray": options.ray,
+            "--redo-doubtful": redo_doubtful,
+            "--fields": derived.fields,
+            "--short": derived.short,
+            "--ask without --save-as": not save,
+        }
+    )
     if overwrite + stale + redo_doubtful > 1:
         raise ConfigError("--overwrite, --stale and --redo-doubtful exclude each other", "name one of them")
     if edited and not overwrite:
@@ -119,6 +132,7 @@ def batch(
         limit=limit,
         save=save,
         follow_links=follow_links,
+        cutting=cutting,
     )
     if urls:
         _refuse_with_stores(
@@ -132,8 +146,9 @@ def batch(
                 "--short": derived.short,
             }
         )
+        options.cluster()  # its options need --ray
         presets = presets_to_ask(options, settings, None, options.save_as)
-        stores = StoreRun(console, settings, urls, presets, selection, options.single_writer)
+        stores = StoreRun(console, settings, urls, presets, selection, options.single_writer, keep_going)
         if stores.start(dry_run).failed:
             raise typer.Exit(ExitCode.TRACK_FAILED)
         return

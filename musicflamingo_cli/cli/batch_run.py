@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from musicflamingo_cli.captioning.batch import Dataset, Plan, Task, count, make_plan, scan
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
-from musicflamingo_cli.captioning.retries import RetryingBatch
+from musicflamingo_cli.captioning.retries import RetryingBatch, TrackCaptioner
 from musicflamingo_cli.captioning.run_log import RunLog, last_seconds_per_track
 from musicflamingo_cli.captioning.second_pass import Wanted as SecondPassWanted
+from musicflamingo_cli.captioning.segments import SegmentCaptioner
 from musicflamingo_cli.choices import Wanted
+from musicflamingo_cli.cli.batch_view import BatchView
 from musicflamingo_cli.cli.console import Console, duration
+from musicflamingo_cli.cli.heading import heading_of
 from musicflamingo_cli.cli.measurements import MeasureJob
-from musicflamingo_cli.cli.outcomes import TINY_MODEL_WARNING, announce, outcome_json, summary_lines
+from musicflamingo_cli.cli.outcomes import TINY_MODEL_WARNING, announce, next_commands, outcome_json, summary_lines
 from musicflamingo_cli.cli.progress import BatchBar, batch_bar
 from musicflamingo_cli.cli.second_pass import derive_all
 from musicflamingo_cli.config import Settings
@@ -62,6 +65,9 @@ def _shard_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
             "submit it as one range (--array=1-8), or name the part: --shard 1/8",
         )
     return number + 1, count
+
+
+_SEGMENTS_A_TRACK = 8  # of 30 s in a song; only the engine's size depends on it
 
 
 class BatchRun:
@@ -160,13 +166,15 @@ class BatchRun:
     def _caption(self, plan: Plan, run_log: Path | None) -> None:
         prompts = max(len(dataset.presets) for dataset in self._datasets)
         with self._opened(plan.tasks, prompts) as captioner:
-            bars = batch_bar(
-                self._console, plan.tasks + plan.problems, captioner.slots, plan.sizes, lambda: captioner.members
-            )
+            heading = heading_of(captioner, self._settings)
+            roots = [dataset.root for dataset in self._datasets]
+            total = plan.tasks + plan.problems
+            view = BatchView(total, plan.sizes, heading, members=lambda: captioner.members, roots=roots)
+            bars = batch_bar(self._console, view, heading)
             with self._recorded(run_log), bars as bar:
                 engine, model = captioner.engine_name, captioner.model.name
                 watcher = _Watcher(self, bar, engine, model)
-                batch = RetryingBatch(self._datasets, captioner, watcher, self._keep_going)
+                batch = RetryingBatch(self._datasets, self._of_tracks(captioner), watcher, self._keep_going)
                 if elsewhere := batch.run(self._selection):
                     self._console.info(f"{elsewhere} tracks are in progress in other processes, which will finish them")
                 if self._cluster is not None:
@@ -175,6 +183,12 @@ class BatchRun:
                     self._console.info(f"{each.name}: {each.clips} tracks, {each.per_hour:.0f} an hour ({each.state})")
             self._second_pass(captioner)
 
+    def _of_tracks(self, captioner: Captioner | ClusterCaptioner) -> TrackCaptioner:
+        """What captions the tracks: whole, or their segments."""
+        if self._selection.cutting is None or not isinstance(captioner, Captioner):
+            return captioner
+        return SegmentCaptioner(captioner, self._selection)
+
     @contextlib.contextmanager
     def _opened(self, tracks: int, prompts: int) -> Iterator[Captioner | ClusterCaptioner]:
         """What captions the tracks, on this machine or on a cluster."""
@@ -182,6 +196,8 @@ class BatchRun:
         improve = self._selection.wanted == Wanted.CONTRADICTED
         if self._cluster is None:
             prompts += len(self._derived.presets) if self._derived else 0
+            if self._selection.cutting is not None:
+                tracks *= _SEGMENTS_A_TRACK
             workload = Workload(tracks, prompts, at_once=tracks)
             with open_captioner(
                 self._settings, workload, self._model, overwrite, improve, self._selection.edited
@@ -233,15 +249,27 @@ class BatchRun:
             self._log.end(self._summary)
             if self._log.is_kept:
                 self._console.info(f"run log: {self._log.path}")
+            self._show_next(run_log)
 
     def _show_summary(self) -> None:
         for line in summary_lines(self._summary, time.monotonic() - self._started):
             self._console.info(line)
 
+    def _show_next(self, run_log: Path | None) -> None:
+        if self._console.as_json or not self._selection.save:
+            return
+        if commands := next_commands(self._summary, [dataset.root for dataset in self._datasets], run_log):
+            self._console.info("\n".join(["next:", *commands]))
+
     def _show_plan(self, plan: Plan) -> None:
         wanted = ", ".join(f"{name} {number}" for name, number in plan.per_preset.items())
         more = f" ({wanted})" if wanted else ""
         self._console.info(f"{plan.tasks} tracks to caption{more}, {plan.complete} complete")
+        if plan.other_audio:
+            hint = "caption them again: --stale, which also redoes what another prompt or model made"
+            self._console.warn(
+                f"{plan.other_audio} of the complete tracks have captions of an earlier audio file ({hint})"
+            )
 
     def _show_estimate(self, plan: Plan) -> None:
         seconds = last_seconds_per_track() if plan.tasks else 0.0
@@ -269,10 +297,13 @@ class BatchRun:
         for note in outcome.notes:
             self._console.info(f"{audio}: {note}")
         if outcome.was_interrupted:
-            kept = f"{len(outcome.captions)} finished captions are saved" if outcome.saved else "nothing to save yet"
+            finished = f"{len(outcome.captions)} finished captions"
+            if outcome.segments:
+                finished = f"{len(outcome.segments)} finished segments"
+            kept = f"{finished} are saved" if outcome.saved else "nothing to save yet"
             self._console.info(f"interrupted {audio}: {kept}")
         for failure in () if outcome.was_interrupted else outcome.failures:
-            self._console.warn(failure.line(audio))
+            self._console.track_failed(failure, audio)
         if not self._selection.save:
             for caption in outcome.captions:
                 self._console.data(f"{audio}: {caption.text}")

@@ -1,6 +1,5 @@
 """`musicflamingo build`: llama.cpp for the GPU of this machine."""
 
-import os
 import sys
 from typing import Annotated
 
@@ -20,10 +19,10 @@ def build(
 ) -> None:
     """Build llama.cpp for this machine (options: `musicflamingo build -- --help`)."""
     from musicflamingo_cli.paths import data_file
-    from musicflamingo_cli.system.processes import run_in_terminal
+    from musicflamingo_cli.system.processes import run_in_terminal, without_secrets
 
     script = data_file("scripts", "build_llama_cpp.sh")
-    environment = {**os.environ, "PYTHON": sys.executable}
+    environment = {**without_secrets(), "PYTHON": sys.executable}
     try:
         exit_code = run_in_terminal(["bash", str(script), *(arguments or [])], environment)
     except OSError as error:

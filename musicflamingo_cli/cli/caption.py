@@ -29,6 +29,7 @@ def caption(
     """Caption these files and print the captions."""
     from musicflamingo_cli.captioning.captioner import open_captioner
     from musicflamingo_cli.captioning.second_pass import SecondPass
+    from musicflamingo_cli.cli.caption_stream import streamed
     from musicflamingo_cli.cli.outcomes import announce, outcome_json, show
     from musicflamingo_cli.cli.presets import presets_to_ask, require_files
     from musicflamingo_cli.dataset.tracks import SidecarOwners, track_for
@@ -54,7 +55,10 @@ def caption(
             info, problem = _read(track)
             if save and (skipped := owners.claim(track)):
                 problem = Outcome(track, skipped=skipped.reason)
-            outcome = problem or captioner.caption(track, presets[path.parent], info, save=save)
+            names = [preset.name for preset in presets[path.parent]]
+            with streamed(console, path, names, captioner.model.reasons) as observer:
+                asked = presets[path.parent]
+                outcome = problem or captioner.caption(track, asked, info, save=save, observer=observer)
             failed |= bool(outcome.failures)
             show(console, outcome, text_only=workload.is_single)
             console.json(outcome_json(outcome, captioner.engine.name, captioner.model.name))
@@ -83,7 +87,7 @@ def _second_pass(console: "Console", second: "SecondPass", outcome: "Outcome", i
         if outcome.saved:
             second.save(track, info, derived)
     except SidecarError as error:
-        console.warn(Failure.for_track(error).line(track.audio))
+        console.track_failed(Failure.for_track(error), track.audio)
         return True
     for key, value in derived.values.items():
         console.data(f"  {key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicflamingo_cli.cli import app
-from musicflamingo_cli.cli.options import ChatOptions, Common, Json, command, console_for
+from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.cli.placement import ConversationOptions
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _MANY = 100  # questions that an engine is opened for: how many will come is not
 
 @command(app)
 def chat(
-    options: ChatOptions,
+    options: ConversationOptions,
     common: Common,
     json: Json,
     audio: Annotated[

@@ -12,6 +12,8 @@ from musicflamingo_cli.errors import ConfigError, ExitCode
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from musicflamingo_cli.cli.console import Console
+    from musicflamingo_cli.trust.check import TrackCheck
     from musicflamingo_cli.trust.scan import CheckedTrack
 
 _SHOWN = 30  # rows of the table
@@ -46,21 +48,21 @@ def check(
 
         ask_for_samples(console, options, common, folders, samples, follow_links)
     counts = {"tracks": 0, "captioned": 0, "doubtful": 0, "contradicted": 0, "unmeasured": 0, "failed": 0}
-    doubtful: list[tuple[float, str, list[str]]] = []
+    doubtful: list[tuple[str, TrackCheck]] = []
     for folder in folders:
         for found in check_dataset(folder, save=not dry_run, follow_links=follow_links):
             _count(counts, found)
             if console.as_json:
                 console.json(_as_json(found))
             if found.failure:
-                console.warn(found.failure.line(found.track.audio))
+                console.track_failed(found.failure, found.track.audio)
             elif found.check and (show_all or found.check.reasons):
                 name = found.track.audio.relative_to(folder) if found.track.audio != folder else found.track.audio
-                doubtful.append((found.check.score, str(name), found.check.reasons))
-    doubtful.sort(key=lambda row: row[:2])
+                doubtful.append((str(name), found.check))
+    doubtful.sort(key=lambda row: (row[1].score, row[0]))
     listed = doubtful if show_all else doubtful[:_SHOWN]
     if listed:
-        console.table(_table(listed))
+        console.listing(_table(listed, console))
     if len(doubtful) > len(listed):
         console.info(f"and {len(doubtful) - len(listed)} more; list them with: --all")
     console.data(
@@ -103,14 +105,17 @@ def _as_json(found: "CheckedTrack") -> dict[str, Any]:
     }
 
 
-def _table(rows: list[tuple[float, str, list[str]]]) -> "Table":
-    from rich import box
-    from rich.table import Table
+def _table(rows: "list[tuple[str, TrackCheck]]", console: "Console") -> "Table":
+    from musicflamingo_cli.cli.tables import Sign, listing, sign_text
 
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), pad_edge=False)
+    table = listing()
+    table.add_column("")
     table.add_column("trust", no_wrap=True, justify="right")
     table.add_column("track", ratio=1, overflow="fold")
     table.add_column("reasons", ratio=2, overflow="fold")
-    for score, name, reasons in rows:
-        table.add_row(f"{score:.2f}", name, "\n".join(reasons))
+    for name, check in rows:
+        sign = Sign.FAILURE if check.contradicted else Sign.WARNING if check.reasons else Sign.OK
+        reasons = ("; " if console.is_piped else "\n").join(check.reasons)
+        table.add_row(sign_text(sign, console.symbols), f"{check.score:.2f}", name, reasons)
+    table.expand = True
     return table

@@ -55,7 +55,7 @@ def ask_for_samples(
             console.info(f"asked about silence and noise: {', '.join(learnt)}")
         for index, sampled in enumerate(sample_tracks(captioner, tracks(), number), 1):
             if sampled.failure:
-                console.warn(sampled.failure.line(sampled.track.audio))
+                console.track_failed(sampled.failure, sampled.track.audio)
             else:
                 console.info(
                     f"[{index}/{total}] {number} answers to {', '.join(sampled.presets)}: {sampled.track.audio}"

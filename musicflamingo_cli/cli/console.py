@@ -2,50 +2,81 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
+from musicflamingo_cli.cli.symbols import UNICODE, WORDS, Symbols, symbols_for
 from musicflamingo_cli.errors import MusicFlamingoError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from musicflamingo_cli.types import Failure
+
+_UNLIMITED = 100_000  # columns: rich breaks no line
 _HARMLESS = "\n\t\u200c\u200d"  # line ends, and the joiners of Persian and the scripts of India
-
-
-class Bar(Protocol):
-    """A live display on stderr, which must print the messages itself."""
-
-    def print(self, text: str, style: str) -> None:
-        """Print a message above the display."""
 
 
 @dataclass(slots=True)
 class Console:
-    """Where output goes and how much of it there is. ``as_json``: stdout carries JSON and nothing else."""
+    """Where output goes and how much of it there is. ``as_json``: stdout carries JSON and nothing else.
+
+    ``plain``: lines of text only, for screen readers and logs, also in a terminal.
+    """
 
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
     colour: bool = True
-    _bar: Bar | None = field(default=None, repr=False)
+    plain: bool = False
 
     def data(self, text: str, end: str = "\n") -> None:
         """Print a line of what was asked for on stdout: unchanged to a file, without control characters to a screen."""
         if not self.as_json:
             _write(sys.stdout, printable(text) if sys.stdout.isatty() else text, end)
 
+    def styled(self, text: str) -> None:
+        """Print a line of what was asked for, with escape sequences of ours, on stdout; it is printable otherwise."""
+        if not self.as_json:
+            _write(sys.stdout, text)
+
     def stream(self, text: str) -> None:
         """Print a piece of an answer on stdout; its end is a line of its own (``data("")``)."""
         self.data(text, end="")
 
-    def table(self, table: Any) -> None:
+    @property
+    def symbols(self) -> Symbols:
+        """The symbols for stdout: words with --plain, and where it leads to no terminal."""
+        return symbols_for(sys.stdout) if sys.stdout.isatty() and not self.plain else WORDS
+
+    @property
+    def is_piped(self) -> bool:
+        """Whether stdout leads to no terminal."""
+        return not sys.stdout.isatty()
+
+    @property
+    def width(self) -> int:
+        """The width of the terminal, in cells."""
+        return shutil.get_terminal_size().columns
+
+    def listing(self, table: Any) -> None:
+        """Print a rich table of records on stdout; where it leads to no terminal one line a record, without heads."""
+        if self.symbols is not UNICODE:  # no rule below the heads, and thus no gaps of its own
+            table.box, table.padding = None, (0, 2, 0, 0)
+        if sys.stdout.isatty():
+            self.table(table)
+            return
+        table.show_header, table.expand, table.title = False, False, None
+        self.table(table, _UNLIMITED)
+
+    def table(self, table: Any, width: int | None = None) -> None:
         """Print a rich table on stdout, as wide as the terminal; in colours only where the terminal has them."""
         if self.as_json:
             return
@@ -53,8 +84,16 @@ class Console:
         from rich.segment import Segment, Segments
 
         styled = self.colour and sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns
-        screen = rich.console.Console(file=io.StringIO(), width=width, force_terminal=styled, no_color=not styled)
+        width = width or self.width
+        screen = rich.console.Console(
+            file=io.StringIO(),
+            width=width,
+            force_terminal=styled,
+            no_color=not styled,
+            markup=False,  # [live] in a name is no style
+            emoji=False,
+            highlight=False,
+        )
         with screen.capture() as printed:
             cells = screen.render(table)  # before styles become escape sequences, which are ours
             screen.print(Segments(Segment(printable(cell.text), cell.style) for cell in cells), end="")
@@ -82,9 +121,34 @@ class Console:
 
     def fail(self, error: MusicFlamingoError) -> None:
         """Print an error and what to do next on stderr."""
-        self._message(f"error: {error}", "red")
-        if error.hint:
-            self._message(f"  {error.hint}", "")
+        if self._is_plain_stderr:
+            self._message(f"error: {error}", "red")
+            if error.hint:
+                self._message(f"  {error.hint}", "")
+            return
+        from musicflamingo_cli.cli.error_layout import split_place
+
+        self._error(*split_place(str(error)), error.hint)
+
+    def track_failed(self, failure: Failure, audio: Path) -> None:
+        """Print why a track, or one preset of it, has no caption; elsewhere than in a terminal on one line."""
+        if self._is_plain_stderr:
+            self.warn(failure.line(audio))
+            return
+        preset = f" [{failure.preset}]" if failure.preset else ""
+        self._error(failure.reason, f"{audio}{preset}", failure.hint)
+
+    @property
+    def _is_plain_stderr(self) -> bool:
+        return self.plain or not sys.stderr.isatty()
+
+    def _error(self, what: str, where: str, hint: str) -> None:
+        from musicflamingo_cli.cli.error_layout import error_lines
+        from musicflamingo_cli.cli.styled import rendered
+
+        what, where, hint = printable(what), printable(where), printable(hint)
+        lines = error_lines(what, where, hint, self.width, symbols_for(sys.stderr), is_whole=self.verbose)
+        _write(sys.stderr, "\n".join(rendered(line, self.colour) for line in lines))
 
     def show_logs(self) -> None:
         """Show what the package logs: warnings always, information unless -q, details with -v."""
@@ -95,21 +159,10 @@ class Console:
         package.setLevel(logging.DEBUG if self.verbose else logging.INFO)
 
     def _message(self, text: str, style: str) -> None:
-        if self._bar is not None:
-            self._bar.print(text, style)
-        elif style and self.colour and sys.stderr.isatty():
+        if style and self.colour and sys.stderr.isatty():
             rich_stderr(self.colour).print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
         else:
             write_message(text)
-
-    @contextlib.contextmanager
-    def above(self, bar: Bar) -> Iterator[None]:
-        """Print messages above a live bar for as long as the context lasts."""
-        self._bar = bar
-        try:
-            yield
-        finally:
-            self._bar = None
 
 
 class _ConsoleHandler(logging.Handler):
@@ -171,11 +224,13 @@ def _write(stream: Any, text: str, end: str = "\n") -> None:
     except OSError as error:
         # A reader that has gone (head, less) is no error. Nor are messages for which there is no room: a long run goes
         # on without them, while data that cannot be written is an error.
-        if not isinstance(error, BrokenPipeError) and stream is not sys.stderr:
-            raise
-        devnull = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)  # what is left in the buffer, too: Python writes it when it ends
         os.dup2(devnull, stream.fileno())
         os.close(devnull)
+        if not isinstance(error, BrokenPipeError) and stream is not sys.stderr:
+            raise MusicFlamingoError(
+                f"cannot write to stdout: {error.strerror or error}", "free some space there, or write to another place"
+            ) from error
 
 
 def rich_stderr(colour: bool) -> Any:

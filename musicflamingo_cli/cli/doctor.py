@@ -10,6 +10,7 @@ from musicflamingo_cli.cli.options import Common, Json, ModelOptions, command, c
 
 if TYPE_CHECKING:
     from musicflamingo_cli.cli.console import Console
+    from musicflamingo_cli.cli.tables import Sign
     from musicflamingo_cli.doctor.checks import Check
 
 
@@ -44,7 +45,8 @@ def doctor(
     values = _settings_with_origin(asdict(settings), options, common)
     for name, value in values.items():
         if value["from"] != "default":
-            console.data(f"set   {name:15} {value['value']} (from {value['from']})")
+            _print_row(console, None, name, f"{value['value']} (from {value['from']})")
+    _show_end(console, checks)
     console.json({"checks": [as_json(check) for check in checks], "settings": values})
     failures = [check for check in checks if check.status == CheckStatus.FAILURE]
     if failures:
@@ -52,12 +54,40 @@ def doctor(
 
 
 def _show(console: "Console", check: "Check") -> None:
+    """Print a line of the table at once: checks take seconds."""
+    from musicflamingo_cli.cli.tables import Sign
+
+    sign = Sign.ABSENT if check.absent else Sign(check.status)
+    _print_row(console, sign, check.name, check.shown, check.hint)
+
+
+def _print_row(console: "Console", sign: "Sign | None", name: str, text: str, hint: str = "") -> None:
+    from rich.table import Table
+
+    from musicflamingo_cli.cli.tables import NAME_WIDTH, sign_text, sign_width
+
+    symbols = console.symbols
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=sign_width(symbols), no_wrap=True)
+    table.add_column(width=NAME_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(sign_text(sign, symbols) if sign else "", name, text)
+    if hint:
+        table.add_row("", "", f"{symbols.hint} {hint}")
+    console.listing(table)
+
+
+def _show_end(console: "Console", checks: "list[Check]") -> None:
+    """Print how many checks need attention."""
+    from musicflamingo_cli.cli.tables import Sign
     from musicflamingo_cli.doctor.checks import CheckStatus
 
-    marks = {CheckStatus.OK: "ok  ", CheckStatus.WARNING: "warn", CheckStatus.FAILURE: "FAIL"}
-    console.data(f"{marks[check.status]}  {check.name:15} {check.detail}")
-    if check.hint:
-        console.data(f"{'':21} -> {check.hint}")
+    failures, warnings = (
+        sum(check.status == status for check in checks) for status in (CheckStatus.FAILURE, CheckStatus.WARNING)
+    )
+    counts = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((failures, "failure"), (warnings, "warning")) if n]
+    sign = Sign.FAILURE if failures else Sign.WARNING if warnings else Sign.OK
+    _print_row(console, sign, "result", ", ".join(counts) or "everything works")
 
 
 def _settings_with_origin(settings: dict[str, Any], options: ModelOptions, common: Common) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from musicflamingo_cli.choices import AudioPlacement, ExportFormat, PathStyle
-from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli import app, completion
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
@@ -30,7 +30,12 @@ def export(
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="Whose captions: NAME, or NAME:WEIGHT to mix several.  \\[default: full]"),
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Whose captions: NAME, or NAME:WEIGHT to mix several.  \\[default: full]",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Text before each caption, such as a trigger word.")] = "",
     suffix: Annotated[str, typer.Option("--suffix", help="Text after each caption.")] = "",
@@ -68,6 +73,9 @@ def export(
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")
     ] = None,
+    segments: Annotated[
+        bool, typer.Option("--segments", help="A row for each segment that `batch --segments` captioned.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     follow_links: FollowLinks = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
@@ -76,17 +84,28 @@ def export(
     from musicflamingo_cli.cli.presets import presets_to_read
     from musicflamingo_cli.exports import ExportOptions, ExportStats, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
-    from musicflamingo_cli.sidecars.checks import SHORT
+    from musicflamingo_cli.sidecars.checks import SHORT, SUMMARY
     from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
     target_options = _applicable(format, audio=audio, paths=paths, shard_size=shard_size, raw_cells=raw_cells or None)
+    if segments:
+        _require_segments(
+            format,
+            {
+                "--audio": audio,
+                "--approved": approved,
+                "--min-trust": min_trust is not None,
+                "--strike": strike,
+                "--correct": correct,
+            },
+        )
     weights = _weights(preset or [_DEFAULT_PRESET])
     options = ExportOptions(
         weights=weights,
-        columns=presets_to_read(dataset, list(weights) if preset else None, also=[SHORT]),
+        columns=presets_to_read(dataset, list(weights) if preset else None, also=[SHORT, SUMMARY]),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,
@@ -99,6 +118,7 @@ def export(
         min_trust=min_trust,
         strike=strike,
         correct=correct,
+        segments=segments,
     )
     tokens = TokenStats(token_counter(tokenizer))
     stats = ExportStats()
@@ -109,7 +129,8 @@ def export(
         console.warn("interrupted; nothing was exported, an earlier export is unchanged")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     console.json(_as_json(format, None if dry_run else target.out, stats, options, tokens))
-    console.data(f"{stats.exported} tracks {'would be ' if dry_run else ''}exported as {format}: {target.out}")
+    what = "segments" if segments else "tracks"
+    console.data(f"{stats.exported} {what} {'would be ' if dry_run else ''}exported as {format}: {target.out}")
     _show_remarks(console, stats, options, tokens)
     if stats.failures:
         raise typer.Exit(ExitCode.TRACK_FAILED)
@@ -124,6 +145,18 @@ def _applicable(format: ExportFormat, **options: Any) -> dict[str, Any]:
         if name not in FORMATS[format].takes:
             raise ConfigError(f"--{name.replace('_', '-')} does not apply to {format}", "leave it out")
     return given
+
+
+def _require_segments(format: ExportFormat, given: dict[str, Any]) -> None:
+    """Raise ConfigError for a format that takes no segments, and for options that are about whole tracks."""
+    from musicflamingo_cli.exports import FORMATS
+
+    if not FORMATS[format].in_segments:
+        raise ConfigError(
+            f"{format} takes whole tracks", f"for segments: musicflamingo export {ExportFormat.WEBDATASET}"
+        )
+    if named := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{named[0]} is about whole tracks", "leave it out, or --segments")
 
 
 def _as_json(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from musicflamingo_cli.cli.batch_view import BatchView
 from musicflamingo_cli.cli.console import Console, duration
 from musicflamingo_cli.cli.progress import batch_bar
 from musicflamingo_cli.system.disk import file_size
@@ -53,7 +54,7 @@ class MeasureJob:
         self._console.info(f"{total} tracks to measure, {min(self._workers, max(total, 1))} at once")
         started = time.monotonic()
         try:
-            with batch_bar(self._console, total, self._workers, sizes) as bar:
+            with batch_bar(self._console, BatchView(total, sizes)) as bar:
                 for found in measure_tracks(self._tracks(), min(self._workers, max(total, 1)), self._overwrite):
                     self._show(found)
                     if found.seconds:

@@ -6,21 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli import app, completion
 from musicflamingo_cli.cli.options import Common, Json, command, console_for
+from musicflamingo_cli.cli.usage import Group
 from musicflamingo_cli.errors import ConfigError, ExitCode, ModelError
 
 if TYPE_CHECKING:
     from musicflamingo_cli.cli.console import Console
     from musicflamingo_cli.config import Settings
+    from musicflamingo_cli.models.generators import Generator
     from musicflamingo_cli.models.model import Model
 
-models_app = typer.Typer(no_args_is_help=True, help="List, download, locate, check and remove models.")
+models_app = typer.Typer(cls=Group, no_args_is_help=True, help="List, download, locate, check and remove models.")
 app.add_typer(models_app, name="models")
 
 _GB = 1e9
 Name = Annotated[
-    str, typer.Argument(help="auto, tiny, a quant, OWNER/NAME:QUANT, a checkpoint (OWNER/NAME) or a path.")
+    str,
+    typer.Argument(
+        help="auto, tiny, a quant, OWNER/NAME:QUANT, a checkpoint (OWNER/NAME) or a path.",
+        autocompletion=completion.installed_models,
+    ),
 ]
 
 
@@ -33,18 +39,20 @@ def _settings(common: Common) -> "Settings":
 @command(models_app, "list")
 def list_(common: Common, json: Json) -> None:
     """List the published models: which are installed, how large they are, which fit; and other installed ones."""
-    from musicflamingo_cli.cli.model_rows import line, rows_of
+    from musicflamingo_cli.cli.model_rows import rows_of
+    from musicflamingo_cli.cli.model_table import show
     from musicflamingo_cli.llamacpp import memory
 
     console = console_for(common, json.as_json)
     settings = _settings(common)
     free = memory.available(settings.llama_dir)
-    for row in rows_of(settings.models_folder, free):
+    rows = rows_of(settings.models_folder, free)
+    for row in rows:
         console.json(row)
-        console.data(line(row))
+    show(console, rows)
     console.info(f"memory: {free.free / _GB:.1f} of {free.total / _GB:.1f} GB free ({free.where})")
     console.info("download one with: musicflamingo models pull NAME (auto: the best quant that fits)")
-    console.info("quants run under llama.cpp, checkpoints (OWNER/NAME) in transformers")
+    console.info("quants run under llama.cpp, checkpoints (OWNER/NAME) in transformers; musicgen is for: listen")
     console.info("the tiny model is included; it knows no real music")
 
 
@@ -52,7 +60,11 @@ def list_(common: Common, json: Json) -> None:
 @command(models_app)
 def pull(
     name: Annotated[
-        str, typer.Argument(help="auto, tiny, a quant (Q6_K), OWNER/NAME:QUANT or a checkpoint (OWNER/NAME).")
+        str,
+        typer.Argument(
+            help="auto, tiny, a quant (Q6_K), OWNER/NAME:QUANT or a checkpoint (OWNER/NAME).",
+            autocompletion=completion.all_models,
+        ),
     ],
     common: Common,
     json: Json,
@@ -132,23 +144,32 @@ def _best_quant(console: "Console", settings: "Settings") -> str:
 @command(models_app)
 def path(name: Name, common: Common, json: Json) -> None:
     """Show the paths of a model and its projector, or a checkpoint's folder."""
+    from musicflamingo_cli.models.generators import Generator
+
     model = _resolved(name, _settings(common))
-    projector = _projector(model)
     console = console_for(common, json.as_json)
+    if isinstance(model, Generator):
+        console.data(str(model.folder))
+        console.json({"model": str(model.folder), "mmproj": None})
+        return
+    projector = _projector(model)
     console.data(str(model.path))
     if projector:
         console.data(str(projector))
     console.json({"model": str(model.path), "mmproj": str(projector) if projector else None})
 
 
-def _resolved(name: str, settings: "Settings") -> "Model":
+def _resolved(name: str, settings: "Settings") -> "Model | Generator":
     """The model of that name; the settings' engine only decides which kind `auto` and `tiny` mean."""
     from dataclasses import replace
 
     from musicflamingo_cli.choices import EngineName
+    from musicflamingo_cli.models.generators import is_generator_name, resolve_generator
     from musicflamingo_cli.models.model import TINY
     from musicflamingo_cli.models.resolve import resolve_model
 
+    if is_generator_name(name, settings.models_folder):
+        return resolve_generator(name, settings.models_folder)
     engine = settings.engine if name in ("auto", TINY) else EngineName.AUTO
     return resolve_model(replace(settings, model=name, engine=engine))
 
@@ -163,22 +184,38 @@ def _projector(model: "Model") -> Path | None:
 def check(
     common: Common,
     json: Json,
-    name: Annotated[str | None, typer.Argument(help="A model.  \\[default: all that are installed]")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model, or an adapter's folder.  \\[default: all that are installed]",
+            autocompletion=completion.installed_models,
+        ),
+    ] = None,
     mmproj: Annotated[
         Path | None, typer.Option("--mmproj", help="The projector of a model that is a path.", metavar="PATH")
     ] = None,
+    lora: Annotated[
+        Path | None, typer.Option("--lora", help="An adapter that the model is to be used with.", metavar="ADAPTER")
+    ] = None,
 ) -> None:
-    """Check that a model is complete, and that its projector belongs to it."""
+    """Check that a model is complete, and that its projector and adapter belong to it; or check an adapter alone."""
     from dataclasses import replace
 
-    from musicflamingo_cli.cli.model_rows import good_line, good_row
+    from musicflamingo_cli.cli.model_rows import adapter_line, adapter_row, good_line, good_row
+    from musicflamingo_cli.models.adapters import check_adapter, is_adapter
     from musicflamingo_cli.models.checkpoints import installed_checkpoints
+    from musicflamingo_cli.models.generators import installed_generators
     from musicflamingo_cli.models.resolve import installed
 
     console = console_for(common, json.as_json)
-    settings = replace(_settings(common), mmproj=mmproj)
+    settings = replace(_settings(common), mmproj=mmproj, lora=lora)
     folder = settings.models_folder
-    found = [*installed(folder), *installed_checkpoints(folder)]
+    if name and is_adapter(Path(name).expanduser()):
+        adapter = check_adapter(Path(name))
+        console.data(adapter_line(adapter))
+        console.json(adapter_row(adapter))
+        return
+    found = [*installed(folder), *installed_checkpoints(folder), *installed_generators(folder)]
     if not name and not found:
         raise ModelError(f"no models in {folder}", "download one with: musicflamingo models pull auto")
     bad = False

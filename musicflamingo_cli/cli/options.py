@@ -2,21 +2,21 @@
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 
-import contextlib
 import dataclasses
 import functools
 import inspect
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from musicflamingo_cli.choices import Attention, EngineName, Quantization
-from musicflamingo_cli.errors import ConfigError, ExitCode, MusicFlamingoError, SettingError
+from musicflamingo_cli.cli import completion
+from musicflamingo_cli.cli.command_help import CommandWithDefaults
+from musicflamingo_cli.cli.reporting import reporting
+from musicflamingo_cli.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when a command runs, so that --version and --help stay quick
     from musicflamingo_cli.cli.console import Console
@@ -48,6 +48,7 @@ class Common:
     verbose: Annotated[bool, _common("-v", "--verbose", help="Show details, and tracebacks of errors.")] = False
     quiet: Annotated[bool, _common("-q", "--quiet", help="Show only warnings and errors.")] = False
     no_color: Annotated[bool, _common("--no-color", help="No colours.")] = False
+    plain: Annotated[bool, _common("--plain", help="Lines of text only: no live view, colours or symbols.")] = False
 
     def merged_with(self, other: "Common") -> "Common":
         """Return the options given before the command's name, overridden by those given after it."""
@@ -68,12 +69,18 @@ class ModelChoice:
 
     model: Annotated[
         str | None,
-        _model("--model", help="auto, tiny, a quant (Q6_K), a checkpoint (OWNER/NAME) or a path.", metavar="NAME"),
+        _model(
+            "--model",
+            help="auto, tiny, a quant (Q6_K), a checkpoint (OWNER/NAME) or a path.",
+            metavar="NAME",
+            autocompletion=completion.models,
+        ),
     ] = None
     mmproj: Annotated[
         Path | None, _model("--mmproj", help="The projector of a --model that is a path.", metavar="PATH")
     ] = None
     engine: Annotated[EngineName | None, _model("--engine", help="What runs the model.")] = None
+    lora: Annotated[Path | None, _model("--lora", help="An adapter, trained by `finetune`.", metavar="ADAPTER")] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,13 @@ class Questions:
 
     preset: Annotated[
         list[str] | None,
-        _model("--preset", "-p", help="A preset to ask, repeatable.  \\[default: those marked so]", metavar="NAME"),
+        _model(
+            "--preset",
+            "-p",
+            help="A preset to ask, repeatable.  \\[default: those marked so]",
+            metavar="NAME",
+            autocompletion=completion.presets,
+        ),
     ] = None
     transcribe: Annotated[bool, _model("--transcribe", help="Ask for lyrics and speech: --preset transcription.")] = (
         False
@@ -115,6 +128,13 @@ class RunOptions:
         int | None, _model("--gpu-layers", help="Model layers on the GPU.  \\[default: as many as fit]")
     ] = None
     threads: Annotated[int | None, _model("--threads", help="CPU threads.  \\[default: the engine's choice]")] = None
+    flash_attention: Annotated[
+        bool | None,
+        _model(
+            "--flash-attention/--no-flash-attention",
+            help="llama.cpp's faster attention; off for drivers on which it fails.  \\[default: llama.cpp's choice]",
+        ),
+    ] = None
     device: Annotated[
         str | None,
         _model("--device", help="torch's device, for transformers.  \\[default: the best there is]", metavar="NAME"),
@@ -191,27 +211,6 @@ def _dataset_with_settings(datasets: Sequence[Path]) -> Path | None:
     return datasets[0] if files else None
 
 
-class CommandWithDefaults(TyperCommand):
-    """A command whose help shows the defaults of ``Settings``, which is imported only then."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        show_defaults(self.params)
-        super().format_help(ctx, formatter)
-
-
-def show_defaults(params: Sequence[Any]) -> None:
-    """Add the default of ``Settings`` to the help of each option that has one."""
-    from musicflamingo_cli.config import Settings
-
-    defaults = dataclasses.asdict(Settings())
-    for param in params:
-        default = defaults.get(param.name)
-        help_text = getattr(param, "help", None)
-        if help_text and default is not None and default is not False and "[default: " not in help_text:
-            shown = f"{default:g}" if isinstance(default, float) else default
-            param.help = f"{help_text}  \\[default: {shown}]"
-
-
 def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[[Callable[..., None]], Any]:
     """Register a command; parameters whose type is one of the dataclasses above become their options.
 
@@ -231,7 +230,8 @@ def command(app: typer.Typer, name: str | None = None, **more: Any) -> Callable[
                 values[key] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
             if "common" in values and isinstance(ctx.obj, Common):
                 values["common"] = ctx.obj.merged_with(values["common"])
-            with reporting(values.get("common", Common())):
+            common = values.get("common", Common())
+            with reporting(common.verbose, lambda: console_for(common)):
                 function(**values)
 
         _present(wrapper, _expanded(parameters, groups))
@@ -257,76 +257,11 @@ def console_for(common: Common, as_json: bool = False) -> "Console":
     """Return the console that the options ask for; from then on it shows what the package logs, too."""
     from musicflamingo_cli.cli.console import Console
 
-    colour = not common.no_color and "NO_COLOR" not in os.environ
-    console = Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour)
+    is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    colour = not (common.no_color or common.plain or os.environ.get("NO_COLOR") or is_dumb)
+    console = Console(as_json=as_json, quiet=common.quiet, verbose=common.verbose, colour=colour, plain=common.plain)
     console.show_logs()
     return console
-
-
-@contextlib.contextmanager
-def reporting(common: Common) -> Iterator[None]:
-    """Turn exceptions into messages and exit codes; a traceback only with -v."""
-    _interrupt_on_signals()
-    try:
-        yield
-    except MusicFlamingoError as error:
-        _show_traceback(common)
-        console_for(common).fail(_as_option(error))
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        console_for(common).warn("interrupted; finished captions are saved, and the same command continues from here")
-        raise typer.Exit(ExitCode.INTERRUPTED) from error
-    except BrokenPipeError as error:
-        sys.stderr.close()
-        raise typer.Exit(ExitCode.TRACK_FAILED) from error
-    except (typer.Exit, typer.Abort):
-        raise
-    except Exception as error:
-        _show_traceback(common)
-        message = f"error: {type(error).__name__}: {error}"
-        console_for(common).warn(f"{message}\n  this is a bug; run the command again with -v and report it")
-        raise typer.Exit(ExitCode.TRACK_FAILED) from error
-
-
-def _as_option(error: MusicFlamingoError) -> MusicFlamingoError:
-    """The error with a setting's name as its option: --top-p for top_p."""
-    if not isinstance(error, SettingError):
-        return error
-    option = "--" + error.field.replace("_", "-")
-    hint = error.hint.replace("for example: ", f"for example: {option} ")
-    return ConfigError(str(error).replace(error.field, option, 1), hint)
-
-
-def _interrupt_on_signals() -> None:
-    """Let SIGTERM and a lost terminal do what Ctrl-C does: finished work is saved, children are killed.
-
-    The second signal ends the process at once. Children die with it (see system.processes), and the next run removes
-    its leftovers.
-    """
-    import signal
-
-    seen = 0
-
-    def interrupt(number: int, frame: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
-            if sys.stderr.isatty():
-                sys.stderr.write("\x1b[?25h\n")  # the cursor, which a live bar hides
-            os._exit(ExitCode.INTERRUPTED)
-        raise KeyboardInterrupt
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # ignored: nohup
-            signal.signal(number, interrupt)
-
-
-def _show_traceback(common: Common) -> None:
-    if common.verbose:
-        import traceback
-
-        traceback.print_exc()
 
 
 def register_callback(app: typer.Typer, function: Callable[..., None]) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.captioning.run_log import default_folder
+from musicflamingo_cli.cli.caption_stream import show_wrapped
 from musicflamingo_cli.cli.console import Console, duration
 from musicflamingo_cli.types import COMPLETE, Outcome, Summary
 
@@ -32,7 +38,11 @@ def announce(console: Console, captioner: Captioner) -> None:
 def show(console: Console, outcome: Outcome, text_only: bool = False) -> None:
     """Print a track's captions as data and the rest as messages; ``text_only``: no file name, no preset names."""
     audio = outcome.track.audio
-    if text_only:
+    if outcome.captions and sys.stdout.isatty() and not console.as_json and not console.plain:
+        if not text_only:
+            console.data(f"{audio}")
+        show_wrapped(console, outcome.captions, text_only)
+    elif text_only:
         for caption in outcome.captions:
             console.data(caption.text)
     elif outcome.captions:
@@ -44,17 +54,22 @@ def show(console: Console, outcome: Outcome, text_only: bool = False) -> None:
     for note in outcome.notes:
         console.info(f"{audio}: {note}")
     for failure in outcome.failures:
-        console.warn(failure.line(audio))
+        console.track_failed(failure, audio)
     if outcome.saved:
         console.info(f"saved: {outcome.track.sidecar}")
 
 
 def outcome_json(outcome: Outcome, engine: str, model: str) -> dict[str, Any]:
     """Return the object that `--json` prints for a track; its shape is a contract (docs/cli.md)."""
+    segments = [
+        {"start": each.start, "end": each.end, "captions": {caption.preset: caption.text for caption in each.captions}}
+        for each in outcome.segments
+    ]
     return {
         "track": str(outcome.track.audio),
         "sidecar": str(outcome.track.sidecar) if outcome.saved or outcome.skipped == COMPLETE else None,
         "captions": {caption.preset: caption.text for caption in outcome.captions},
+        **({"segments": segments} if segments else {}),
         "failures": [{"preset": f.preset, "reason": f.reason, "hint": f.hint} for f in outcome.failures],
         "skipped": outcome.skipped or None,
         "engine": engine,
@@ -70,7 +85,7 @@ def summary_lines(summary: Summary, seconds: float) -> list[str]:
     lines = [
         f"{summary.captioned} captioned, {summary.complete} already complete, {summary.failed} failed,"
         f" {summary.skipped} skipped{interrupted};"
-        f" {duration(summary.audio_seconds)} of audio in {duration(seconds)}"
+        f" {duration(summary.audio_seconds)} of audio in {duration(seconds)}{_rate(summary, seconds)}"
     ]
     if summary.too_short:
         lines.append(f"{summary.too_short} of the skipped tracks are too short (see --min-seconds)")
@@ -82,3 +97,21 @@ def summary_lines(summary: Summary, seconds: float) -> list[str]:
         if unlisted > 0:
             lines.append(f"  and {unlisted} more; the run log names all of them")
     return lines
+
+
+def _rate(summary: Summary, seconds: float) -> str:
+    return f" ({summary.audio_seconds / seconds:.1f} h of audio per hour)" if summary.captioned and seconds else ""
+
+
+def next_commands(summary: Summary, folders: Sequence[Path], run_log: Path | None) -> list[str]:
+    """Return the lines that say what makes sense after a batch, ready to be typed; ``run_log``: as given to it."""
+    named, first = shlex.join(map(str, folders)), shlex.quote(str(folders[0]))
+    commands = []
+    if summary.captioned or summary.complete:
+        commands.append((f"musicflamingo review {first}", "listen, correct and approve"))
+        commands.append((f"musicflamingo report {first}", "figures, captions and audio on one page"))
+    if summary.failed:
+        log = f" --run-log {shlex.quote(str(run_log))}" if run_log and run_log.parent != default_folder() else ""
+        commands.append((f"musicflamingo batch {named} --retry-failed{log}", f"try the {summary.failed} failed again"))
+    width = max((len(command) for command, _ in commands), default=0)
+    return [f"  {command:<{width}}  {meaning}" for command, meaning in commands]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from musicflamingo_cli.choices import Writer
-from musicflamingo_cli.cli.options import CommandWithDefaults, Common, ModelOptions
+from musicflamingo_cli.cli.command_help import CommandWithDefaults
+from musicflamingo_cli.cli.options import ChatOptions, Common, ModelOptions, RunOptions
 from musicflamingo_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class CommandWithRay(CommandWithDefaults):
 
 
 @dataclasses.dataclass(frozen=True)
-class EndpointOptions(ModelOptions):
+class EndpointChoice(RunOptions):
     """Which endpoints answer, instead of a model on this machine."""
 
     endpoint: Annotated[
@@ -57,6 +58,16 @@ class EndpointOptions(ModelOptions):
     def flags(self, common: Common) -> dict[str, Any]:
         """See RunOptions.flags; the URLs become one setting."""
         return {**super().flags(common), "endpoint": " ".join(self.endpoint) if self.endpoint else None}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversationOptions(EndpointChoice, ChatOptions):
+    """All of a command that holds a conversation, here or elsewhere."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointOptions(EndpointChoice, ModelOptions):
+    """All of a command that runs one model, here or elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +92,8 @@ class RayOptions(EndpointOptions):
     ] = None
 
     def cluster(self) -> "ClusterPlan | None":
-        """Return how the batch uses a cluster, if it does. Raises ConfigError."""
-        from musicflamingo_cli.cluster.plan import ClusterPlan
+        """Return how the batch uses a cluster, if it does. Raises ConfigError, ToolMissingError without Ray."""
+        from musicflamingo_cli.cluster.plan import ClusterPlan, require_ray
 
         given = {
             "--actors": self.actors,
@@ -97,13 +108,15 @@ class RayOptions(EndpointOptions):
         actors = None if self.actors in (None, "max") else self.actors
         if actors is not None and not (actors.isdigit() and 1 <= int(actors) <= 10_000):
             raise ConfigError(f"--actors {actors} is neither a number nor max", "for example: --actors 4")
-        return ClusterPlan(
+        plan = ClusterPlan(
             address=self.ray,
             actors=int(actors) if actors else None,
             gpus=self.gpus_per_actor,
             cpus=self.cpus_per_actor,
             writer=self.write or Writer.DRIVER,
         )
+        require_ray()  # before a model is looked for, which may have to be downloaded first
+        return plan
 
 
 @dataclasses.dataclass(frozen=True)

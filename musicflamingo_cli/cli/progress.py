@@ -1,189 +1,114 @@
-"""The progress of a batch: a live bar on a terminal, one line a track elsewhere."""
+"""The progress of a batch: a live view in a terminal, one line a track elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from musicflamingo_cli.cli.console import Console, duration, printable, rich_stderr, write_message
-from musicflamingo_cli.system.disk import file_size
+from musicflamingo_cli.cli.batch_view import NARROWEST, BatchView, Heading
+from musicflamingo_cli.cli.console import Console, write_message
+from musicflamingo_cli.cli.live_area import LiveArea
+from musicflamingo_cli.cli.symbols import symbols_for
+from musicflamingo_cli.engines.observer import Observer
 from musicflamingo_cli.types import Outcome
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from musicflamingo_cli.engines.pool.member import MemberStatus
+_LOOK_SECONDS = 0.25  # between looks whether there is something new to show
+_DRAW_SECONDS = 1.0  # the seconds of the tracks in progress pass
+_DEVICE_SECONDS = 30.0  # asking a GPU's driver starts a program
 
 
 @contextlib.contextmanager
-def batch_bar(
-    console: Console,
-    total: int,
-    slots: int,
-    sizes: Mapping[str, int],
-    members: Callable[[], Sequence[MemberStatus]] = tuple,
-) -> Iterator[BatchBar]:
-    """Show progress: a live bar on a terminal, one line a track elsewhere, nothing with -q. See BatchBar."""
-    live = sys.stderr.isatty() and not console.quiet
-    bar = BatchBar(
-        total, live=live, quiet=console.quiet, colour=console.colour, slots=slots, sizes=sizes, members=members
-    )
-    with bar, console.above(bar):
-        yield bar
+def batch_bar(console: Console, view: BatchView, heading: Heading | None = None) -> Iterator[BatchBar]:
+    """Show the progress of a batch: live in a terminal, one line a track elsewhere, nothing with -q."""
+    if console.quiet or not is_live(console):
+        yield BatchBar(view, quiet=console.quiet)
+        return
+    with _drawn(view, LiveArea(sys.stderr, console.colour), heading):
+        yield BatchBar(view, quiet=True)
+
+
+def is_live(console: Console) -> bool:
+    """Whether stderr is a terminal that is wide enough for the live view."""
+    return can_draw(console, sys.stderr) and LiveArea(sys.stderr, console.colour).size[0] >= NARROWEST
+
+
+def can_draw(console: Console, stream: Any) -> bool:
+    """Whether a stream is a terminal in which lines can be drawn again."""
+    return not console.plain and stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 class BatchBar:
-    """Progress over the tracks to caption: rate, time left, the tracks in progress, failures so far.
+    """Passes what happens to the view; prints a line for each finished track, unless ``quiet``."""
 
-    ``sizes``: bytes of their audio by file extension, from which the time left is estimated. ``members``: the engines
-    that share the work, whose rates are shown.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        *,
-        live: bool,
-        quiet: bool,
-        colour: bool,
-        sizes: Mapping[str, int],
-        slots: int = 1,
-        members: Callable[[], Sequence[MemberStatus]] = tuple,
-    ) -> None:
-        self._members = members
-        self._bytes_left = Counter(sizes)
-        self._bytes_heard: Counter[str] = Counter()
-        self._milliseconds_heard: Counter[str] = Counter()
-        self._slots = slots
-        self._in_progress: list[Path] = []  # one a slot, and the one that is being prepared
-        self._audio_seconds = 0.0
-        self._total = total
-        self._live = live
+    def __init__(self, view: BatchView, quiet: bool) -> None:
+        self._view = view
         self._quiet = quiet
-        self._colour = colour
-        self._done = 0
-        self._failed = 0
-        self._started = time.monotonic()
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
 
-    def __enter__(self) -> BatchBar:
-        if self._live:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            rate, failed = TextColumn("{task.fields[rate]}"), TextColumn("[red]{task.fields[failed]}")
-            track = TextColumn("{task.fields[track]}", markup=False)
-            self._progress = Progress(
-                BarColumn(20),
-                MofNCompleteColumn(),
-                rate,
-                TextColumn("{task.fields[left]}"),
-                failed,
-                TextColumn("{task.fields[members]}", markup=False),
-                track,
-                console=rich_stderr(self._colour),
-                redirect_stdout=sys.stdout.isatty(),  # data that goes to a file must not be shown instead
-            )
-            self._task = self._progress.add_task(
-                "", total=self._total, rate="", left="", failed="", members="", track=""
-            )
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def print(self, text: str, style: str) -> None:
-        """Print a message above the bar."""
-        if self._progress is not None:
-            console = self._progress.console
-            console.print(printable(text), style=style or None, markup=False, highlight=False, soft_wrap=True)
-        else:
-            write_message(text)
-
-    def starting(self, audio: Path) -> None:
+    def starting(self, audio: Path) -> Observer:
         """Show a track as in progress. From any thread."""
-        self._in_progress.append(audio)
-        self._show_tracks()
+        return self._view.starting(audio)
 
     def ended(self, audio: Path) -> None:
         """Show a track as no longer in progress, finished or not."""
-        with contextlib.suppress(ValueError):
-            self._in_progress.remove(audio)
-        self._show_tracks()
-
-    def _show_tracks(self) -> None:
-        if self._progress is not None and self._task is not None:
-            width = max(12, 40 // self._slots)
-            names = [printable(audio.name)[:width] for audio in self._in_progress[: self._slots]]
-            self._progress.update(self._task, track=" | ".join(names))
+        self._view.ended(audio)
 
     def finished(self, outcome: Outcome) -> None:
-        """Count an outcome that needed the engine, and print a line where there is no live bar."""
+        """Count an outcome that needed the engine."""
         if outcome.was_interrupted:
             return
-        self._done += 1
-        self._failed += bool(outcome.failures)
-        self._audio_seconds += outcome.audio_seconds
-        self._note_size(outcome.track.audio, outcome.audio_seconds)
-        hours = max(time.monotonic() - self._started, 1e-9) / 3600
-        rate = f"{self._done / hours:.0f} tracks/h, {self._audio_seconds / 3600 / hours:.1f} h of audio/h"
-        if self._progress is not None and self._task is not None:
-            failed = f"{self._failed} failed" if self._failed else ""
-            self._progress.update(self._task, advance=1, rate=rate, failed=failed, left=self._time_left(hours))
-            self._progress.update(self._task, members=printable(members_line(self._members())))
-        elif not self._quiet:
-            result = "failed" if outcome.failures else "done"
-            line = f"[{self._done}/{self._total}] {result} {outcome.track.audio} ({outcome.seconds:.1f} s; {rate}, "
-            write_message(f"{line}{self._time_left(hours)}, {self._failed} failed)")
+        view = self._view
+        view.finished(outcome)
+        if self._quiet:
+            return
+        result = "failed" if outcome.failures else "done"
+        facts = [f"{outcome.seconds:.1f} s", view.time_left_text(), f"{view.failed} failed" if view.failed else ""]
+        line = f"[{view.done}/{view.total}] {result} {outcome.track.audio}"
+        write_message(f"{line} ({', '.join(filter(None, facts))})")
 
     def left_out(self, audio: Path) -> None:
         """Count a track that turned out not to be captioned."""
-        self._total -= 1
-        self._note_size(audio, 0.0)
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, total=self._total)
-
-    def _note_size(self, audio: Path, seconds: float) -> None:
-        size, kind = file_size(audio), audio.suffix
-        self._bytes_left[kind] -= size
-        if seconds:
-            self._bytes_heard[kind] += size
-            self._milliseconds_heard[kind] += round(seconds * 1000)
-
-    def _time_left(self, hours: float) -> str:
-        """The estimated time left: by the audio of what is left, of which only the bytes are known before decoding."""
-        heard, size = self._milliseconds_heard.total(), self._bytes_heard.total()
-        if not heard or not size:  # nothing captioned yet, so only tracks can be counted
-            share = max(0, self._total - self._done) / self._done
-        else:
-            share = (
-                sum(
-                    max(0, left)
-                    * (self._milliseconds_heard[kind] / known if (known := self._bytes_heard[kind]) else heard / size)
-                    for kind, left in self._bytes_left.items()
-                )
-                / heard
-            )
-        return f"{duration(share * hours * 3600)} left"
+        self._view.left_out(audio)
 
 
-_SHOWN_MEMBERS = 8
+@contextlib.contextmanager
+def _drawn(view: BatchView, area: LiveArea, heading: Heading | None) -> Iterator[None]:
+    """Draw the view now and then, in a thread of its own."""
+    ended = threading.Event()
+    symbols = symbols_for(sys.stderr)
 
+    def draw() -> None:
+        columns, rows = area.size
+        area.draw(view.lines(columns, rows, symbols))
 
-def members_line(members: Sequence[MemberStatus]) -> str:
-    """Return each member's rate, or that it rests, on one line; of many only those that do not work, and a count."""
-    if not members:
-        return ""
-    at_rest = [each for each in members if each.state != "ready"]
-    shown = members if len(members) <= _SHOWN_MEMBERS else at_rest[:_SHOWN_MEMBERS]
-    parts = [f"{each.name} {f'{each.per_hour:.0f}/h' if each.state == 'ready' else each.state}" for each in shown]
-    if len(members) > _SHOWN_MEMBERS:
-        parts.insert(0, f"{len(members) - len(at_rest)} of {len(members)} engines work")
-    return ", ".join(parts)
+    def draw_all() -> None:
+        drawn, size, done = 0.0, area.size, -1
+        while not ended.wait(_LOOK_SECONDS):
+            now = time.monotonic()
+            if now - drawn >= _DRAW_SECONDS or area.size != size or view.done != done:
+                drawn, size, done = now, area.size, view.done
+                draw()
+
+    def ask_device() -> None:
+        while heading is not None:
+            with contextlib.suppress(Exception):  # a driver that does not answer is no fault of the run
+                view.device = heading.device()
+            if ended.wait(_DEVICE_SECONDS):
+                return
+
+    threads = [threading.Thread(target=target, daemon=True, name="view") for target in (draw_all, ask_device)]
+    with area.shown():
+        draw()
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            threads[0].join()
+            draw()  # what happened last

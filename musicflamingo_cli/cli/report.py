@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli import app, completion
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError
 
@@ -20,7 +20,12 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="The page.  \\[default: NAME-report.html, here]")] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="Only this preset, repeatable.  \\[default: those marked so]"),
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Only this preset, repeatable.  \\[default: those marked so]",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")

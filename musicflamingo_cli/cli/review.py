@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli import app, completion
 from musicflamingo_cli.cli.options import ChatOptions, Common, FollowLinks, command, console_for
 from musicflamingo_cli.errors import ConfigError
 
@@ -23,7 +23,12 @@ def review(
     read_only: Annotated[bool, typer.Option("--read-only", help="Show everything, change nothing.")] = False,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="A preset to review, repeatable.  \\[default: those marked so]"),
+        typer.Option(
+            "--preset",
+            "-p",
+            help="A preset to review, repeatable.  \\[default: those marked so]",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Count T5 tokens with this tokenizer.json or model.")

@@ -33,24 +33,27 @@ class SecondPassOptions:
         _flag("--short", help="Also make a version of at most N T5 tokens.", metavar="N", min=8, max=512),
     ] = None
 
-    def wanted(self, engine: str) -> "Wanted | None":
-        """Return what is wanted, if anything is. Raises ConfigError for the setting of an engine that cannot."""
+    def wanted(self, engine: str, summary: bool = False) -> "Wanted | None":
+        """Return what is wanted, if anything is. Raises ConfigError for the setting of an engine that cannot.
+
+        ``summary``: a summary of each track's segments, too.
+        """
         from musicflamingo_cli.captioning.second_pass import Wanted
         from musicflamingo_cli.choices import EngineName
 
-        if not self.fields and self.short is None:
+        if not self.fields and self.short is None and not summary:
             return None
         if engine == EngineName.MTMD_CLI:
             raise ConfigError(
-                "--fields and --short ask without audio, which mtmd-cli cannot",
+                f"{'--summary asks' if summary else '--fields and --short ask'} without audio, which mtmd-cli cannot",
                 "leave --engine out, or use: --engine server, native or embedded",
             )
-        return Wanted(self.fields, self.short)
+        return Wanted(self.fields, self.short, summary)
 
-    def wanted_in_batch(self, engine: str, ray: str | None, save: bool) -> "Wanted | None":
+    def wanted_in_batch(self, engine: str, ray: str | None, save: bool, summary: bool = False) -> "Wanted | None":
         """Do as ``wanted``; also raises ConfigError with a cluster, and where no captions are saved."""
-        if (wanted := self.wanted(engine)) is None:
-            return None
+        if (wanted := self.wanted(engine, summary)) is None or wanted.summary:
+            return wanted
         if ray is not None:
             raise ConfigError("--fields and --short are not available with --ray", "add them in a run without --ray")
         if not save:
@@ -61,7 +64,7 @@ class SecondPassOptions:
 def derive_all(
     console: "Console", captioner: "Captioner", wanted: "Wanted", tracks: "Iterable[Track]", overwrite: bool
 ) -> int:
-    """Make and save fields and short versions of tracks' captions; return how many tracks failed."""
+    """Make and save what is ``wanted`` of tracks' captions; return how many tracks failed."""
     from musicflamingo_cli.captioning.second_pass import Derived, SecondPass
     from musicflamingo_cli.captioning.worker_pool import WorkerPool
     from musicflamingo_cli.sidecars.claims import claimed
@@ -92,14 +95,15 @@ def derive_all(
         except BaseException:
             captioner.close()
             raise
-    console.info(f"second pass: {made} tracks with new fields or short versions, {failed} failed")
+    what = "summaries" if wanted.summary else "fields or short versions"
+    console.info(f"second pass: {made} tracks with new {what}, {failed} failed")
     return failed
 
 
 def show_derived(console: "Console", track: "Track", derived: "Derived", values: "dict[str, Any]") -> None:
     """Show what failed, and with --json what was made."""
     for failure in derived.failures:
-        console.warn(failure.line(track.audio))
+        console.track_failed(failure, track.audio)
     if values or derived.failures:
         failures = [{"preset": f.preset, "reason": f.reason, "hint": f.hint} for f in derived.failures]
         console.json({"track": str(track.audio), "second_pass": values, "failures": failures})

@@ -21,8 +21,8 @@ def status(
     import shlex
 
     from musicflamingo_cli.captioning.status import as_json, examine
-    from musicflamingo_cli.cli.console import duration
     from musicflamingo_cli.cli.presets import datasets_to_ask, require_existing
+    from musicflamingo_cli.cli.status_table import show
     from musicflamingo_cli.errors import ModelError
     from musicflamingo_cli.models.resolve import resolve_model
     from musicflamingo_cli.sidecars.staleness import caption_settings
@@ -37,22 +37,6 @@ def status(
         now, problem = None, f"which captions are outdated is not known: {error}; {error.hint}"
     found = examine(datasets, now, follow_links)
     console.json(as_json(found, folders))
-    console.data(f"{found.tracks} tracks: {found.complete} complete, {found.untouched} without any caption")
-    for name, counts in found.presets.items():
-        console.data(f"  {name:16} " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    show(console, found, shlex.join(map(str, folders)))
     if problem:
         console.info(problem)
-    console.data(f"{duration(found.heard_seconds)} of audio captioned")
-    named = shlex.join(map(str, folders))
-    if found.checked or found.check_outdated:
-        outdated = f"; {found.check_outdated} checks are outdated" if found.check_outdated else ""
-        console.data(f"{found.checked} checked, {found.contradicted} with a contradiction{outdated}")
-    if found.check_outdated:
-        console.info(f"check again: musicflamingo check {named}")
-    if found.failed:
-        console.data(f"{found.failed} failed in the last run; retry: musicflamingo batch {named} --retry-failed")
-    if found.unreadable:
-        console.data(f"{found.unreadable} sidecars cannot be read; list: musicflamingo batch {named} --dry-run")
-    if found.skipped:
-        links = f", {found.links_out} of them links that lead out of the dataset" if found.links_out else ""
-        console.data(f"{found.skipped} files skipped{links}")

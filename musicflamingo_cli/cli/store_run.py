@@ -38,6 +38,7 @@ class StoreRun:
         presets: Sequence[Preset],
         selection: Selection,
         single_writer: bool,
+        keep_going: bool = False,
     ) -> None:
         """Open the stores. Raises ToolMissingError, ConfigError."""
         self._console = console
@@ -45,6 +46,7 @@ class StoreRun:
         self._stores = [open_store(url, single_writer) for url in urls]
         self._presets = presets
         self._selection = selection
+        self._keep_going = keep_going
         self._summary = Summary()
         self._started = time.monotonic()
 
@@ -62,11 +64,15 @@ class StoreRun:
         selection = replace(self._selection, settings=known)
         workload = Workload(_MANY, len(self._presets), at_once=_MANY)
         space = min(_MOST_SPACE, free_bytes(Path(tempfile.gettempdir())) // 4)
-        with open_captioner(self._settings, workload, model, wanted == Wanted.ALL) as captioner:
+        with open_captioner(
+            self._settings, workload, model, wanted == Wanted.ALL, replace_edited=selection.edited
+        ) as captioner:
             announce(self._console, captioner)
             try:
                 for store, folder in self._stores:
-                    batch = StoreBatch(store, captioner, self._presets, selection, space=space)
+                    batch = StoreBatch(
+                        store, captioner, self._presets, selection, space=space, keep_going=self._keep_going
+                    )
                     if left := batch.run(folder, self._settled(store, captioner.engine.name, model.name)):
                         self._console.info(f"{left} tracks are in progress in other processes, which will finish them")
             finally:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from musicflamingo_cli.cli import app
+from musicflamingo_cli.cli import app, completion
 from musicflamingo_cli.cli.options import Common, FollowLinks, Json, command, console_for
 from musicflamingo_cli.errors import ConfigError, ExitCode
 
@@ -20,7 +20,12 @@ def tags(
     json: Json,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="Whose caption is written, repeatable.  \\[default: the first one]"),
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Whose caption is written, repeatable.  \\[default: the first one]",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     custom: Annotated[
         bool, typer.Option("--custom", help="Write the field MUSIC_FLAMINGO instead of the comment.")

@@ -15,6 +15,9 @@ from typing import Any
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.saving import save_outcome
 from musicflamingo_cli.cluster.plan import Facts, Work, facts_of
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.pool.gpus import vulkan_numbers
+from musicflamingo_cli.llamacpp.gpus import VULKAN_VARIABLE
 from musicflamingo_cli.models.resolve import resolve_model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.system.log_relay import RecordCollector
@@ -62,7 +65,6 @@ class CaptionActor:
         self._captioner: Captioner | None = None
         self._logs = RecordCollector(logging.DEBUG if work.verbose else logging.INFO)
         self._logs.install()
-        self._is_stopped = False
 
     def status(self) -> Status:
         """Open the captioner, where it is not open, and say what there is. Raises ModelError and ToolMissingError."""
@@ -88,23 +90,28 @@ class CaptionActor:
         writes: bool,
         sent: SentTrack | None = None,
     ) -> Reply:
-        """Caption a track; with ``writes`` into its sidecar, else the outcome says what is to be written."""
+        """Caption a track; with ``writes`` into its sidecar, else the outcome says what is to be written.
+
+        ``info``: the sidecar's data. What has been written since, because this actor was given up, stays.
+        """
         captioner = self._open()
         with _local(track, sent) as own:
             outcome = captioner.answer(own, presets, info)
         outcome = replace(outcome, track=track)
-        return Reply(save_outcome(outcome) if writes else outcome, self._logs.drain())
+        return Reply(save_outcome(outcome, info) if writes else outcome, self._logs.drain())
 
     def stop(self) -> None:
-        """End all tracks in progress; their finished answers are returned."""
-        self._is_stopped = True
-        if self._captioner is not None:
-            self._captioner.close()
+        """End all tracks in progress, whose finished answers are returned; then end the engine and remove its files."""
+        with self._opening:
+            if self._captioner is not None:
+                self._captioner.close()
+            self._stack.close()
 
     def _open(self) -> Captioner:
         with self._opening:
             if self._captioner is None:
                 settings = self._work.settings
+                _choose_vulkan_gpus(settings)
                 workload = Workload(1000, self._work.prompts, at_once=settings.slots or 64)
                 model = resolve_model(settings)
                 opened = open_captioner(
@@ -112,6 +119,13 @@ class CaptionActor:
                 )
                 self._captioner = self._stack.enter_context(opened)
             return self._captioner
+
+
+def _choose_vulkan_gpus(settings: Settings) -> None:
+    """Have an engine on Vulkan use the GPUs of this actor: Ray names them for CUDA and HIP only."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("HIP_VISIBLE_DEVICES")
+    if chosen and VULKAN_VARIABLE not in os.environ and (numbers := vulkan_numbers(settings, chosen)):
+        os.environ[VULKAN_VARIABLE] = numbers
 
 
 def node_facts(files: Sequence[Path]) -> tuple[str, Facts]:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.captioning.saving import operating_system_failure, save_outcome
+from musicflamingo_cli.captioning.worker_pool import SlotGate
 from musicflamingo_cli.choices import Writer
 from musicflamingo_cli.cluster.actor import SentTrack, node_facts
 from musicflamingo_cli.cluster.plan import ClusterPlan, Facts, Work, facts_of, mismatch, settings_for_nodes
 from musicflamingo_cli.cluster.session import session
 from musicflamingo_cli.cluster.worker import ActorWorker, WorkerLostError
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.pool.member import Member, MemberStatus
 from musicflamingo_cli.engines.pool.roster import Roster
 from musicflamingo_cli.errors import (
@@ -51,6 +53,7 @@ class ClusterCaptioner:
         self._roster = Roster(workers, _PATIENCE)
         self.model = model
         self._writer = writer
+        self._gate = SlotGate(lambda: self._roster.slots)  # who waits in the roster is woken by each track that ends
 
     @property
     def engine_name(self) -> str:
@@ -75,11 +78,26 @@ class ClusterCaptioner:
         member = self._roster.take(Path())
         self._roster.give_back(member, member.worker)
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+    def caption(
+        self,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        *,
+        save: bool,
+        observer: Observer = UNOBSERVED,
+    ) -> Outcome:
         """Have an actor caption a track, another one where that is lost; see ``retries.TrackCaptioner``.
 
         Raises ToolMissingError and ModelError where all actors do.
         """
+        observer.reached(Stage.WAITING)
+        with self._gate:
+            return self._caption(track, presets, info, save, observer)
+
+    def _caption(
+        self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], save: bool, observer: Observer
+    ) -> Outcome:
         started = time.monotonic()
         failed: Member[ActorWorker] | None = None
         error: EngineError | None = None
@@ -90,6 +108,8 @@ class ClusterCaptioner:
                     if not presets:
                         return Outcome(track, skipped=COMPLETE)
                 member = self._roster.take(track.audio, failed)
+                observer.placed(member.worker.node)
+                observer.reached(Stage.CAPTIONING)
             except TrackError as problem:
                 return _failed(track, problem, started)
             try:

@@ -13,13 +13,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from musicflamingo_cli.cluster.plan import LOCAL, ClusterPlan, require_ray
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.system.processes import after_our_end
 from musicflamingo_cli.system.temporary import is_abandoned, owner
 
 # Short, as the paths of Ray's sockets, which are below it, must be (107 bytes).
 _PARENT, _PREFIX, _OWNER = Path("/tmp"), "mf-ray-", "owner"
 _OBJECT_STORE = 512 << 20  # bytes, for files that are sent to nodes
+# Two helpers of the raylet take a minute to notice that the driver was killed, and the folder stays. A number that has
+# been given to another program is not killed.
+_LAST_THINGS = """folder=$1; shift
+for helper; do case "$(ps -o args= -p "$helper")" in ray::*) kill -KILL "$helper";; esac; done
+sleep 3; rm -rf -- "$folder\""""
 
 
 @contextlib.contextmanager
@@ -35,13 +43,16 @@ def session(plan: ClusterPlan) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {"address": plan.address}
         if plan.address == LOCAL:
-            options |= {"_temp_dir": str(stack.enter_context(_private_folder())), "include_dashboard": False}
+            folder = stack.enter_context(_private_folder())
+            options |= {"_temp_dir": str(folder / "r"), "include_dashboard": False}
             options |= {"object_store_memory": _OBJECT_STORE}
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # odd, but on Linux this keeps it on 127.0.0.1
             os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
         elif "RAY_AUTH_TOKEN" in os.environ:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         stack.enter_context(_connected(options))
+        if plan.address == LOCAL:
+            stack.enter_context(_ends_with_us(folder))
         import ray
 
         yield ray
@@ -78,8 +89,22 @@ def _keep_stdout_clean(ray: Any) -> None:
 
 
 @contextlib.contextmanager
+def _ends_with_us(folder: Path) -> Iterator[None]:
+    """Should we be killed, remove ``folder`` and end the helpers of Ray that would stay."""
+    helpers = [str(each.pid) for each in psutil.Process().children(recursive=True) if _is_helper(each)]
+    with after_our_end(_LAST_THINGS, str(folder), *helpers):
+        yield
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "Agent" in "".join(process.cmdline())
+    return False
+
+
+@contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder below one that only we may enter: Ray opens its own to everybody, and leaves it behind."""
+    """A folder that only we may enter, for Ray's own in it, which Ray opens to everybody and leaves behind."""
     for old in _PARENT.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if old.stat().st_uid == os.getuid() and is_abandoned((old / _OWNER).read_text()):
@@ -87,6 +112,6 @@ def _private_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PARENT))
     (folder / _OWNER).write_text(owner())
     try:
-        yield folder / "r"
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 20.0  # to wait for an actor's first answer, again and again: a cluster may have to grow first
 PING_SECONDS = 15.0  # between questions whether an actor lives, and to wait for the answer
+_STOP_SECONDS = 3.0  # for an actor to end its engine
 _MOST_SLOTS = 64
-_GROUPS = {CONTROL: 4, "work": _MOST_SLOTS + 1}
+_GROUPS = {CONTROL: 4, "work": _MOST_SLOTS + 2}
 
 
 class WorkerLostError(EngineError):
@@ -45,6 +46,7 @@ class ActorWorker:
         self._ray = ray
         self._expected = expected
         self._status: Status | None = None
+        self._stopping: Any = None  # the answer to ``stop``
         self._question: Any = None  # an unanswered one, so that they do not pile up
         self._asking = threading.Lock()
         actor = ray.remote(concurrency_groups=_GROUPS)(kind).options(
@@ -57,8 +59,8 @@ class ActorWorker:
 
     @property
     def slots(self) -> int:
-        """As many as its engine has; one until that is known."""
-        return min(_MOST_SLOTS, self._status.slots) if self._status else 1
+        """How many tracks it gets at once: as its engine has slots, and one more, whose clip is prepared meanwhile."""
+        return min(_MOST_SLOTS, self._status.slots) + 1 if self._status else 1
 
     @property
     def node(self) -> str:
@@ -132,12 +134,15 @@ class ActorWorker:
             raise _lost(error) from error
 
     def stop(self) -> None:
-        """Have it end its tracks and return their finished answers; do not wait."""
+        """Have it end its tracks and return their finished answers, then its engine; do not wait."""
         with contextlib.suppress(Exception):
-            self._actor.stop.options(concurrency_group=CONTROL).remote()
+            self._stopping = self._actor.stop.options(concurrency_group=CONTROL).remote()
 
     def close(self) -> None:
-        """End the actor and what it started."""
+        """End the actor and what it started; wait a moment for it to remove its temporary files, if it was stopped."""
+        with contextlib.suppress(Exception):
+            if self._stopping is not None:
+                self._ray.wait([self._stopping], timeout=_STOP_SECONDS)
         with contextlib.suppress(Exception):
             self._ray.kill(self._actor, no_restart=True)
 

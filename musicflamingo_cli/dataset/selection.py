@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from musicflamingo_cli.audio.segments import Cutting
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import staleness
 from musicflamingo_cli.sidecars.captions import APPROVED_KEY, is_protected, provenance_of
 from musicflamingo_cli.sidecars.checks import check_result
+from musicflamingo_cli.sidecars.segments import (
+    Segment,
+    cut_audio,
+    has_edited_segments,
+    has_real_segments,
+    is_cut_so,
+    segments_of,
+)
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
-from musicflamingo_cli.types import Track
+from musicflamingo_cli.system.identity import is_replaced
+from musicflamingo_cli.types import COMPLETE, CUT_OTHERWISE, OTHER_AUDIO, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class Selection:
     ``include`` and ``exclude`` are globs: for the path below the dataset where they hold a slash, else for the name.
     ``only``: no other audio files than these (absolute paths). ``earlier``: with Wanted.ALL, skip captions that were
     made since those runs were noted. ``edited``: captions that a person edited, too. ``save``: whether captions go into
-    sidecars. ``follow_links``: see ``find_tracks``.
+    sidecars. ``follow_links``: see ``find_tracks``. ``cutting``: captions of segments, cut so, instead of the whole's.
     """
 
     wanted: Wanted = Wanted.MISSING
@@ -42,6 +52,7 @@ class Selection:
     limit: int | None = None
     save: bool = True
     follow_links: bool = False
+    cutting: Cutting | None = None
 
     def takes(self, track: Track, root: Path) -> bool:
         """Return whether a track of the dataset at ``root`` is selected."""
@@ -60,7 +71,9 @@ class Selection:
         return self.sample >= 1 or number_of(f"{self.seed}\0{name}") < self.sample * 2**64
 
     def presets_of(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:
-        """Return the presets to ask about a track whose sidecar holds ``info``."""
+        """Return the presets to ask about a track whose sidecar holds ``info``, or about any of its segments."""
+        if self.cutting is not None:
+            return self._presets_of_segments(track, info, presets, self.cutting)
         if self.wanted == Wanted.ALL:
             earlier = self.earlier
             open_to = presets if self.edited or not self.save else _not_edited(info, presets)
@@ -70,6 +83,34 @@ class Selection:
         if self.wanted == Wanted.OUTDATED:
             return staleness.outdated(info, presets, self.settings, track.audio)
         return staleness.missing(info, presets, self.settings)
+
+    def presets_of_segment(
+        self, track: Track, info: Mapping[str, Any], segment: Segment, presets: Sequence[Preset]
+    ) -> list[Preset]:
+        """Return the presets to ask about one segment of a track whose sidecar holds ``info``."""
+        if segment.is_silent and (self.wanted != Wanted.OUTDATED or not is_replaced(track.audio, cut_audio(info))):
+            return []
+        return replace(self, cutting=None).presets_of(track, segment.as_info(), presets)
+
+    def complete_reason(self, info: Mapping[str, Any]) -> str:
+        """Return why nothing is to be asked about a track whose sidecar holds ``info``."""
+        return COMPLETE if self.cutting is None or is_cut_so(info, self.cutting) else CUT_OTHERWISE
+
+    def notes_on(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> tuple[str, ...]:
+        """Return what a person should know about a track that needs nothing."""
+        is_kept = self.wanted == Wanted.MISSING and self.cutting is None
+        return (OTHER_AUDIO,) if is_kept and staleness.has_other_audio(info, presets, track.audio) else ()
+
+    def _presets_of_segments(
+        self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset], cutting: Cutting
+    ) -> list[Preset]:
+        segments = segments_of(info)
+        if segments and not is_cut_so(info, cutting):
+            is_kept = has_edited_segments(info) and not self.edited
+            is_kept |= self.wanted == Wanted.OUTDATED and self.settings.is_tiny and has_real_segments(info)
+            return [] if is_kept or self.wanted == Wanted.MISSING else list(presets)
+        wanted = [self.presets_of_segment(track, info, segment, presets) for segment in segments]
+        return [preset for preset in presets if not segments or any(preset in each for each in wanted)]
 
 
 def _contradicted(info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:

@@ -35,6 +35,7 @@ from musicflamingo_cli.types import Windows
 
 _GB = 1e9
 _LITTLE_SPACE = 2 * _GB  # a clip of 20 minutes is 77 MB, and each track in progress has one
+NOT_INSTALLED = "not installed (optional)"
 _TRIMMED_HINT = "one that treats audio as the published models' own code does, and is faster: musicflamingo build"
 
 
@@ -48,13 +49,24 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. ``hint``: what to type next. ``exit_code``: the program's, where it is a failure."""
+    """One line of the report. ``hint``: what to type next. ``exit_code``: the program's, where it is a failure.
+
+    ``absent``: what is shown in place of ``detail`` where an optional part is not there.
+    """
 
     name: str
     status: CheckStatus
     detail: str
     hint: str = ""
     exit_code: int = ExitCode.TRACK_FAILED
+    absent: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The detail for a person: optional parts that are absent are called so."""
+        if self.status == CheckStatus.OK:
+            return self.absent or self.detail.replace("not installed", NOT_INSTALLED)
+        return self.detail
 
     @classmethod
     def ok(cls, name: str, detail: str, hint: str = "") -> Check:
@@ -70,6 +82,13 @@ class Check:
     def failure(cls, name: str, detail: str, hint: str) -> Check:
         """Return a check that failed."""
         return cls(name=name, status=CheckStatus.FAILURE, detail=detail, hint=hint)
+
+    @classmethod
+    def optional(cls, name: str, detail: str, hint: str = "") -> Check:
+        """Return a check of an optional part that is not there, or cannot be used; ``detail`` says why."""
+        is_absent = detail.startswith("none") or "not installed" in detail
+        absent = NOT_INSTALLED if is_absent else f"not usable (optional): {detail.removeprefix('not available: ')}"
+        return cls(name=name, status=CheckStatus.OK, detail=detail, hint=hint, absent=absent)
 
     @classmethod
     def for_error(cls, name: str, error: MusicFlamingoError, hint: str = "") -> Check:
@@ -131,12 +150,12 @@ def _engines(settings: Settings, uses_transformers: bool) -> Iterator[Check]:
         folder, version = native_libraries(settings)
         yield Check.ok("native", f"{folder} ({version})")
     except ToolMissingError as error:  # optional: the server does the same, more slowly
-        yield Check.ok("native", f"not available: {error}", error.hint)
+        yield Check.optional("native", f"not available: {error}", error.hint)
     try:
         yield Check.ok("embedded", embedded_server().version)
     except ToolMissingError as error:
         if has_binary:
-            yield Check.ok("embedded", str(error))
+            yield Check.optional("embedded", str(error))
         else:
             yield Check.for_error("embedded", error, f"musicflamingo build; or: {HOW_TO_INSTALL}")
 
@@ -149,7 +168,7 @@ def _transformers(settings: Settings, is_needed: bool, environment: Future[Envir
         if is_needed:
             yield Check.for_error("transformers", error)
         else:
-            yield Check.ok("transformers", f"not available: {error}", error.hint)
+            yield Check.optional("transformers", f"not available: {error}", error.hint)
         return
     yield Check.ok("transformers", _summary(found))
     if is_needed and (missing := missing_libraries(settings)):
@@ -159,7 +178,7 @@ def _transformers(settings: Settings, is_needed: bool, environment: Future[Envir
     if checkpoints:
         yield _checkpoint(checkpoints[0])
     else:
-        yield Check.ok("checkpoint", "none is installed", _pull_checkpoint())
+        yield Check.optional("checkpoint", "none is installed", _pull_checkpoint())
 
 
 def _pull_checkpoint() -> str:

@@ -42,7 +42,7 @@ def hearing_tests(settings: Settings) -> Iterator[Check]:
 def _tiny_model(settings: Settings) -> Model:
     """Return the tiny model as what the settings' own model is: a GGUF pair or a checkpoint."""
     engine = EngineName.TRANSFORMERS if runs_in_transformers(settings) else settings.engine
-    return resolve_model(replace(settings, model=TINY, mmproj=None, engine=engine))
+    return resolve_model(replace(settings, model=TINY, mmproj=None, lora=None, engine=engine))
 
 
 # Gets a folder for clips; returns what works, or what does not and what to do (empty strings for the others).

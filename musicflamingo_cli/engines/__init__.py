@@ -77,7 +77,7 @@ def _open_gpus(settings: Settings, model: Model, workload: Workload) -> tuple[En
     from musicflamingo_cli.engines.pool.gpus import gpus_to_use
     from musicflamingo_cli.engines.pool.member import Member
 
-    numbers = gpus_to_use(settings)
+    numbers = gpus_to_use(settings, by_drivers=isinstance(model, Checkpoint))
     if len(numbers) == 1:
         return _open_one(replace(settings, gpus=str(numbers[0])), model, workload)
     members: list[Member[Engine]] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 
@@ -35,13 +36,13 @@ class Engine(Protocol):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt, in any order, each as soon as it is known.
 
-        A prompt that fails is a Failure among the others. ``on_text`` gets the pieces of the answer to a single prompt
-        as they are made, where the engine can; it may raise AnswerCancelledError to end that answer. Raises EngineError
-        for a fault that concerns all prompts.
+        A prompt that fails is a Failure among the others. ``observer`` learns, where the engine can say so, when the
+        audio is being processed (HEARING) and when the first answer begins (ANSWERING); where it wants text, it gets
+        the pieces of the answers as they are made. Raises EngineError for a fault that concerns all prompts.
         """
         ...
 

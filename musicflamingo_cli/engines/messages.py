@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from musicflamingo_cli.types import Prompt, Sampling
+
+
+class ForSlot(Protocol):
+    """A message about what one slot works on."""
+
+    @property
+    def slot(self) -> int:
+        """The slot's number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +47,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The audio of a slot's clip is processed, and its first answers begin."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """The next characters of an answer in progress."""
 
     slot: int
+    preset: str
     text: str
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.models.adapter_gguf import gguf_of
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.paths import user_log_dir
 from musicflamingo_cli.system import processes
@@ -39,6 +41,7 @@ class MtmdCliEngine:
         self._binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
         self._windows = binaries.windows(self._binary)
         self.provenance = {"llama_cpp": binaries.version(self._binary), "windows": str(self._windows)}
+        self._lora = gguf_of(model.adapter) if model.adapter else None
         self._children = processes.Children()
 
     def expected_audio_tokens(self, clip: Clip) -> int:
@@ -50,7 +53,7 @@ class MtmdCliEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt, in their order; see ``Engine.describe``. It cannot hold conversations."""
         if clip.also or any(prompt.history for prompt in prompts):
@@ -58,6 +61,7 @@ class MtmdCliEngine:
         if not clip.all:
             raise EngineError("llama-mtmd-cli answers nothing without audio", "use --engine server, native or embedded")
         for prompt in prompts:
+            observer.reached(Stage.HEARING)  # each time again
             try:
                 yield self._ask(clip, prompt, sampling)
             except EngineError as error:
@@ -105,6 +109,8 @@ class MtmdCliEngine:
     def _command(self, clip: Clip, prompt: Prompt, sampling: Sampling) -> list[str]:
         settings = self._settings
         command = [str(self._binary), "-m", str(self._model.language_model), "--mmproj", str(self._model.projector)]
+        if self._lora:
+            command += ["--lora", binaries.list_item(self._lora)]
         command += ["--audio", binaries.list_item(clip.path), "-p", prompt.text, "--no-escape", "--jinja"]
         command += ["-n", str(prompt.max_tokens), "-c", str(self._context_size(clip, prompt))]
         command += ["--temp", str(sampling.temperature), "--top-p", str(sampling.top_p)]
@@ -118,6 +124,7 @@ class MtmdCliEngine:
             command += ["-ngl", str(settings.gpu_layers)]
         if settings.threads is not None:
             command += ["-t", str(settings.threads)]
+        command += binaries.flash_attention(settings.flash_attention)
         return command
 
     def _context_size(self, clip: Clip, prompt: Prompt) -> int:

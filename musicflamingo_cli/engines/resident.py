@@ -9,6 +9,7 @@ from typing import Generic, Protocol
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import tokens_needed
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import P, Slot, Slots
 from musicflamingo_cli.errors import EngineError, ModelError
@@ -64,7 +65,7 @@ class ResidentEngine(ABC, Generic[P]):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None,
+        observer: Observer,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt. Raises Died when the process ends first."""
 
@@ -89,7 +90,7 @@ class ResidentEngine(ABC, Generic[P]):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         """Ask all prompts at once, so that the audio is processed once for all of them; see ``Engine.describe``.
 
@@ -101,7 +102,8 @@ class ResidentEngine(ABC, Generic[P]):
         for is_last in (False, True):
             try:
                 with self._slots.acquire(context, clip, exclusive=is_last) as slot:
-                    for result in self._ask_all(slot, clip, pending, sampling, on_text):
+                    observer.reached(Stage.HEARING)
+                    for result in self._ask_all(slot, clip, pending, sampling, observer):
                         answered = result.preset if isinstance(result, Failure) else result.prompt.preset
                         pending = [prompt for prompt in pending if prompt.preset != answered]
                         yield result

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from musicflamingo_cli.engines.observer import Observer
 from musicflamingo_cli.engines.resident import ResidentEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import Slot
@@ -39,12 +40,12 @@ class WorkerEngine(ResidentEngine[WorkerProcess]):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None,
+        observer: Observer,
     ) -> Iterator[Answer | Failure]:
         pending = {prompt.preset: prompt for prompt in prompts}
         started = time.monotonic()
         try:
-            for reply in slot.process.ask(slot.number, clip, prompts, sampling, on_text):
+            for reply in slot.process.ask(slot.number, clip, prompts, sampling, observer):
                 prompt = pending.pop(reply.preset)
                 if reply.error:
                     yield Failure(

@@ -10,10 +10,11 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 
-from musicflamingo_cli.engines.messages import Cancel, ClipRequest, Notice, Piece, Ready, Reply
+from musicflamingo_cli.engines.messages import Begun, Cancel, ClipRequest, ForSlot, Notice, Piece, Ready, Reply
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, ResidentProcess
 from musicflamingo_cli.errors import AnswerCancelledError
 from musicflamingo_cli.types import Clip, Prompt, Sampling
@@ -42,7 +43,7 @@ class WorkerProcess(ResidentProcess):
         super().__init__(context, slots)
         self.details: Mapping[str, str] = {}
         self._timeout = timeout
-        self._replies: list[queue.Queue[Reply | Piece | None]] = [queue.Queue() for _ in range(slots)]
+        self._replies: list[queue.Queue[ForSlot | None]] = [queue.Queue() for _ in range(slots)]
         self._ready = threading.Event()
         self._has_ended = False
         self._received = 0  # messages from the worker so far
@@ -70,53 +71,55 @@ class WorkerProcess(ResidentProcess):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Reply]:
-        """Yield the reply to each prompt, as soon as it arrives; ``on_text`` gets the pieces of answers before.
+        """Yield the reply to each prompt, as soon as it arrives; ``observer`` gets the pieces of answers before.
 
-        Where ``on_text`` raises AnswerCancelledError, the worker stops answering, and the error is passed on. Raises
+        Where ``observer`` raises AnswerCancelledError, the worker stops answering, and the error is passed on. Raises
         Died where the worker ends first, TimeoutError where the next message takes too long.
         """
         paths = [str(each.path) for each in clip.all]
-        is_streamed = on_text is not None and len(prompts) == 1
-        self._send(ClipRequest(slot, paths, list(prompts), sampling, is_streamed))
+        self.send(ClipRequest(slot, paths, list(prompts), sampling, observer.wants_text))
         for number in range(len(prompts)):
-            while isinstance(message := self._next_message(slot), Piece):
+            while isinstance(message := self.next_message(slot), Piece | Begun):
                 try:
-                    if on_text is not None:
-                        on_text(message.text)
+                    if isinstance(message, Begun):
+                        observer.reached(Stage.ANSWERING)
+                    else:
+                        observer.text(message.preset, message.text)
                 except AnswerCancelledError:
                     self._cancel(slot, len(prompts) - number)
                     raise
-            if message is None:
-                raise Died(f"exit code {self.child.process.wait()}")
+            assert isinstance(message, Reply)
             yield message
 
     def _cancel(self, slot: int, unanswered: int) -> None:
         """Have the worker drop a slot's answers, and take the replies that it owes. Raises Died or TimeoutError."""
-        self._send(Cancel(slot))
+        self.send(Cancel(slot))
         while unanswered:
-            message = self._next_message(slot)
-            if message is None:
-                raise Died("it ended while an answer was being cancelled")
-            unanswered -= isinstance(message, Reply)
+            unanswered -= isinstance(self.next_message(slot), Reply)
 
-    def _send(self, message: ClipRequest | Cancel) -> None:
+    def send(self, message: ForSlot) -> None:
+        """Send a request to the worker. Raises Died where it has ended."""
         try:
             with self._sending:
                 self._connection.send(message)
         except OSError as error:
             raise Died("it ended before the request reached it") from error
 
-    def _next_message(self, slot: int) -> Reply | Piece | None:
-        """Return the next message for a slot, None where the worker has ended.
+    def next_message(self, slot: int) -> ForSlot:
+        """Return the next message for a slot.
 
-        Raises TimeoutError after the time limit without any message from the worker, for whatever slot.
+        Raises Died where the worker ends first, TimeoutError after the time limit without any message from the worker,
+        for whatever slot.
         """
         while True:
             received = self._received
             with contextlib.suppress(queue.Empty):
-                return self._replies[slot].get(timeout=self._timeout)
+                message = self._replies[slot].get(timeout=self._timeout)
+                if message is None:
+                    raise Died(f"exit code {self.child.process.wait()}")
+                return message
             if self._received == received:
                 raise TimeoutError
 
@@ -142,7 +145,7 @@ class WorkerProcess(ResidentProcess):
         for replies in self._replies:
             replies.put(None)
 
-    def _deliver(self, message: Ready | Notice | Reply | Piece) -> None:
+    def _deliver(self, message: Ready | Notice | ForSlot) -> None:
         match message:
             case Ready():
                 self.details = message.details

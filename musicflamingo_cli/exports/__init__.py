@@ -11,6 +11,7 @@ from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports.audiocraft import write_audiocraft
 from musicflamingo_cli.exports.audiofolder import write_audiofolder
 from musicflamingo_cli.exports.beside import write_ace_step, write_txt
+from musicflamingo_cli.exports.cutting import Cutter
 from musicflamingo_cli.exports.job import Job, Target, count, nothing_exported
 from musicflamingo_cli.exports.output import new_file, new_folder, require_free_file, require_free_folder
 from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, rows_of
@@ -26,7 +27,8 @@ class Format:
     """How a format is written.
 
     ``takes``: the fields of ``Target`` that apply to it. ``is_ours``: for a format that is a single file, a function
-    that says whether a file is such an export. ``writes_all``, ``has_columns``: see ``Job``.
+    that says whether a file is such an export. ``writes_all``, ``has_columns``: see ``Job``. ``in_segments``: whether
+    rows may be segments.
     """
 
     write: Callable[[Job], None]
@@ -34,12 +36,13 @@ class Format:
     is_ours: Callable[[Path], bool] | None = None
     writes_all: bool = False
     has_columns: bool = False
+    in_segments: bool = True
 
 
 _TABLE = frozenset(["paths"])
 FORMATS = {
     ExportFormat.AUDIOCRAFT: Format(write=write_audiocraft, writes_all=True),
-    ExportFormat.STABLE_AUDIO: Format(write=write_stable_audio, writes_all=True),
+    ExportFormat.STABLE_AUDIO: Format(write=write_stable_audio, writes_all=True, in_segments=False),
     ExportFormat.WEBDATASET: Format(write=write_webdataset, takes=frozenset(["shard_size"]), has_columns=True),
     ExportFormat.AUDIOFOLDER: Format(write=write_audiofolder, writes_all=True, has_columns=True),
     ExportFormat.ACE_STEP: Format(write=write_ace_step),
@@ -76,7 +79,7 @@ def export(
         else new_folder(target.out, target.overwrite)
     )
     try:
-        with place as building:
+        with place as building, Cutter() as cutter:
             job = Job(
                 root=root,
                 building=building,
@@ -87,6 +90,7 @@ def export(
                 tokens=tokens,
                 writes_all=form.writes_all,
                 has_columns=form.has_columns,
+                cutter=cutter,
             )
             form.write(job)
     except OSError as error:

@@ -34,7 +34,7 @@ def write_audiocraft(job: Job) -> None:
             return parts[split]
 
         def write(row: Row) -> None:
-            facts = row.facts()
+            facts = job.facts(row)
             target = job.building / AUDIO / row.path
             job.place(row, target)
             write_json(target.with_suffix(".json"), info_of(row, facts))

@@ -33,7 +33,15 @@ def write_audiofolder(job: Job) -> None:
             if row.split not in files:
                 files[row.split] = stack.enter_context(open_text(folder / METADATA))
             captions = {column: row.captions.get(preset, "") for preset, column in job.columns.items()}
-            line = {"file_name": name, "path": row.path.as_posix(), "text": row.text, "preset": row.preset, **captions}
+            line: dict[str, str | float] = {
+                "file_name": name,
+                "path": row.track_path.as_posix(),
+                "text": row.text,
+                "preset": row.preset,
+                **captions,
+            }
+            if row.cut:
+                line |= {"start": row.cut.span.start, "end": row.cut.span.end}
             if job.options.revises:
                 line[CHANGES_COLUMN] = row.change_list
             files[row.split].write(json_text(line) + "\n")

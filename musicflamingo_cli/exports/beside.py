@@ -35,7 +35,7 @@ def write_ace_step(job: Job) -> None:
     """
 
     def write(row: Row) -> None:
-        facts = row.facts()
+        facts = job.facts(row)
         audio = _place(row, job)
         write_text(audio.with_suffix(".caption.txt"), row.text)
         lyrics = row.info.get(caption_key(_LYRICS)) or row.info.get(_LYRICS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from typing import Any
 from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.choices import AudioPlacement, PathStyle
 from musicflamingo_cli.errors import AudioError, ConfigError, FailureKind, TrackError, kind_of
+from musicflamingo_cli.exports.cutting import Cutter
 from musicflamingo_cli.exports.output import place_audio, write_text
-from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, Row
+from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, Row, TrackFacts
 from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY
 from musicflamingo_cli.text.t5_tokens import TokenStats
 
 CHANGES = "changes.jsonl"  # what was changed in captions, of formats without columns
 CHANGES_COLUMN = "changes"
-_OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio", CHANGES_COLUMN)
+_OWN_COLUMNS = ("path", "file_name", "text", "preset", "split", "audio", "start", "end", CHANGES_COLUMN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Job:
 
     ``root`` is the dataset. ``building`` is where files are written now that will end up at ``target.out``.
     ``writes_all``: the trainer reads all captions of a row, not only its text. ``has_columns``: rows have a column
-    for what was changed in their captions; else it goes into a file.
+    for what was changed in their captions; else it goes into a file. ``cutter``: cuts the audio of segments.
     """
 
     root: Path
@@ -56,6 +58,7 @@ class Job:
     tokens: TokenStats
     writes_all: bool = False
     has_columns: bool = False
+    cutter: Cutter = field(default_factory=Cutter, repr=False)
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -63,7 +66,10 @@ class Job:
         return columns_of(self.options.columns)
 
     def place(self, row: Row, target: Path) -> None:
-        """Link or copy a row's audio to ``target``. Raises the errors of ``to_copy`` and ``place_audio``."""
+        """Link, copy or cut a row's audio to ``target``. Raises the errors of ``to_copy`` and ``place_audio``."""
+        if row.cut:
+            self.cutter.cut(self.to_copy(row), row.cut.span, target)
+            return
         is_copy = self.target.audio == AudioPlacement.COPY
         place_audio(self.to_copy(row) if is_copy else row.track.audio, target, self.target.audio)
 
@@ -76,8 +82,24 @@ class Job:
         if not self.options.follow_links and not source.is_relative_to(row.track.within or self.root.resolve()):
             reason = f"{row.track.audio.name} is a link that leads out of the dataset; it was not copied"
             raise AudioError(reason, "copy it all the same with --follow-links")
-        measure(source)
+        if not row.cut:  # else it is opened to be cut
+            measure(source)
         return source
+
+    @contextlib.contextmanager
+    def audio_file(self, row: Row) -> Iterator[Path]:
+        """Yield a file whose bytes are a row's audio. Raises the errors of ``place``."""
+        if row.cut is None:
+            yield self.to_copy(row)
+            return
+        with self.cutter.temporary(self.to_copy(row), row.cut.span, row.path.suffix) as file:
+            yield file
+
+    def facts(self, row: Row) -> TrackFacts:
+        """Return what is known of a row besides its captions. Reads the audio's header; raises AudioError."""
+        if row.cut is None:
+            return row.facts(measure(row.track.audio))
+        return row.facts(self.cutter.measure(Path(os.path.realpath(row.track.audio)), row.cut.span))
 
     def for_each(self, write: Callable[[Row], None]) -> None:
         """Call ``write`` with every row; a row that fails is counted and logged, and the next one follows.

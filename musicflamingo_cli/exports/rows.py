@@ -9,10 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from musicflamingo_cli.audio import tags
-from musicflamingo_cli.audio.clip import measure
+from musicflamingo_cli.audio.clip import Measure
+from musicflamingo_cli.audio.segments import Span
 from musicflamingo_cli.dataset.selection import number_of
 from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
+from musicflamingo_cli.exports.cutting import suffix_of
 from musicflamingo_cli.exports.trusted import NOTHING_LEFT, MusicFields, music_fields, revised, why_not_trusted
 from musicflamingo_cli.sidecars.captions import (
     APPROVED_KEY,
@@ -22,14 +24,17 @@ from musicflamingo_cli.sidecars.captions import (
     is_text,
     real_captions,
 )
-from musicflamingo_cli.sidecars.checks import SHORT, has_outdated_short
+from musicflamingo_cli.sidecars.checks import SHORT, SUMMARY, has_outdated_short, has_outdated_summary
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.segments import segments_of
 from musicflamingo_cli.text.facts import facts_in
-from musicflamingo_cli.types import Failure, Skipped, Track
+from musicflamingo_cli.types import KEY_PREFIX, Failure, Skipped, Track
 
 logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION = "train", "validation"
+_EXCLUDED = "excluded in the review"
+_OUTDATED = {SHORT: "short version", SUMMARY: "summary"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class ExportOptions:
     out, not cut. ``validation``: the share of tracks, from 0 to 1, in the validation split; it is chosen by a hash of
     each path. ``follow_links``: export what links lead to outside of the dataset, too. ``min_trust``: leave out tracks
     whose check has a lower score, from 0 to 1, or none. ``strike`` and ``correct``: see ``trust.revision``.
+    ``segments``: a row for each segment, instead of one for each track.
     """
 
     weights: Mapping[str, float]
@@ -58,6 +64,7 @@ class ExportOptions:
     min_trust: float | None = None
     strike: bool = False
     correct: bool = False
+    segments: bool = False
 
     @property
     def revises(self) -> bool:
@@ -80,10 +87,19 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A track and its captions.
+class Cut:
+    """Which part of its track a row is: its place, and the track's path relative to the dataset."""
 
-    ``path`` is the audio's, relative to the dataset. ``text`` is the caption that was drawn, ``preset`` its preset.
+    span: Span
+    path: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A track, or a segment of it (``cut``), and its captions.
+
+    ``path`` is the audio's, relative to the dataset; that of a segment, which no file there has, is made from its
+    track's. ``text`` is the caption that was drawn, ``preset`` its preset.
     ``captions`` maps presets to captions with prefix and postfix, ``raw_captions`` without; missing ones are absent.
     ``split`` is TRAIN, VALIDATION, or empty where there is no validation split. ``info`` is the sidecar's data.
     ``changes``: what was changed in which captions, by preset.
@@ -98,15 +114,20 @@ class Row:
     split: str
     info: Mapping[str, Any]
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cut: Cut | None = None
+
+    @property
+    def track_path(self) -> PurePosixPath:
+        """The path of the track, relative to the dataset."""
+        return self.cut.path if self.cut else self.path
 
     @property
     def change_list(self) -> str:
         """What was changed, in one line; empty where nothing was."""
         return "; ".join(f"{preset}: {each}" for preset, changes in self.changes.items() for each in changes)
 
-    def facts(self) -> TrackFacts:
-        """Return what is known of the track besides its captions. Reads the audio's header; raises AudioError."""
-        header = measure(self.track.audio)
+    def facts(self, header: Measure) -> TrackFacts:
+        """Return what is known of the track besides its captions. ``header``: its audio's length and rate."""
         described = tags.describe(self.track.audio, self.info, header.seconds)
         known = {name: value for name, value in described.items() if is_text(value)}
         text = " ".join(self.raw_captions.values())
@@ -200,11 +221,12 @@ def rows_of(root: Path, options: ExportOptions, stats: ExportStats) -> Iterator[
                 item.audio, AudioError("the name is not UTF-8, which dataset formats require", "rename the file")
             )
             continue
-        row = _row(item, root, info, options)
-        if isinstance(row, str):
-            stats.leave_out(row)
-        else:
-            yield row
+        rows = _segment_rows(item, root, info, options) if options.segments else [_row(item, root, info, options)]
+        for row in rows:
+            if isinstance(row, str):
+                stats.leave_out(row)
+            else:
+                yield row
 
 
 def share(text: str) -> float:
@@ -212,17 +234,38 @@ def share(text: str) -> float:
     return number_of(text) / 2**64
 
 
-def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptions) -> Row | str:
-    """Return the track's row, or the reason why it is left out."""
+def _segment_rows(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptions) -> Iterator[Row | str]:
+    """Yield a row for each segment of a track, or the reason why it, or the whole track, is left out."""
+    segments = segments_of(info)
     if info.get(EXCLUDED_KEY) is True:
-        return "excluded in the review"
-    available = real_captions(info, options.presets)
-    if SHORT in available and has_outdated_short(info):
-        del available[SHORT]
-        if not available:
-            return "outdated short version"
-    if not available:
-        return TINY_MODEL_ONLY if has_tiny_captions(info, options.presets) else "no caption"
+        segments = []
+        yield _EXCLUDED
+    elif not segments:
+        yield "no segments (make them with batch --segments)"
+    # What our keys say is about the whole, as are the lyrics.
+    known = {key: value for key, value in info.items() if not key.startswith(KEY_PREFIX) and key != "lyrics"}
+    path = PurePosixPath(track.audio.relative_to(root).as_posix())
+    for number, segment in enumerate(segments):
+        if segment.is_silent:
+            yield "silent segment"
+            continue
+        name = path.with_name(f"{path.stem}-{number:03d}{suffix_of(track.audio)}")
+        yield _row(track, root, {**known, **segment.as_info()}, options, (name, Cut(segment.span, path)))
+
+
+def _row(
+    track: Track,
+    root: Path,
+    info: Mapping[str, Any],
+    options: ExportOptions,
+    segment: tuple[PurePosixPath, Cut] | None = None,
+) -> Row | str:
+    """Return the row of a track, or of a ``segment`` with a path of its own; or the reason why it is left out."""
+    if info.get(EXCLUDED_KEY) is True:
+        return _EXCLUDED
+    available = _available(info, options)
+    if isinstance(available, str):
+        return available
     if options.only_complete and len(available) < len(options.presets):
         return "not complete"
     if options.only_approved and info.get(APPROVED_KEY) is not True:
@@ -235,12 +278,13 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptio
         if not available:
             return NOTHING_LEFT
     raw = {preset: text for preset, text in available.items() if options.accepts_length(text)}
-    path = PurePosixPath(track.audio.relative_to(root).as_posix())
+    track_path = PurePosixPath(track.audio.relative_to(root).as_posix())
+    path, cut = segment or (track_path, None)
     preset = _draw({name: options.weights[name] for name in raw if name in options.weights}, path, options.seed)
     if not preset:
         return "no caption of the right length" if set(available) & set(options.weights) else "no caption"
     captions = {name: options.decorate(text) for name, text in raw.items()}
-    split = (VALIDATION if share(str(path)) < options.validation else TRAIN) if options.validation else ""
+    split = (VALIDATION if share(str(track_path)) < options.validation else TRAIN) if options.validation else ""
     return Row(
         track=track,
         path=path,
@@ -251,7 +295,19 @@ def _row(track: Track, root: Path, info: Mapping[str, Any], options: ExportOptio
         split=split,
         info=info,
         changes=changes,
+        cut=cut,
     )
+
+
+def _available(info: Mapping[str, Any], options: ExportOptions) -> dict[str, str] | str:
+    """Return the captions that may be exported, by preset, or the reason why there are none."""
+    available = real_captions(info, options.presets)
+    reason = TINY_MODEL_ONLY if has_tiny_captions(info, options.presets) else "no caption"
+    for name, is_outdated in ((SHORT, has_outdated_short), (SUMMARY, has_outdated_summary)):
+        if name in available and is_outdated(info):
+            del available[name]
+            reason = f"outdated {_OUTDATED[name]}"
+    return available or reason
 
 
 def _draw(weights: Mapping[str, float], path: PurePosixPath, seed: int) -> str:

@@ -14,8 +14,10 @@ from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
 
 _FIRST = ["path", "text", "preset"]  # columns, by which an earlier export is recognised
-_FORMULA = "=+-@\t\r"  # what spreadsheets take for a formula, where a cell begins with it
+_SPAN = ["start", "end"]  # columns, of segments: seconds in the track
+_MARKED = tuple("=+-@\t\r")  # what spreadsheets take for a formula, where a cell begins with it
 _TEXT_MARK = "'"
+_Cell = str | float | None
 _ROWS_PER_GROUP = 1000  # of Parquet; so many rows are held in memory
 
 
@@ -41,7 +43,8 @@ def write_parquet(job: Job) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError("Parquet export needs pyarrow, which is not installed", "pip install pyarrow") from error
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in _columns(job)])
+    kinds = dict.fromkeys(_SPAN, pyarrow.float64()) if job.options.segments else {}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in _columns(job)])
     group: list[dict[str, Any]] = []
     with parquet.ParquetWriter(job.building, schema) as writer:
 
@@ -63,13 +66,15 @@ def _columns(job: Job) -> list[str]:
     """Return the names of all columns, in order."""
     split = ["split"] if job.options.validation else []
     changes = [CHANGES_COLUMN] if job.options.revises else []
-    return [*_FIRST, *split, *changes, *job.columns.values()]
+    return [*_FIRST, *(_SPAN if job.options.segments else ()), *split, *changes, *job.columns.values()]
 
 
-def _cells(row: Row, job: Job) -> dict[str, str | None]:
+def _cells(row: Row, job: Job) -> dict[str, _Cell]:
     """Return a row's values by column; None for a missing caption."""
-    path = (job.root.absolute() / row.path) if job.target.paths == PathStyle.ABSOLUTE else row.path
-    cells: dict[str, str | None] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
+    path = (job.root.absolute() / row.track_path) if job.target.paths == PathStyle.ABSOLUTE else row.track_path
+    cells: dict[str, _Cell] = {"path": path.as_posix(), "text": row.text, "preset": row.preset}
+    if row.cut:
+        cells |= zip(_SPAN, (row.cut.span.start, row.cut.span.end), strict=True)
     if row.split:
         cells["split"] = row.split
     if job.options.revises:
@@ -77,14 +82,14 @@ def _cells(row: Row, job: Job) -> dict[str, str | None]:
     return cells | {column: row.captions.get(preset) for preset, column in job.columns.items()}
 
 
-def _without_formulas(cells: dict[str, str | None]) -> dict[str, str | None]:
+def _without_formulas(cells: dict[str, _Cell]) -> dict[str, _Cell]:
     """Return cells that no spreadsheet runs: text gets the apostrophe that marks text there, a path `./`.
 
     So each path still names its file.
     """
     marks = {"path": "./"}
     return {
-        name: f"{marks.get(name, _TEXT_MARK)}{cell}" if cell and cell[0] in _FORMULA else cell
+        name: f"{marks.get(name, _TEXT_MARK)}{cell}" if isinstance(cell, str) and cell.startswith(_MARKED) else cell
         for name, cell in cells.items()
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from musicflamingo_cli.exports.job import CHANGES_COLUMN, Job, json_text
-from musicflamingo_cli.exports.rows import Row
+from musicflamingo_cli.exports.rows import Row, TrackFacts
 from musicflamingo_cli.exports.stable_audio import write_config
 
 STABLE_AUDIO_READS = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".aiff", ".aif")  # its AUDIO_KEYS
@@ -26,7 +26,8 @@ def write_webdataset(job: Job) -> None:
     def write(row: Row) -> None:
         if row.split not in shards:
             shards[row.split] = _ShardWriter(job.building / row.split, job.target.shard_size)
-        shards[row.split].add(row, job.to_copy(row))
+        with job.audio_file(row) as source:
+            shards[row.split].add(row, source, job.facts(row))
         if row.path.suffix.lower() not in STABLE_AUDIO_READS:
             job.stats.remark(f"are {row.path.suffix.lower()}, which stable-audio-tools does not decode")
 
@@ -49,18 +50,19 @@ class _ShardWriter:
         self._file: IO[bytes] | None = None
         self._tar: tarfile.TarFile | None = None
 
-    def add(self, row: Row, source: Path) -> None:
-        """Write the audio ``source`` and a row's JSON. Raises OSError and AudioError; the tar is then as before."""
-        facts = row.facts()
+    def add(self, row: Row, source: Path, facts: TrackFacts) -> None:
+        """Write the audio ``source`` and a row's JSON. Raises OSError; the tar is then as before."""
         about = {
             "text": row.text,
             "prompt": row.text,
             "seconds_total": facts.seconds,
             "sample_rate": facts.rate,
-            "path": row.path.as_posix(),
+            "path": row.track_path.as_posix(),
             "preset": row.preset,
             "captions": dict(row.captions),
         }
+        if row.cut:
+            about |= {"start": row.cut.span.start, "end": row.cut.span.end}
         if row.changes:
             about[CHANGES_COLUMN] = row.change_list
         text = json_text(about).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,13 +12,15 @@ from pathlib import Path
 
 from musicflamingo_cli.errors import EngineError, ModelError, ToolMissingError
 from musicflamingo_cli.llamacpp.gpus import variables
-from musicflamingo_cli.paths import llama_cache_dir
+from musicflamingo_cli.paths import llama_cache_dir, read_regular
 from musicflamingo_cli.system.processes import ProbeError, probe, without_secrets
 from musicflamingo_cli.types import Windows
 
 MTMD_CLI = "llama-mtmd-cli"
 SERVER = "llama-server"
 _BUILD = "build it with: musicflamingo build"
+_NOTE, _LONGEST_NOTE = "VERSION.llama.cpp", 4096  # bytes
+_NOTED = re.compile(r"[\w.-]+-(?:cpu|cuda|hip|vulkan|metal)(?:-portable)?(?:\+[\w.-]+)*")
 
 
 def find(name: str, llama_dir: Path | None = None) -> Path:
@@ -53,11 +56,20 @@ def version(binary: Path) -> str:
         raise ToolMissingError(f"{binary} does not run: {error}", _BUILD) from error
     if done.returncode != 0:
         raise ToolMissingError(f"{binary} does not run: {done.last_line}", f"{_BUILD} -- --force")
-    note = binary.resolve().parent.parent / "VERSION"
-    if note.is_file():
-        return note.read_text(encoding="utf-8").strip()
+    if (noted := _noted_version(binary.resolve().parent.parent)) is not None:
+        return noted
     match = re.search(r"version:\s*(.+)", done.output)
     return match[1].strip() if match else "unknown"
+
+
+def _noted_version(folder: Path) -> str | None:
+    """Return what the build script noted in a build's folder; None where it is not from there."""
+    for name in (_NOTE, "VERSION"):  # its earlier name, which another program's file may have, too
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            noted = read_regular(folder / name, _LONGEST_NOTE).decode("ascii").strip()
+            if _NOTED.fullmatch(noted):
+                return noted
+    return None
 
 
 def windows(binary: Path) -> Windows:
@@ -91,6 +103,14 @@ def list_item(path: Path) -> str:
     return '"{}"'.format(text.replace('"', '""')) if {",", '"'} & set(text) else text
 
 
+FLASH_ATTENTION = {"off": 0, "on": 1}  # what -fa takes: llama.h's enum llama_flash_attn_type
+
+
+def flash_attention(is_on: bool | None) -> list[str]:
+    """Return the option for it; none: llama.cpp uses it where the backend and the model can."""
+    return [] if is_on is None else ["-fa", "on" if is_on else "off"]
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What a log means. ``model_is_bad``: no track can be captioned with this model."""
@@ -114,6 +134,10 @@ _KNOWN_FAULTS: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"wrong mmproj|mismatch between text model .* and mmproj|n_embd.*mismatch",
         Diagnosis("the projector does not belong to this model", "name the one made for it with --mmproj", True),
+    ),
+    (
+        r"failed to (?:apply|load) lora|lora adapter|llama_adapter_lora_init",
+        Diagnosis("the adapter does not fit this model", "check both with: musicflamingo models check --lora", True),
     ),
     (
         r"out of memory|OutOfMemory|failed to allocate|unable to allocate|cudaMalloc failed|alloc_tensor_range: failed",

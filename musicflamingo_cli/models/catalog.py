@@ -50,10 +50,26 @@ class PublishedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedGenerator:
+    """A published checkpoint that makes music from text. ``size``: of its weights in bytes. ``channels``: 1 or 2."""
+
+    repository: str
+    model_type: str
+    size: int
+    channels: int
+    licence: str
+
+    @property
+    def short_name(self) -> str:
+        """Its name without the owner's."""
+        return self.repository.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """The published quants, the best first, and the repositories to look in, in this order. Sizes are in bytes.
 
-    ``checkpoints``: the best for music first.
+    ``checkpoints``: the best for music first. ``generators``: the smallest first.
     """
 
     recommended: str
@@ -62,6 +78,7 @@ class Catalog:
     kv_bytes_per_token: int
     repositories: tuple[str, ...]
     checkpoints: tuple[PublishedCheckpoint, ...]
+    generators: tuple[PublishedGenerator, ...]
 
     def needed(self, quant: Quant, slots: int = _SLOTS) -> int:
         """Return the bytes of memory for a quant with its projector and ``slots`` slots of 8192 tokens."""
@@ -74,6 +91,10 @@ class Catalog:
     def checkpoint(self, name: str) -> PublishedCheckpoint | None:
         """Return the published checkpoint of that name, with or without its owner's; None where there is none."""
         return next((each for each in self.checkpoints if name in (each.repository, each.short_name)), None)
+
+    def generator(self, name: str) -> PublishedGenerator | None:
+        """Return the published generator of that name, with or without its owner's; None where there is none."""
+        return next((each for each in self.generators if name in (each.repository, each.short_name)), None)
 
     def best_for(self, memory: Memory, among: Sequence[str] = ()) -> tuple[Quant, str]:
         """Return the best quant that fits with four slots, else with one, else the smallest; and the reason.
@@ -121,6 +142,16 @@ def load_catalog() -> Catalog:
                 reasons=each.get("reasons", False),
             )
             for each in data["checkpoints"]
+        ),
+        generators=tuple(
+            PublishedGenerator(
+                repository=each["repository"],
+                model_type=each["model_type"],
+                size=int(each["size"] * GB),
+                channels=each["channels"],
+                licence=each["licence"],
+            )
+            for each in data["generators"]
         ),
     )
 

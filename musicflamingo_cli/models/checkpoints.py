@@ -29,6 +29,8 @@ HOW_TO_INSTALL = "pip install 'musicflamingo[transformers]'"  # what runs them
 # By the `model_type` of config.json: the longest audio in seconds, where nothing else says.
 AUDIO_FLAMINGO_3, MUSIC_FLAMINGO = "audioflamingo3", "musicflamingo"  # `model_type` in config.json
 MAX_SECONDS = {AUDIO_FLAMINGO_3: 600.0, MUSIC_FLAMINGO: 1200.0}
+MUSICGEN, MELODY = "musicgen", "musicgen_melody"  # those that make music (generators.py)
+GENERATOR_TYPES = (MUSICGEN, MELODY)
 _PROCESSOR, _TOKENIZER = "processor_config.json", "tokenizer_config.json"
 _NEEDED = (_PROCESSOR, _TOKENIZER, "tokenizer.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -54,7 +56,7 @@ def is_checkpoint_name(name: str) -> bool:
 
 def repository_of(name: str) -> str | None:
     """Return the repository of the hub that a checkpoint's name means; None where it means none."""
-    if published := load_catalog().checkpoint(name):
+    if published := load_catalog().checkpoint(name) or load_catalog().generator(name):
         return published.repository
     return name if _REPOSITORY.fullmatch(name) and not name.endswith(".gguf") else None
 
@@ -78,7 +80,7 @@ def find_checkpoint(name: str, models_folder: Path) -> Path:
     if (cached := cached_snapshot(repository)) and _holds_config(cached):
         return cached
     hint = f"get it with: {_pull(repository)}"
-    if load_catalog().checkpoint(repository) is None:
+    if not (load_catalog().checkpoint(repository) or load_catalog().generator(repository)):
         hint += f"; of a GGUF repository, name a quant: {repository}:Q6_K"
     raise ModelError(f"no checkpoint {repository} in {models_folder} or in the hub's cache", hint)
 
@@ -124,9 +126,9 @@ def check_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     config = read_config(folder, name)
     if missing := _missing(folder):
         raise ModelError(f"{folder} lacks {', '.join(missing)}", _again(name))
-    processor = _read_json(folder / _PROCESSOR)
+    processor = read_json(folder / _PROCESSOR)
     if not any((folder / template).is_file() for template in _TEMPLATES) and not (
-        "chat_template" in processor or "chat_template" in _read_json(folder / _TOKENIZER)
+        "chat_template" in processor or "chat_template" in read_json(folder / _TOKENIZER)
     ):
         raise ModelError(f"{folder} has no chat template ({_TEMPLATES[0]})", _again(name))
     published = load_catalog().checkpoint(name)
@@ -140,7 +142,7 @@ def check_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         or (published.max_seconds if published else MAX_SECONDS[config["model_type"]]),
         is_tiny=config.get(TINY_KEY) is True,
         kv_bytes_per_token=_kv_bytes_per_token(text, folder),
-        size=sum(require_whole(file, f"delete it, then: {_pull(name)}") for file in _weights(folder)),
+        size=sum(require_whole(file, f"delete it, then: {_pull(name)}") for file in weights_of(folder)),
         reasons=published.reasons if published else "think" in name.lower(),
     )
 
@@ -153,7 +155,8 @@ def size_of(folder: Path) -> int:
 def removable(name: str, models_folder: Path) -> Path:
     """Return the folder to delete with a checkpoint. Raises ConfigError for one that is not in the models folder."""
     folder = Path(os.path.abspath(find_checkpoint(name, models_folder)))  # noqa: PTH100  (a link is deleted itself)
-    read_config(folder)
+    if read_json(folder / CONFIG).get("model_type") not in GENERATOR_TYPES:
+        read_config(folder)
     if folder.parent.resolve() == models_folder.resolve():
         return folder
     if folder.parent.name == "snapshots":
@@ -178,9 +181,11 @@ def read_config(folder: Path, name: str = "") -> dict[str, Any]:
     file, name = folder / CONFIG, name or name_of(folder)
     if not folder.is_dir():
         raise ModelError(f"no checkpoint at {folder}", "list the installed models with: musicflamingo models list")
-    config = _read_json(file)
+    config = read_json(file)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in MAX_SECONDS:
+        if load_catalog().generator(name):
+            raise ModelError(f"{name} makes music; it writes no captions", f"musicflamingo listen --model {name}")
         raise ModelError(
             f"{name} is a checkpoint of type {_shown(kind)}; supported: {', '.join(MAX_SECONDS)}",
             "name another: musicflamingo models list",
@@ -225,17 +230,17 @@ def _is_complete(folder: Path) -> bool:
 
 def _missing(folder: Path) -> list[str]:
     """Return the names of the files that loading needs and that are not there. Raises ModelError for a bad index."""
-    weights = [file.name for file in _weights(folder)] or [WHOLE]
+    weights = [file.name for file in weights_of(folder)] or [WHOLE]
     return [name for name in (*_NEEDED, *weights) if not (folder / name).is_file()]
 
 
-def _weights(folder: Path) -> list[Path]:
+def weights_of(folder: Path) -> list[Path]:
     """Return the files of the weights, as the index lists them where there is no single file."""
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
         return []
-    parts = _read_json(folder / INDEX).get("weight_map")
+    parts = read_json(folder / INDEX).get("weight_map")
     names = set(parts.values()) if isinstance(parts, dict) and all(map(_is_part, parts.values())) else set()
     if not names:
         raise ModelError(f"{folder / INDEX} lists no parts", _again(name_of(folder)))
@@ -247,7 +252,7 @@ def _is_part(name: Any) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\", "\0"} & set(name)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     """Return a JSON object. Raises ModelError for anything else, and for an unreasonably large file."""
     hint = _again(name_of(file.parent))
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,12 +22,16 @@ from musicflamingo_cli.types import MAX_SECONDS
 KEY_VARIABLE = "MUSICFLAMINGO_API_KEY"
 _SECONDS = 20.0  # for a list of models
 _TINY_PARAMETERS = 50_000_000  # a model of fewer knows no real music
-_KEY_HINT = f"set {KEY_VARIABLE}, or write `URL: KEY` into the key file"
 
 
 def key_file() -> Path:
     """Return the file of keys: a line `URL: KEY` for each endpoint, readable by its owner only."""
     return user_config_dir() / "keys.yaml"
+
+
+def key_hint() -> str:
+    """Return how to give a key, for messages about one that is missing or wrong."""
+    return f"set {KEY_VARIABLE}, or write `URL: KEY` into {key_file()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +42,27 @@ class Endpoint:
     key: str = field(default="", repr=False)
     verify: bool = True
 
-    def send(self, method: str, path: str, body: Any = None, seconds: float = _SECONDS) -> HttpReply:
-        """Send a request with the key; ``body`` is sent as JSON. Raises RequestError."""
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        seconds: float = _SECONDS,
+        on_event_part: Callable[[bytes], None] | None = None,
+    ) -> HttpReply:
+        """Send a request with the key; ``body`` is sent as JSON. Raises RequestError. ``on_event_part``: see http.
+
+        Some endpoints quote the key that they refuse, and messages go to terminals and logs: the answer is without it.
+        """
         headers = {"Accept": "application/json", "User-Agent": f"musicflamingo/{__version__}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         data = None
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        return send(method, self.url + path, headers, data, seconds, verify=self.verify)
+        url = self.url + path
+        reply = send(method, url, headers, data, seconds, verify=self.verify, on_event_part=on_event_part)
+        return replace(reply, body=reply.body.replace(self.key.encode(), b"[key]")) if self.key else reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +70,15 @@ class Offer:
     """What an endpoint says of itself. ``slots``: how many clips it takes at once, None where it does not say.
 
     ``pads``: whether it says that it pads audio to 30 s; the fewest tokens are expected of those that do not.
+    ``adapter``: the one that `musicflamingo serve` has loaded, empty where there is none or it does not say.
+    ``is_llama_server``: it may have adapters that a request chooses from (see ``adapter_number``).
     """
 
     model: RemoteModel
     slots: int | None
     pads: bool
+    adapter: str = ""
+    is_llama_server: bool = False
 
 
 def endpoints_of(settings: Settings) -> list[Endpoint]:
@@ -78,10 +98,10 @@ def parse_endpoint(text: str, insecure: bool = False) -> Endpoint:
     except ValueError:  # its text may quote a key: in `me:KEY/…@host` it is taken for the port
         raise ConfigError("the endpoint is not a URL of an API", _EXAMPLE) from None
     if parts.username or parts.password:  # the message must not show it
-        raise ConfigError("the endpoint's URL holds a user name or key, which process lists show", _KEY_HINT)
+        raise ConfigError("the endpoint's URL holds a user name or key, which process lists show", key_hint())
     if parts.query or parts.fragment:  # nor this one
         raise ConfigError(
-            "the endpoint's URL goes on after its path, where keys would show in process lists", _KEY_HINT
+            "the endpoint's URL goes on after its path, where keys would show in process lists", key_hint()
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--endpoint {text} is not a URL of an API", _EXAMPLE)
@@ -102,7 +122,7 @@ def _key_for(url: str, origin: str) -> str:
     ring = _read_keys(key_file())
     key = ring.get(url) or ring.get(origin) or os.environ.get(KEY_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"the key for {url} holds characters that no key has", _KEY_HINT)
+        raise ConfigError(f"the key for {url} holds characters that no key has", key_hint())
     return key
 
 
@@ -133,7 +153,7 @@ def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
     """
     reply = endpoint.send("GET", "/models")
     if reply.status in (401, 403):
-        raise ConfigError(f"{endpoint.url} refuses the key ({reply.status})", _KEY_HINT)
+        raise ConfigError(f"{endpoint.url} refuses the key ({reply.status})", key_hint())
     if reply.status != 200:
         raise RequestError(f"it answered {reply.status} for its list of models")
     offered = _models_in(reply.body)
@@ -148,7 +168,39 @@ def offer_of(endpoint: Endpoint, wanted: str = "auto") -> Offer:
         raise ModelError(f"{_short(found['id'])} at {endpoint.url} takes no audio", "serve it with its --mmproj")
     # Ours says so. A llama-server does not: with our patch it trims.
     pads = _mapping(found.get("meta")).get("pads_audio") is True
-    return Offer(_model_from(found), _slots_of(endpoint, found), pads)
+    adapter = _mapping(found.get("meta")).get("adapter")
+    return Offer(
+        model=_model_from(found),
+        slots=_slots_of(endpoint, found),
+        pads=pads,
+        adapter=adapter if isinstance(adapter, str) else "",
+        is_llama_server=found.get("owned_by") == "llamacpp",
+    )
+
+
+def adapter_number(endpoint: Endpoint, name: str) -> int | None:
+    """Return llama-server's number of an adapter: by its file's name, or that of the folder; None without such a one.
+
+    Raises RequestError.
+    """
+    try:
+        listed = json.loads(_at_root(endpoint).send("GET", "/lora-adapters").body)
+    except (ValueError, RecursionError):
+        return None
+    for entry in listed if isinstance(listed, list) else []:
+        path, number = _mapping(entry).get("path"), _mapping(entry).get("id")
+        if (
+            isinstance(path, str)
+            and isinstance(number, int)
+            and name in (PurePath(path).stem, PurePath(path).parent.name)
+        ):
+            return number
+    return None
+
+
+def _at_root(endpoint: Endpoint) -> Endpoint:
+    """What llama-server has beside its API."""
+    return Endpoint(endpoint.url.removesuffix("/v1"), endpoint.key, endpoint.verify)
 
 
 def _models_in(body: bytes) -> list[dict[str, Any]]:
@@ -184,8 +236,7 @@ def _slots_of(endpoint: Endpoint, entry: Mapping[str, Any]) -> int | None:
     slots = _mapping(entry.get("meta")).get("slots")
     if slots is None and entry.get("owned_by") == "llamacpp":
         try:
-            at_root = Endpoint(endpoint.url.removesuffix("/v1"), endpoint.key, endpoint.verify)
-            slots = _mapping(json.loads(at_root.send("GET", "/props").body)).get("total_slots")
+            slots = _mapping(json.loads(_at_root(endpoint).send("GET", "/props").body)).get("total_slots")
         except (RequestError, ValueError, RecursionError):
             return None
     return slots if isinstance(slots, int) and 0 < slots <= 1024 else None

@@ -8,7 +8,7 @@ Format: docs/gguf.md of the ggml project (version 3; 2 differs in nothing read h
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,11 +25,21 @@ _MAX_ALIGNMENT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where a tensor is in its file. ``kind``: GGUF's number of its type; ``start``: in bytes."""
+
+    kind: int
+    shape: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """A GGUF file's metadata without its arrays."""
+    """A GGUF file's metadata without its arrays, and where its tensors are."""
 
     path: Path
     values: dict[str, Any]
+    tensors: dict[str, TensorPlace] = field(default_factory=dict, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -98,27 +108,28 @@ def read_header(path: Path) -> GgufHeader:
                 (kind,) = _unpack(file, "<I")
                 if (value := _read_value(file, kind)) is not None:
                     values[key] = value
-            _require_tensors(file, tensors, values.get("general.alignment", 32))
+            places = _tensor_places(file, tensors, values.get("general.alignment", 32))
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "see: musicflamingo models list") from error
     except (struct.error, ValueError, KeyError, OverflowError) as error:
         raise ModelError(f"{path.name} is damaged or cut short", "delete it and download it again") from error
-    return GgufHeader(path, values)
+    return GgufHeader(path, values, places)
 
 
-def _require_tensors(file: BinaryIO, count: int, alignment: Any) -> None:
-    """Raise ValueError unless the file reaches at least to where its last tensor begins."""
+def _tensor_places(file: BinaryIO, count: int, alignment: Any) -> dict[str, TensorPlace]:
+    """Return where each tensor is. Raises ValueError unless the file reaches at least to where its last one begins."""
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT:
         raise ValueError("not an alignment")
-    last = 0
+    found: list[tuple[str, int, tuple[int, ...], int]] = []
     for _ in range(_checked(count, _MAX_ENTRIES)):
-        _read_string(file)
+        name = _read_string(file)
         (dimensions,) = _unpack(file, "<I")
-        *_, offset = _unpack(file, f"<{_checked(dimensions, _MAX_DIMENSIONS)}QIQ")
-        last = max(last, offset)
+        *shape, kind, offset = _unpack(file, f"<{_checked(dimensions, _MAX_DIMENSIONS)}QIQ")
+        found.append((name, kind, tuple(shape), offset))
     start = -(-file.tell() // alignment) * alignment
-    if count and file.seek(0, 2) <= start + last:
+    if count and file.seek(0, 2) <= start + max(offset for *_, offset in found):
         raise ValueError("cut short")
+    return {name: TensorPlace(kind, shape, start + offset) for name, kind, shape, offset in found}
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

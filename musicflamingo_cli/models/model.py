@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from musicflamingo_cli.models.catalog import quant_of
+from musicflamingo_cli.system.identity import digest
 from musicflamingo_cli.types import MAX_SECONDS
 
 TINY = "tiny"  # the pair that comes with the program
+PEFT_CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of an adapter, as peft names them
 
 
 class Model(Protocol):
@@ -75,6 +78,41 @@ class Model(Protocol):
         """Why `auto` chose it; empty where it was named."""
         ...
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter that changes its answers (see ``adapters``)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A trained adapter. ``base``: its base model's name; ``fingerprint``: of that model (see ``fingerprint``).
+
+    ``has_projector``: it also changes the projector, which llama.cpp cannot. ``record``: all of adapter.json.
+    """
+
+    folder: Path
+    name: str
+    base: str
+    fingerprint: str
+    has_projector: bool
+    record: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that decide what it changes."""
+        return [self.folder / PEFT_CONFIG, self.folder / WEIGHTS]
+
+    @property
+    def identity(self) -> str:
+        """What identifies its weights, for provenance: 16 hex digits."""
+        return digest(self.files) or ""
+
+    @property
+    def size(self) -> int:
+        """Of its weights, in bytes."""
+        return (self.folder / WEIGHTS).stat().st_size
+
 
 @dataclass(frozen=True, slots=True)
 class ModelPair:
@@ -91,6 +129,7 @@ class ModelPair:
     reason: str = ""  # why `auto` chose it
     max_seconds: float = MAX_SECONDS
     reasons: bool = False
+    adapter: Adapter | None = None
 
     @property
     def name(self) -> str:
@@ -109,15 +148,14 @@ class ModelPair:
 
     @property
     def files(self) -> list[Path]:
-        """Language model and projector."""
-        return [self.language_model, self.projector]
+        """Language model and projector, and the adapter's."""
+        return [self.language_model, self.projector, *(self.adapter.files if self.adapter else [])]
 
     @property
     def label(self) -> str:
-        """Its name in sidecars: `gguf_Q6_K` and the like."""
-        if self.is_tiny:
-            return f"gguf_{TINY}"
-        return f"gguf_{quant_of(self.language_model) or self.language_model.stem}"
+        """Its name in sidecars: `gguf_Q6_K` and the like, with an adapter `gguf_Q6_K+mine`."""
+        name = TINY if self.is_tiny else quant_of(self.language_model) or self.language_model.stem
+        return f"gguf_{name}{_with(self.adapter)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +175,7 @@ class Checkpoint:
     size: int = 0  # bytes of the weights
     reasons: bool = False
     reason: str = ""
+    adapter: Adapter | None = None
 
     @property
     def path(self) -> Path:
@@ -150,13 +189,22 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """Its configuration and its weights."""
-        return [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]
+        """Its configuration and its weights, and the adapter's."""
+        return [self.folder / "config.json", *self.weights, *(self.adapter.files if self.adapter else [])]
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files of its weights."""
+        return sorted(self.folder.glob("*.safetensors"))
 
     @property
     def label(self) -> str:
-        """Its name in sidecars: `hf_` and the last part of its name."""
-        return f"hf_{TINY if self.is_tiny else self.name.rpartition('/')[2]}"
+        """Its name in sidecars: `hf_` and the last part of its name, and `+` and the adapter's."""
+        return f"hf_{TINY if self.is_tiny else self.name.rpartition('/')[2]}{_with(self.adapter)}"
+
+
+def _with(adapter: Adapter | None) -> str:
+    return f"+{adapter.name}" if adapter else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +220,7 @@ class RemoteModel:
     kv_bytes_per_token: int = 0
     size: int = 0
     reason: str = ""
+    adapter: Adapter | None = None  # always: the endpoint has its own
 
     @property
     def path(self) -> Path:

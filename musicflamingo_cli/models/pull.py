@@ -13,6 +13,7 @@ from pathlib import Path
 from musicflamingo_cli.errors import ConfigError, HubUnreachableError, ModelError
 from musicflamingo_cli.models import catalog, hub
 from musicflamingo_cli.models.checkpoints import CONFIG, INDEX, WHOLE, check_checkpoint, folder_for, read_config
+from musicflamingo_cli.models.generators import check_generator, is_generator
 from musicflamingo_cli.models.hub import HubFile
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ def find_checkpoint_files(repository: str, models_folder: Path, revision: str = 
     small = sorted(name for name in listed if _SMALL.fullmatch(name) and name != CONFIG)
     if weights == [WHOLE]:
         small = [name for name in small if name != INDEX]
-    published = catalog.load_catalog().checkpoint(repository)
+    known = catalog.load_catalog()
+    published = known.checkpoint(repository) or known.generator(repository)
     return CheckpointOrder(
         repository=repository,
         files=tuple(listed[name] for name in [CONFIG, *small, *weights]),
@@ -186,10 +188,15 @@ def _fetch_files(order: CheckpointOrder, folder: Path) -> None:
         hub.fetch(file, folder)
         if file.name == CONFIG:
             _require_supported(order, folder)
-    check_checkpoint(folder, order.repository)
+    if is_generator(folder):
+        check_generator(folder, order.repository)
+    else:
+        check_checkpoint(folder, order.repository)
 
 
 def _require_supported(order: CheckpointOrder, folder: Path) -> None:
+    if is_generator(folder):
+        return
     try:
         read_config(folder, order.repository)
     except ModelError:

@@ -15,6 +15,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.errors import ConfigError, ModelError, ToolMissingError
 from musicflamingo_cli.llamacpp import memory as system_memory
 from musicflamingo_cli.llamacpp.memory import Memory
+from musicflamingo_cli.models.adapters import adapter_for
 from musicflamingo_cli.models.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
 from musicflamingo_cli.models.checkpoints import (
     HOW_TO_INSTALL,
@@ -48,11 +49,17 @@ def resolve_model(settings: Settings) -> Model:
     """Return the model that the settings name: an endpoint's, a GGUF pair, or the checkpoint that they ask for.
 
     `auto` looks at the available memory, and means a checkpoint where no Music Flamingo in GGUF is installed. Raises
-    as ``resolve`` and ``resolve_checkpoint`` do.
+    as ``resolve`` and ``resolve_checkpoint`` do, and ModelError for an adapter of another model.
     """
-    name, folder = settings.model, settings.models_folder
     if settings.endpoint:
         return resolve_remote(settings)
+    model = _resolve_here(settings)
+    return model if settings.lora is None else replace(model, adapter=adapter_for(model, settings.lora))
+
+
+def _resolve_here(settings: Settings) -> ModelPair | Checkpoint:
+    """The model without its adapter."""
+    name, folder = settings.model, settings.models_folder
     if settings.engine == EngineName.TRANSFORMERS or is_checkpoint_name(name):
         return resolve_checkpoint(name, folder)
     try:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from musicflamingo_cli._version import __version__
 from musicflamingo_cli.captioning.comparison import PresetComparison, TrackComparison
+from musicflamingo_cli.finetuning.evaluation import Evaluation
 from musicflamingo_cli.report import template
+from musicflamingo_cli.report.adapter_section import evaluation_section
 from musicflamingo_cli.report.comparison_rows import Run, Tone, rows_of
 
 MARKER = "<!-- a comparison of musicflamingo -->"  # identifies comparisons: only these are replaced by a later one
@@ -25,18 +27,22 @@ def require_free_page(out: Path) -> None:
     template.require_free(out, MARKER)
 
 
-def write_comparison(tracks: Sequence[TrackComparison], out: Path) -> None:
-    """Write the page completely, or not at all. Raises ConfigError where ``out`` exists and is not a comparison."""
-    template.write(render(tracks, out.parent), out, MARKER)
+def write_comparison(tracks: Sequence[TrackComparison], out: Path, evaluation: Evaluation | None = None) -> None:
+    """Write the page completely, or not at all. ``evaluation``: of an adapter, shown first.
+
+    Raises ConfigError where ``out`` exists and is not a comparison.
+    """
+    template.write(render(tracks, out.parent, evaluation), out, MARKER)
 
 
-def render(tracks: Sequence[TrackComparison], folder: Path) -> str:
+def render(tracks: Sequence[TrackComparison], folder: Path, evaluation: Evaluation | None = None) -> str:
     """Return the page as HTML. ``folder`` is where it will be, since audio is referenced relative to it."""
     parts = {
         "marker": MARKER,
         "version": __version__,
         "style": template.text_of("page.css"),
         "own_style": template.text_of("comparison.css"),
+        "evaluation": evaluation_section(evaluation) if evaluation else "",
         "tracks": "\n".join(_section(track, folder) for track in tracks),
     }
     return template.fill("comparison.html", parts)

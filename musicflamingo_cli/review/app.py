@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,31 +10,29 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from musicflamingo_cli.errors import MusicFlamingoError, TrackError
-from musicflamingo_cli.review import edits, replacing
+from musicflamingo_cli.errors import MusicFlamingoError
+from musicflamingo_cli.review import corrections, edits, replacing
 from musicflamingo_cli.review.asks import Asks
 from musicflamingo_cli.review.audio import parsed_range, sound_of
 from musicflamingo_cli.review.detail import detail, shown_path
 from musicflamingo_cli.review.edits import ConflictError, Decision, NothingToApproveError
 from musicflamingo_cli.review.history import Done, History
+from musicflamingo_cli.review.json_requests import RefusedError, Values, json_endpoint
 from musicflamingo_cli.review.library import Entry, Filter, Library, Sort
 from musicflamingo_cli.review.pictures import COLUMNS, PEAKS, ROWS, Pictures
 from musicflamingo_cli.review.presence import Presence
 from musicflamingo_cli.text.cleaning import normalize_text
 from musicflamingo_cli.text.t5_tokens import LIMITS, TokenCounter
 
-_BODY_BYTES, _BODY_SECONDS = 8 << 20, 15.0
 _LONGEST_CAPTION = 20_000  # characters
 _MOST_ROWS = 200
 _PREVIEWED = 300  # changes of a preview that are shown in full
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SHARED = {"shared.css": ("musicflamingo_cli.report", "page.css")}  # what the report's page looks like
-
-Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +48,6 @@ class Review:
     is_read_only: bool = False
 
 
-class RefusedError(Exception):
-    """A request that cannot be answered, with the status code and the reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 def make_app(review: Review) -> Starlette:
     """Return the application; a Guard must stand before it."""
     handlers = _Handlers(review)
@@ -69,11 +57,12 @@ def make_app(review: Review) -> Starlette:
         Route("/api/tracks/{id:int}/audio", handlers.audio),
         Route("/api/tracks/{id:int}/picture", handlers.picture),
     ]
-    routes += [Route(path, _json(answer), methods=["GET"]) for path, answer in reads.items()]
+    routes += [Route(path, json_endpoint(answer), methods=["GET"]) for path, answer in reads.items()]
     for path, answer in handlers.questions().items():
-        routes.append(Route(path, _json(answer), methods=["POST"]))
+        routes.append(Route(path, json_endpoint(answer), methods=["POST"]))
     for path, answer in changes.items():
-        routes.append(Route(path, _json(answer if not review.is_read_only else _refuse_change), methods=["POST"]))
+        change = _refuse_change if review.is_read_only else answer
+        routes.append(Route(path, json_endpoint(change), methods=["POST"]))
     return Starlette(routes=routes)
 
 
@@ -144,6 +133,7 @@ class _Handlers:
         return {
             "/api/tracks/{id:int}/edit": self._edit,
             "/api/tracks/{id:int}/approve": self._approve,
+            "/api/tracks/{id:int}/correct": self._correct,
             "/api/tracks/{id:int}/exclude": self._exclude,
             "/api/tracks/{id:int}/note": self._note,
             "/api/tracks/{id:int}/ask": self._ask,
@@ -232,11 +222,13 @@ class _Handlers:
         return self._apply(values, f"edit {preset}", edits.edit(preset, text, str(values.get("base") or "")))
 
     def _approve(self, values: Values) -> Any:
-        bases, preset = values.get("bases"), str(values.get("preset") or "")
-        is_approved = values.get("value", True) is True
-        bases = {str(key): str(value) for key, value in bases.items()} if isinstance(bases, dict) else {}
+        preset, is_approved = str(values.get("preset") or ""), values.get("value", True) is True
         label = f"{'approve' if is_approved else 'withdraw the approval of'} {preset or 'the track'}"
-        return self._apply(values, label, edits.approve(bases, is_approved, preset))
+        return self._apply(values, label, edits.approve(_bases(values), is_approved, preset))
+
+    def _correct(self, values: Values) -> Any:
+        audio = self._entry(values).track.audio
+        return self._apply(values, "correct", corrections.correct(_bases(values), audio, self._library.presets))
 
     def _exclude(self, values: Values) -> Any:
         is_excluded = values.get("value", True) is True
@@ -297,54 +289,11 @@ class _Handlers:
         free_question("any", name)  # for its check of the name
 
 
+def _bases(values: Values) -> dict[str, str]:
+    """Return what the captions that the page showed are identified by."""
+    bases = values.get("bases")
+    return {str(key): str(value) for key, value in bases.items()} if isinstance(bases, dict) else {}
+
+
 def _page_files() -> frozenset[str]:
     return frozenset(each.name for each in resources.files(f"{__package__}.page").iterdir() if "." in each.name[1:])
-
-
-def _json(answer: Callable[[Values], Any]) -> Callable[[Request], Any]:
-    """Return the endpoint that calls ``answer`` in a thread with a request's values, and sends what it returns."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            values: dict[str, Any] = dict(request.query_params)
-            if request.method == "POST":
-                values = await _body_of(request)
-            values |= {**request.path_params, "csrf": request.scope.get("csrf", "")}
-            return JSONResponse(await run_in_threadpool(answer, values))
-        except RefusedError as error:
-            return JSONResponse({"error": str(error)}, error.status)
-        except ConflictError as error:
-            made = {
-                key: error.made.get(key) for key in ("edited_by", "edited_at", "time", "model") if key in error.made
-            }
-            conflict = {
-                "preset": error.preset,
-                "theirs": error.theirs,
-                "base": edits.base_of(error.theirs),
-                "made": made,
-            }
-            return JSONResponse({"error": str(error), "conflict": conflict}, 409)
-        except (MusicFlamingoError, TrackError) as error:
-            return JSONResponse({"error": str(error), "hint": error.hint}, 422)
-
-    return endpoint
-
-
-async def _body_of(request: Request) -> dict[str, Any]:
-    """Return a request's JSON object. Raises RefusedError for one that is too large, too slow, or is none."""
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > _BODY_BYTES:
-                    raise RefusedError(413, "the request is too large")
-                pieces.append(piece)
-        value = json.loads(b"".join(pieces))
-    except TimeoutError as error:
-        raise RefusedError(408, "the request did not end") from error
-    except (ValueError, RecursionError, ClientDisconnect) as error:
-        raise RefusedError(400, "the request is not JSON") from error
-    if not isinstance(value, dict):
-        raise RefusedError(400, "the request is not a JSON object")
-    return value

@@ -16,6 +16,7 @@ from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.captioning.captioner import Captioner, open_captioner
 from musicflamingo_cli.captioning.judging import REASONING_TOKENS, judged, not_heard
 from musicflamingo_cli.config import Settings, require_setting
+from musicflamingo_cli.engines.observer import TextObserver
 from musicflamingo_cli.errors import AnswerCancelledError, ConfigError, MusicFlamingoError
 from musicflamingo_cli.prompts import Preset, free_question, validate
 from musicflamingo_cli.review.library import Entry
@@ -208,7 +209,7 @@ class Asks:
                 prompt = ask.preset.render(values)
                 if captioner.model.reasons:
                     prompt = replace(prompt, max_tokens=prompt.max_tokens + REASONING_TOKENS)
-                (result,) = captioner.engine.describe(clip, [prompt], ask.sampling, on_text)
+                (result,) = captioner.engine.describe(clip, [prompt], ask.sampling, TextObserver(on_text))
                 if not isinstance(result, Failure):
                     result = not_heard(result, captioner.engine.expected_audio_tokens(clip)) or result
                 verdict = result.reason if isinstance(result, Failure) else judged(result)

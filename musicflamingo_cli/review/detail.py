@@ -9,6 +9,7 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.errors import SidecarError, TrackError
+from musicflamingo_cli.review.corrections import corrections_of
 from musicflamingo_cli.review.doubts import marks_in, measured_json, reasons_of
 from musicflamingo_cli.review.edits import base_of
 from musicflamingo_cli.review.library import Entry, Library
@@ -47,6 +48,7 @@ def detail(library: Library, entry: Entry, counter: TokenCounter) -> dict[str, A
     presets = list(dict.fromkeys([*library.presets, *named]))
     note = info.get(NOTE_KEY)
     known = known_of(info, entry.track.audio, presets)
+    corrections = corrections_of(info, known)
     return {
         **entry.row(),
         "file": shown_path(entry.track.audio),
@@ -59,6 +61,7 @@ def detail(library: Library, entry: Entry, counter: TokenCounter) -> dict[str, A
         "measured": measured_json(info),
         "known": _known(entry, info, seconds),
         "reasons": reasons_of(info),
+        "corrections": list(dict.fromkeys(change for each in corrections.values() for change in each.changes)),
         "captions": [caption_json(info, preset, counter, known) for preset in presets],
     }
 
@@ -75,7 +78,7 @@ def caption_json(info: Mapping[str, Any], preset: str, counter: TokenCounter, kn
         "tokens": counter.count(text) if text else 0,
         "tempo": tempo_of(text),
         "key": key_of(text),
-        "marks": [[mark.start, mark.end, mark.reason] for mark in marks_in(text, preset, known)],
+        "marks": [[mark.start, mark.end, mark.reason, mark.field] for mark in marks_in(text, preset, known)],
         "approved": bool(text) and (info.get(APPROVED_KEY) is True or made.get("approved") is True),
         "edited": is_edited(made),
         "tiny": is_of_tiny_model(made),

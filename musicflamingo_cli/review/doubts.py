@@ -8,20 +8,22 @@ from typing import Any
 
 from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.trust.check import check_captions
+from musicflamingo_cli.trust.claims import Field
 from musicflamingo_cli.trust.known import Known
 from musicflamingo_cli.trust.measured import measured_of
-from musicflamingo_cli.trust.verdicts import Verdict
+from musicflamingo_cli.trust.verdicts import KEY_CONFIDENCE, TEMPO_CONFIDENCE, Verdict
 
 _MOST, _LONGEST = 20, 300  # reasons that are shown, and characters of each
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A passage of a caption, from ``start`` to ``end`` in characters, and why it is doubtful."""
+    """A passage of a caption, from ``start`` to ``end`` in characters, why it is doubtful, and what it is about."""
 
     start: int
     end: int
     reason: str
+    field: Field
 
 
 def doubt_of(info: Mapping[str, Any]) -> float | None:
@@ -40,7 +42,7 @@ def marks_in(caption: str, preset: str, known: Known) -> list[Mark]:
     """Return the passages of a caption that what is known of the track contradicts."""
     checked = check_captions({preset: caption}, known).claims
     return [
-        Mark(each.claim.start, each.claim.end, each.reason()[:_LONGEST])
+        Mark(start=each.claim.start, end=each.claim.end, reason=each.reason()[:_LONGEST], field=each.claim.field)
         for each in sorted(checked, key=lambda each: each.claim.start)
         if each.verdict == Verdict.CONTRADICTED
     ]
@@ -51,9 +53,15 @@ def measured_json(info: Mapping[str, Any]) -> dict[str, Any] | None:
     measured = measured_of(info)
     if measured is None:
         return None
+    tempo, key = measured.tempo, measured.key
     return {
-        "tempo": measured.tempo and {"bpm": round(measured.tempo.bpm, 1), "confidence": measured.tempo.confidence},
-        "key": measured.key and {"name": measured.key.name, "confidence": measured.key.confidence},
+        "tempo": tempo
+        and {
+            "bpm": round(tempo.bpm, 1),
+            "alternatives": [round(each, 1) for each in tempo.alternatives],
+            "sure": tempo.confidence >= TEMPO_CONFIDENCE,
+        },
+        "key": key and {"name": key.name, "sure": key.confidence >= KEY_CONFIDENCE},
         "lufs": measured.lufs,
         "seconds": measured.seconds,
     }

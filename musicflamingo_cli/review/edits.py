@@ -59,7 +59,7 @@ def edit(preset: str, text: str, base: str) -> Decision:
 
     def decide(info: Keys) -> Keys:
         key = caption_key(preset)
-        _require_base(info, preset, base)
+        require_base(info, preset, base)
         if info.get(key) == text:
             return {}
         made = dict(provenance_of(info, preset))
@@ -83,7 +83,7 @@ def approve(bases: Mapping[str, str], is_approved: bool, preset: str = "") -> De
         captioned = [name for name in names if has_caption(info, name)]
         concerned = [preset] if preset else captioned
         for name in concerned:
-            _require_base(info, name, bases.get(name, base_of("")))
+            require_base(info, name, bases.get(name, base_of("")))
         if is_approved and not any(has_caption(info, name) for name in concerned):
             raise NothingToApproveError
         if not preset:
@@ -124,7 +124,7 @@ def take(preset: str, base: str, keys: Callable[[Keys], Keys]) -> Decision:
     """
 
     def decide(info: Keys) -> Keys:
-        _require_base(info, preset, base)
+        require_base(info, preset, base)
         taken = dict(keys(info))
         made = taken[PROVENANCE_KEY][preset]
         taken[PROVENANCE_KEY] = {preset: {**made, "approved": True}}
@@ -133,7 +133,7 @@ def take(preset: str, base: str, keys: Callable[[Keys], Keys]) -> Decision:
     return decide
 
 
-def _require_base(info: Keys, preset: str, base: str) -> None:
+def require_base(info: Keys, preset: str, base: str) -> None:
     """Raise ConflictError where a caption is not the one that a change was based on."""
     theirs = info.get(caption_key(preset))
     if base_of(theirs) != base:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicflamingo_cli.audio.decoding import open_source
+from musicflamingo_cli.errors import AudioError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,8 @@ def picture(audio: Path) -> bytes:
             lows.append(pieces.min(axis=1))
             highs.append(pieces.max(axis=1))
             spectra.append(_bands(mono.reshape(-1, _HOP)[:, :_WINDOW], source.rate))
+    if not frames:
+        raise AudioError(f"no sound in {audio.name}", "exclude the file")
     bins = -(-frames // _BIN)  # without those that only pad the last block
     low, high = _reduced(np.concatenate(lows)[:bins], np.minimum), _reduced(np.concatenate(highs)[:bins], np.maximum)
     peaks = np.stack([low, high], axis=1)

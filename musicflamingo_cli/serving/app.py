@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from musicflamingo_cli.captioning.captioner import Captioner
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.dataset.tracks import track_for
+from musicflamingo_cli.engines.observer import observer_of
 from musicflamingo_cli.errors import (
     AudioError,
     ConfigError,
@@ -35,11 +37,13 @@ from musicflamingo_cli.prompts import Preset, choose, free_question, load_preset
 from musicflamingo_cli.serving.chat import ChatRequest, chat_reply, parse_chat
 from musicflamingo_cli.serving.clips import ClipStore
 from musicflamingo_cli.serving.guard import BodyTooLarge, BodyTooSlow, Guard, Queue, error_body
+from musicflamingo_cli.serving.streaming import streamed
 from musicflamingo_cli.system.temporary import folder_prefix
 from musicflamingo_cli.types import Answer, Clip, Failure, Outcome
 
 logger = logging.getLogger(__name__)
 
+_CHAT = "/v1/chat/completions"
 _CHAT_BYTES = 64 << 20  # of a chat request: 20 minutes of FLAC, in base64
 _MOST_PRESETS = 20
 _PATH = re.compile(r"(?:/[^\s/'\":,;()]+)+/([^\s/'\":,;()]+)")  # its last part is what a client may see
@@ -74,12 +78,12 @@ class Endpoint:
         routes = [
             Route("/health", self.health),
             Route("/v1/models", self.models),
-            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route(_CHAT, self.chat, methods=["POST"]),
             Route("/caption", self.caption, methods=["POST"]),
         ]
         handlers: Any = {Exception: _failed, **{kind: _failed for kind, _ in _STATUSES}}
         app = Starlette(routes=routes, exception_handlers=handlers)
-        limits = {"/v1/chat/completions": _CHAT_BYTES, "/caption": upload_bytes}
+        limits = {_CHAT: _CHAT_BYTES, "/caption": upload_bytes}
         return Guard(app, token, Queue(self._captioner.slots, waiting), limits)
 
     async def health(self, request: Request) -> Response:
@@ -91,6 +95,7 @@ class Endpoint:
         model, engine = self._captioner.model, self._captioner.engine
         probe = Clip(path=Path(), samples=16_000, source_seconds=None, was_cut=False)
         meta = {
+            "adapter": model.adapter.name if model.adapter else None,
             "n_ctx": model.context_length,
             "slots": engine.slots,
             "max_seconds": model.max_seconds,
@@ -105,15 +110,17 @@ class Endpoint:
     async def chat(self, request: Request) -> Response:
         """Answer one question about one piece of audio."""
         chat = parse_chat(await request.body(), self._settings)
+        name = self._captioner.model.name
+        if chat.is_streamed:
+            response = await streamed(partial(self._answer, chat), name, chat.with_usage, _event_for)
+            return _failure(response) if isinstance(response, Failure) else response
         result = await run_in_threadpool(self._answer, chat)
-        if isinstance(result, Failure):
-            return _error(result.reason, 503 if result.kind.blames_engine else 422)
-        return JSONResponse(chat_reply(result, self._captioner.model.name))
+        return _failure(result) if isinstance(result, Failure) else JSONResponse(chat_reply(result, name))
 
-    def _answer(self, chat: ChatRequest) -> Answer | Failure:
+    def _answer(self, chat: ChatRequest, on_text: Callable[[str], None] | None = None) -> Answer | Failure:
         with self._clips.clip_of(chat.audio, chat.suffix) as clip:
             # To its end: an engine takes a generator that is left early for an interrupt.
-            (result,) = list(self._captioner.engine.describe(clip, [chat.prompt], chat.sampling))
+            (result,) = list(self._captioner.engine.describe(clip, [chat.prompt], chat.sampling, observer_of(on_text)))
             return result
 
     async def caption(self, request: Request) -> Response:
@@ -173,15 +180,33 @@ def _without_paths(text: str) -> str:
     return _PATH.sub(r"\1", text)
 
 
+def _failure(failure: Failure) -> Response:
+    return _error(failure.reason, 503 if failure.kind.blames_engine else 422)
+
+
+def _event_for(problem: Failure | Exception) -> dict[str, Any]:
+    """The event that ends an answer which has begun."""
+    if isinstance(problem, Failure):
+        return dict(error_body(_without_paths(problem.reason), 503))
+    status, message = _judged(problem, _CHAT)
+    return dict(error_body(message, status))
+
+
 def _error(message: str, status: int) -> Response:
     return JSONResponse(error_body(_without_paths(message), status), status)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    status, message = _judged(error, request.url.path)
+    return JSONResponse(error_body(message, status), status)
+
+
+def _judged(error: Exception, path: str) -> tuple[int, str]:
+    """Return the status and the message for an error; log what the operator should know."""
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             if status >= 500:
-                logger.warning("%s: %s", request.url.path, error)
-            return _error(str(error), status)
-    logger.error("%s: %s: %s", request.url.path, type(error).__name__, error)
-    return _error("an error of this program; its operator sees it in the log", 500)
+                logger.warning("%s: %s", path, error)
+            return status, _without_paths(str(error))
+    logger.error("%s: %s: %s", path, type(error).__name__, error)
+    return 500, "an error of this program; its operator sees it in the log"

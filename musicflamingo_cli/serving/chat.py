@@ -22,12 +22,17 @@ _MOST_TOKENS, _DEFAULT_TOKENS = 8192, 512
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A question about one audio file. ``suffix``: of the file's name, as the client gave its format."""
+    """A question about one audio file. ``suffix``: of the file's name, as the client gave its format.
+
+    ``is_streamed``: the pieces of the answer are wanted as they are made; ``with_usage``: and its tokens at the end.
+    """
 
     audio: bytes
     suffix: str
     prompt: Prompt
     sampling: Sampling
+    is_streamed: bool = False
+    with_usage: bool = False
 
 
 def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
@@ -38,8 +43,9 @@ def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
         raise ConfigError("the request is not JSON") from error
     if not isinstance(data, dict):
         raise ConfigError("the request is not a JSON object")
-    if data.get("stream"):
-        raise ConfigError("answers are not streamed", "leave `stream` out")
+    if not isinstance(data.get("stream", False), bool):
+        raise ConfigError("stream must be true or false")
+    more = data.get("stream_options")
     if data.get("n", 1) != 1 or data.get("tools"):
         raise ConfigError("only one answer, and no tools")
     parsed = _Messages(data.get("messages"))
@@ -54,7 +60,14 @@ def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
         system=parsed.system,
         history=tuple(earlier),
     )
-    return ChatRequest(parsed.audio, parsed.suffix, prompt, _sampling(data, settings))
+    return ChatRequest(
+        audio=parsed.audio,
+        suffix=parsed.suffix,
+        prompt=prompt,
+        sampling=_sampling(data, settings),
+        is_streamed=data.get("stream", False),
+        with_usage=isinstance(more, dict) and more.get("include_usage") is True,
+    )
 
 
 def _sampling(data: Mapping[str, Any], settings: Settings) -> Sampling:
@@ -140,14 +153,20 @@ def _decoded(data: str) -> bytes:
         raise ConfigError("the audio is not base64") from error
 
 
-def chat_reply(answer: Answer, model: str) -> dict[str, Any]:
-    """Return an answer in the API's form. Of the prompt, only the tokens of audio are counted."""
+def usage_of(answer: Answer) -> dict[str, Any]:
+    """Return an answer's tokens in the API's form. Of the prompt, only those of audio are counted."""
     usage: dict[str, Any] = {}
     if answer.audio_tokens is not None:
         usage["prompt_tokens"] = answer.audio_tokens
         usage["prompt_tokens_details"] = {"audio_tokens": answer.audio_tokens}
     if answer.answer_tokens is not None:
         usage["completion_tokens"] = answer.answer_tokens
+    return usage
+
+
+def chat_reply(answer: Answer, model: str) -> dict[str, Any]:
+    """Return an answer in the API's form."""
+    usage = usage_of(answer)
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",

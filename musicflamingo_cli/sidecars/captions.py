@@ -16,9 +16,10 @@ CHECK_KEY = f"{KEY_PREFIX}check"
 SAMPLES_KEY = f"{KEY_PREFIX}samples"  # how far other answers agree
 FIELDS_KEY = f"{KEY_PREFIX}fields"  # from the prose of the captions
 SHORT_KEY = f"{KEY_PREFIX}short"  # a short version of them
-FROM_PROSE = frozenset(["fields", "short"])  # their names in the provenance
+SEGMENTS_KEY = f"{KEY_PREFIX}segments"  # captions of segments, see sidecars/segments.py
+SUMMARY_KEY = f"{KEY_PREFIX}summary"  # of the whole, from the captions of its segments
 # Computed from audio and captions: a person approves none of it.
-DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY, FIELDS_KEY, SHORT_KEY])
+DERIVED_KEYS = frozenset([MEASURED_KEY, CHECK_KEY, SAMPLES_KEY, FIELDS_KEY, SHORT_KEY, SEGMENTS_KEY, SUMMARY_KEY])
 EXCLUDED_KEY = f"{KEY_PREFIX}excluded"  # true where a person keeps a track out of exports
 NOTE_KEY = f"{KEY_PREFIX}note"  # a person's, about the track
 MARKS = frozenset([APPROVED_KEY, EXCLUDED_KEY, NOTE_KEY, TAGS_KEY, *DERIVED_KEYS])  # they change no caption
@@ -90,14 +91,27 @@ def captions_in(info: Mapping[str, Any]) -> dict[str, str]:
 
 def without_edited(keys: Mapping[str, Any], info: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return those of new ``keys`` that replace nothing that a person edited in a sidecar with ``info``."""
-    presets = [key.removeprefix(KEY_PREFIX) for key in captions_in(keys)]
-    edited = [preset for preset in presets if is_protected(info, preset)]
-    if not edited:
+    return _without(keys, [preset for preset in _presets_in(keys) if is_protected(info, preset)])
+
+
+def without_changed(keys: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return those of new ``keys`` whose captions are in a sidecar ``now`` as they were ``before``."""
+    changed = [each for each in _presets_in(keys) if now.get(caption_key(each)) != before.get(caption_key(each))]
+    return _without(keys, changed)
+
+
+def _presets_in(keys: Mapping[str, Any]) -> list[str]:
+    return [key.removeprefix(KEY_PREFIX) for key in captions_in(keys)]
+
+
+def _without(keys: Mapping[str, Any], presets: Sequence[str]) -> Mapping[str, Any]:
+    """Return ``keys`` without what belongs to these presets; nothing where no caption is left."""
+    if not presets:
         return keys
-    theirs = {key(preset) for preset in edited for key in (caption_key, reasoning_key)}
+    theirs = {key(preset) for preset in presets for key in (caption_key, reasoning_key)}
     kept = {key: value for key, value in keys.items() if key not in theirs}
     if isinstance(made := kept.get(PROVENANCE_KEY), Mapping):
-        kept[PROVENANCE_KEY] = {preset: each for preset, each in made.items() if preset not in edited}
+        kept[PROVENANCE_KEY] = {preset: each for preset, each in made.items() if preset not in presets}
     return kept if captions_in(kept) else {}
 
 

@@ -14,14 +14,18 @@ from musicflamingo_cli.sidecars.captions import (
     MEASURED_KEY,
     SAMPLES_KEY,
     SHORT_KEY,
+    SUMMARY_KEY,
     captions_in,
     is_edited,
+    is_of_tiny_model,
     is_text,
     provenance_of,
 )
+from musicflamingo_cli.sidecars.segments import segments_of
 from musicflamingo_cli.types import KEY_PREFIX
 
-SHORT = "short"  # the short version's name beside the presets
+SHORT, SUMMARY = "short", "summary"  # names beside the presets
+_DEFAULT = "full"  # the caption of a segment that a summary is made from, where there is one
 VERSION = 1  # of the rules: results of another version are outdated
 STATED_KEYS = ("language", "is_instrumental", "instrumental", "time_signature", "timesignature", "meter")
 _NOT_ABOUT_THE_TRACK = ("lyrics", "transcription")  # presets whose text is what is sung
@@ -82,6 +86,38 @@ def has_outdated_short(info: Mapping[str, Any]) -> bool:
         return False
     made_from, now = made.get("made_from"), basis_of(info)["captions"]
     return not (isinstance(made_from, dict) and made_from and made_from.items() <= now.items())
+
+
+def segment_descriptions(info: Mapping[str, Any], *, of_tiny_model: bool) -> dict[str, str]:
+    """Return a description of each segment that is not silent, by its time; none where one of them has none.
+
+    ``of_tiny_model``: the tiny model's captions count, too.
+    """
+    found: dict[str, str] = {}
+    for segment in (each for each in segments_of(info) if not each.is_silent):
+        own = segment.as_info()
+        texts = {
+            preset: text
+            for preset, text in descriptions(own).items()
+            if not text.startswith("{") and (of_tiny_model or not is_of_tiny_model(provenance_of(own, preset)))
+        }
+        if not texts:
+            return {}
+        found[str(segment.span)] = texts.get(_DEFAULT) or " ".join(texts.values())
+    return found
+
+
+def digests_of(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what a text is recorded to be made from: a hash of each of these, by name."""
+    return {name: _digest(text) for name, text in sorted(texts.items())}
+
+
+def has_outdated_summary(info: Mapping[str, Any]) -> bool:
+    """Return whether there is a summary, but of other segments or captions than now, and no person wrote it."""
+    made = provenance_of(info, SUMMARY)
+    if SUMMARY_KEY not in info or is_edited(made):
+        return False
+    return made.get("made_from") != digests_of(segment_descriptions(info, of_tiny_model=is_of_tiny_model(made)))
 
 
 def has_outdated_check(info: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from musicflamingo_cli.types import KEY_PREFIX
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SPACE_AND_SEPARATOR = re.compile(r"[ \t\r\n]*[:,]?[ \t\r\n]*")
+_DEEPEST, _TOO_DEEP = 100, "its values are nested too deeply"
 _decoder = json.JSONDecoder()
 
 
@@ -94,7 +95,7 @@ def merged_text(
         values = _merged(before, decide(before))
         return before, _spliced(text, values) if values else text
     except RecursionError as error:
-        raise left_untouched(path, "its values are nested too deeply") from error
+        raise left_untouched(path, _TOO_DEEP) from error
 
 
 def parse_sidecar(data: bytes, path: Path) -> dict[str, Any]:
@@ -239,4 +240,15 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise left_untouched(path, f"it is not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise left_untouched(path, "it holds no JSON object")
+    # Who reads the values recurses through them. Most texts hold too few brackets for that to matter.
+    if text.count("[") + text.count("{") > _DEEPEST and _is_deep(data):
+        raise left_untouched(path, _TOO_DEEP)
     return data
+
+
+def _is_deep(data: Any) -> bool:
+    level = [data]
+    for _ in range(_DEEPEST):
+        level = [each for value in level for each in (value.values() if isinstance(value, dict) else value)]
+        level = [each for each in level if isinstance(each, (dict, list))]
+    return bool(level)

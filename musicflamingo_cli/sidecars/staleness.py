@@ -21,6 +21,7 @@ from musicflamingo_cli.sidecars.captions import (
     is_edited,
     provenance_of,
 )
+from musicflamingo_cli.sidecars.segments import segments_of
 from musicflamingo_cli.system.identity import digest, is_replaced
 from musicflamingo_cli.types import Sampling
 
@@ -51,7 +52,8 @@ class CaptionSettings:
     excerpt: Mapping[str, Any] | None = None  # which part of a track is used: start, fraction
     max_seconds: float | None = None
     quantization: str | None = None  # of a checkpoint's weights
-    model_identity: str | None = None  # a hash of parts of its files
+    model_identity: str | None = None  # a hash of parts of its files, and of its adapter's
+    lora: str | None = None  # the adapter's name; empty: none
 
 
 def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
@@ -60,6 +62,7 @@ def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
         is_tiny=model.is_tiny,
         model=model.name,
         model_identity=digest(model.files),
+        lora=_adapter_name(settings, model),
         projector=model.projector_name,
         sampling=settings.sampling,
         retries=settings.retries,
@@ -68,6 +71,13 @@ def caption_settings(settings: Settings, model: Model) -> CaptionSettings:
         max_seconds=settings.excerpt(model.max_seconds).max_seconds,
         quantization=settings.quantize,
     )
+
+
+def _adapter_name(settings: Settings, model: Model) -> str | None:
+    """The adapter's name, empty where there is none; None where an endpoint may have one of its own."""
+    if settings.lora is not None:
+        return settings.lora.resolve().name
+    return "" if model.files else None
 
 
 def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings, audio: Path | None = None) -> CaptionState:
@@ -82,12 +92,26 @@ def state_of(info: Mapping[str, Any], preset: Preset, now: CaptionSettings, audi
     is_real = has_real_caption(info, preset.name)
     if not is_real and not (now.is_tiny and has_caption(info, preset.name)):
         return CaptionState.MISSING
-    is_settled = info.get(APPROVED_KEY) is True or made.get("approved") is True or is_edited(made)
-    if is_settled or (now.is_tiny and is_real):
+    if _is_settled(info, made) or (now.is_tiny and is_real):
         return CaptionState.CAPTIONED
     if _is_outdated(made, preset, now) or (audio is not None and is_replaced(audio, made.get("audio"))):
         return CaptionState.OUTDATED
     return CaptionState.CAPTIONED
+
+
+def _is_settled(info: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether a person decided about a caption, so that it is never outdated."""
+    return info.get(APPROVED_KEY) is True or made.get("approved") is True or is_edited(made)
+
+
+def has_other_audio(info: Mapping[str, Any], presets: Sequence[Preset], audio: Path) -> bool:
+    """Return whether one of the presets has a caption of a file that was at the place of ``audio`` before."""
+    known: list[Any] = []
+    for preset in presets:
+        made = provenance_of(info, preset.name)
+        if has_caption(info, preset.name) and not _is_settled(info, made) and made.get("audio") not in known:
+            known.append(made.get("audio"))  # as a rule that of all presets
+    return any(is_replaced(audio, each) for each in known)
 
 
 def missing(info: Mapping[str, Any], presets: Sequence[Preset], now: CaptionSettings) -> list[Preset]:
@@ -112,11 +136,12 @@ class EarlierRuns:
         self._last: dict[str, int] = {}
 
     def add(self, info: Mapping[str, Any]) -> None:
-        """Note the runs that made the captions in a sidecar's data."""
-        all_made = info.get(PROVENANCE_KEY)
-        for made in all_made.values() if isinstance(all_made, dict) else ():
-            run, number = _run_of(made)
-            self._last[run] = max(number, self._last.get(run, 0))
+        """Note the runs that made the captions in a sidecar's data, those of segments, too."""
+        for each in (info, *(segment.as_info() for segment in segments_of(info))):
+            all_made = each.get(PROVENANCE_KEY)
+            for made in all_made.values() if isinstance(all_made, dict) else ():
+                run, number = _run_of(made)
+                self._last[run] = max(number, self._last.get(run, 0))
 
     def made_since(self, info: Mapping[str, Any], preset: Preset) -> bool:
         """Return whether a preset's caption was made after the scan."""
@@ -138,6 +163,8 @@ def _is_outdated(made: Mapping[str, Any], preset: Preset, now: CaptionSettings) 
     if now.model_identity is not None and made.get("model_identity", now.model_identity) != now.model_identity:
         return True
     if now.quantization is not None and made.get("quantization", Quantization.NONE) != now.quantization:
+        return True
+    if now.lora is not None and (made.get("lora") or "") != now.lora:
         return True
     if now.model is not None and made.get("template") != preset.template_hash:
         return True

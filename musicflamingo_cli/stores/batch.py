@@ -8,19 +8,21 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE
+from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE, skipped_if_too_short
 from musicflamingo_cli.captioning.captioner import Captioner
+from musicflamingo_cli.captioning.retries import MOST_PENDING, PAUSES, FailuresInARow, is_temporary, merged_tries
 from musicflamingo_cli.captioning.saving import keys_to_save, operating_system_failure
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
 from musicflamingo_cli.errors import ConfigError, ModelError, SidecarBusyError, ToolMissingError, TrackError
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.captions import captions_in
 from musicflamingo_cli.sidecars.merge import merged_text, parse_sidecar
 from musicflamingo_cli.stores.leases import LEASE_SECONDS, Leases, claim_key
 from musicflamingo_cli.stores.store import ConflictError, Entry, Store
@@ -111,7 +113,10 @@ def _listed(store: Store, folder: str) -> list[Entry]:
 
 
 class StoreBatch:
-    """Captions a dataset in a store. ``space``: bytes of audio that may be in the temporary folder at once."""
+    """Captions a dataset in a store. ``space``: bytes of audio that may be in the temporary folder at once.
+
+    ``keep_going``: do not stop when many tracks in a row fail.
+    """
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class StoreBatch:
         *,
         space: int,
         lease: float = LEASE_SECONDS,
+        keep_going: bool = False,
     ) -> None:
         self._store = store
         self._captioner = captioner
@@ -129,25 +135,46 @@ class StoreBatch:
         self._selection = selection
         self._space = Space(space)
         self._lease = lease
+        self._failures = FailuresInARow(is_ignored=keep_going)
+        self._failed: dict[str, tuple[StoredTrack, Outcome]] = {}  # temporarily, by the sidecar's key
 
     def run(self, root: str, done: Callable[[Outcome], None]) -> int:
         """Caption what is selected below ``root``; return how many tracks are left to other processes.
 
-        ``done`` gets every outcome once, in this thread. Claims of processes that are gone are taken over once they
-        have rested for the time of a lease.
+        ``done`` gets every outcome once, in this thread. What failed temporarily is tried again after the other tracks.
+        Claims of processes that are gone are taken over once they have rested for the time of a lease.
+
+        Raises BatchStoppedError, and ConfigError where the store cannot be listed or written.
         """
         waiting: dict[str, StoredTrack] = {}
-        with Leases(self._store, self._lease) as leases:
-            self._round(self._wanted(root, done), leases, waiting, done)
-            deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
-            while waiting and time.monotonic() < deadline:
-                time.sleep(min(_PAUSE, self._lease / 4))
-                again, waiting = list(waiting.values()), {}
-                left = len(again)
-                self._round(again, leases, waiting, done)
-                if len(waiting) < left:
-                    deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
+        if self._selection.save:
+            self._store.require_conditions(root)
+        try:
+            with Leases(self._store, self._lease, is_needed=self._selection.save) as leases:
+                self._round(self._wanted(root, done), leases, waiting, done, self._failures.note)
+                self._wait_for_others(leases, waiting, done)
+                for pause in PAUSES:
+                    if self._failed:
+                        logger.info("%d tracks failed temporarily; retrying in %g s", len(self._failed), pause)
+                        time.sleep(pause)
+                        self._round([item for item, _ in self._failed.values()], leases, waiting, done)
+        finally:
+            for _, outcome in self._failed.values():
+                done(outcome)
         return len(waiting)
+
+    def _wait_for_others(
+        self, leases: Leases, waiting: dict[str, StoredTrack], done: Callable[[Outcome], None]
+    ) -> None:
+        """Look again at what other processes have claimed, until they are done or do not go on."""
+        deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
+        while waiting and time.monotonic() < deadline:
+            time.sleep(min(_PAUSE, self._lease / 4))
+            again = list(waiting.values())
+            waiting.clear()
+            self._round(again, leases, waiting, done)
+            if len(waiting) < len(again):
+                deadline = time.monotonic() + 1.5 * self._lease + _PAUSE
 
     def _wanted(self, root: str, done: Callable[[Outcome], None]) -> Iterator[StoredTrack]:
         """The tracks that lack captions, as far as the listing and the sidecars say so now."""
@@ -178,21 +205,33 @@ class StoreBatch:
         leases: Leases,
         waiting: dict[str, StoredTrack],
         done: Callable[[Outcome], None],
+        note: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
+        """Caption tracks; ``note`` sees each outcome, also of those that are tried again."""
+
         def work(item: StoredTrack) -> tuple[StoredTrack, Outcome]:
             return item, self._caption(item, leases)
+
+        def settle(item: StoredTrack, outcome: Outcome) -> None:
+            if outcome.skipped == IN_PROGRESS_ELSEWHERE:
+                waiting[item.sidecar] = item
+                return
+            if before := self._failed.pop(item.sidecar, None):
+                outcome = merged_tries(before[1], outcome)
+            if is_temporary(outcome) and len(self._failed) < MOST_PENDING:
+                self._failed[item.sidecar] = item, outcome
+            else:
+                done(outcome)
 
         with WorkerPool(work, lambda: self._captioner.slots + _AHEAD) as pool:
             try:
                 for item, outcome in pool.results(items):
-                    if outcome.skipped == IN_PROGRESS_ELSEWHERE:
-                        waiting[item.sidecar] = item
-                    else:
-                        done(outcome)
+                    settle(item, outcome)
+                    note(outcome)
             except BaseException:
                 self._captioner.close()
-                for _, outcome in pool.remaining():
-                    done(outcome)
+                for item, outcome in pool.remaining():
+                    settle(item, outcome)
                 raise
 
     def _caption(self, item: StoredTrack, leases: Leases) -> Outcome:
@@ -205,10 +244,10 @@ class StoreBatch:
                 presets = self._missing(item, info)
                 if not presets:
                     return Outcome(item.track, skipped=COMPLETE)
-                outcome = replace(self._answer(item, presets, info), track=item.track)
+                outcome = skipped_if_too_short(replace(self._answer(item, presets, info), track=item.track))
                 if not leases.is_held(item.sidecar):
                     return Outcome(item.track, skipped=IN_PROGRESS_ELSEWHERE)
-                return self._save(item, outcome)
+                return self._save(item, outcome, info)
         except (ToolMissingError, ModelError, ConfigError):
             raise
         except TrackError as error:
@@ -236,8 +275,11 @@ class StoreBatch:
             return {}, None
         return parse_sidecar(stored.data, item.track.sidecar), stored.tag
 
-    def _save(self, item: StoredTrack, outcome: Outcome) -> Outcome:
-        """Merge what was captioned into the sidecar, however often others change it meanwhile."""
+    def _save(self, item: StoredTrack, outcome: Outcome, before: Mapping[str, Any]) -> Outcome:
+        """Merge what was captioned into the sidecar, which held ``before``, however often others change it meanwhile.
+
+        Captions that another process has made since stay: this one may have been frozen, and its claim taken over.
+        """
         if not outcome.keys or not self._selection.save:
             return replace(outcome, keys={})
         for _ in range(_TRIES):
@@ -246,10 +288,13 @@ class StoreBatch:
             if stored is not None:
                 parse_sidecar(stored.data, item.track.sidecar)
                 text = stored.data.decode("utf-8")
-            _, merged = merged_text(text, lambda now: keys_to_save(outcome, now), item.track.sidecar)
+            now, merged = merged_text(text, lambda now: keys_to_save(outcome, now, before), item.track.sidecar)
+            if merged is None or merged == text:
+                ours = captions_in(outcome.keys)
+                is_ours = all(now.get(name) == caption for name, caption in ours.items())
+                return replace(outcome, saved=True, keys={}) if is_ours else Outcome(item.track, skipped=COMPLETE)
             try:
-                if merged is not None and merged != text:
-                    self._store.write(item.sidecar, merged.encode("utf-8"), stored.tag if stored else None)
+                self._store.write(item.sidecar, merged.encode("utf-8"), stored.tag if stored else None)
             except ConflictError:
                 continue
             return replace(outcome, saved=True, keys={})

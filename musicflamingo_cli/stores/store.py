@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,6 +49,13 @@ class Store(Protocol):
     scheme: str
     is_conditional: bool
 
+    def require_conditions(self, folder: str) -> None:
+        """Make sure that writes in a folder take conditions, by writing there; do nothing where none are given.
+
+        Raises ConfigError where they do not, or where nothing can be written.
+        """
+        ...
+
     def list(self, folder: str) -> list[Entry]:
         """Return what is in a folder, without its subfolders' content."""
         ...
@@ -88,15 +96,20 @@ def open_store(text: str, single_writer: bool) -> tuple[Store, str]:
     scheme, folder = match[1], match[2].strip("/")
     for package in ("fsspec", _PACKAGES[scheme]):
         if find_spec(package) is None:
-            raise ToolMissingError(f"{scheme}:// needs {package}", f"install it with: {HOW_TO_INSTALL}")
+            how = "pip install gcsfs" if package == "gcsfs" else HOW_TO_INSTALL
+            raise ToolMissingError(f"{scheme}:// needs {package}", f"install it with: {how}")
     if scheme == "s3":
-        return S3Store(), folder
+        return S3Store(is_conditional=not single_writer), folder
     if not single_writer:
-        raise ConfigError(
-            f"{scheme}:// is written without conditions: of two processes, one would overwrite the other's captions",
-            "run one process only, and say so with --single-writer",
-        )
+        raise _without_conditions(f"{scheme}:// is written without conditions")
     return PlainStore(scheme), folder
+
+
+def _without_conditions(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: of two processes, one would overwrite the other's captions",
+        "run one process only, and say so with --single-writer",
+    )
 
 
 @contextlib.contextmanager
@@ -113,13 +126,16 @@ def _as_system_errors() -> Iterator[None]:
 class PlainStore:
     """Any file system of fsspec, for one process."""
 
-    is_conditional = False
+    is_conditional: bool = False
 
     def __init__(self, scheme: str) -> None:
         import fsspec
 
         self.scheme = scheme
         self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+
+    def require_conditions(self, folder: str) -> None:
+        """See Store; it writes without."""
 
     @_as_system_errors()
     def list(self, folder: str) -> list[Entry]:
@@ -158,12 +174,39 @@ class PlainStore:
 
 
 class S3Store(PlainStore):
-    """S3, whose writes take conditions (If-Match, If-None-Match)."""
+    """S3, whose writes take conditions (If-Match, If-None-Match) unless ``is_conditional`` is false."""
 
-    is_conditional = True
-
-    def __init__(self) -> None:
+    def __init__(self, is_conditional: bool = True) -> None:
         super().__init__("s3")
+        self.is_conditional = is_conditional
+
+    def require_conditions(self, folder: str) -> None:
+        """See Store. Stores that do not know the conditions of S3 ignore them, or refuse the write."""
+        if not self.is_conditional:
+            return
+        probe = f"{folder}/.mf-{uuid.uuid4().hex}.probe"
+        try:
+            self.write(probe, b"1", None)
+            takes = self._conflicts(probe, None) and self._conflicts(probe, f'"{uuid.uuid4().hex}"')
+            self.delete(probe)
+        except FileNotFoundError:
+            return  # no such bucket: its listing says so
+        except OSError as error:
+            if _code_of(error) != "NotImplemented":
+                raise ConfigError(
+                    f"cannot write to {self.scheme}://{folder}: {error.strerror or error}",
+                    "check your credentials and permissions",
+                ) from error
+            takes = False
+        if not takes:
+            raise _without_conditions(f"the store of {self.scheme}://{folder} ignores conditions (If-None-Match)")
+
+    def _conflicts(self, key: str, tag: str | None) -> bool:
+        try:
+            self.write(key, b"2", tag)
+        except ConflictError:
+            return True
+        return False
 
     @_as_system_errors()
     def read(self, key: str) -> Stored | None:
@@ -184,6 +227,8 @@ class S3Store(PlainStore):
         """See Store."""
         bucket, _, name = key.partition("/")
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        if not self.is_conditional:
+            condition = {}
         try:
             reply = self._files.call_s3("put_object", Bucket=bucket, Key=name, Body=data, **condition)
         except OSError as error:

@@ -6,7 +6,7 @@ import ipaddress
 import queue
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,12 +46,20 @@ def is_loopback(url: str) -> bool:
 
 
 def send(
-    method: str, url: str, headers: Mapping[str, str], body: bytes | None, seconds: float, *, verify: bool = True
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    seconds: float,
+    *,
+    verify: bool = True,
+    on_event_part: Callable[[bytes], None] | None = None,
 ) -> HttpReply:
     """Send a request and return the answer; redirects are not followed. Raises RequestError.
 
     The limit of ``seconds`` holds for all of it: libraries limit each read, which a server that sends a byte now and
-    then never exceeds. ``verify``: whether the certificate must be valid.
+    then never exceeds. ``verify``: whether the certificate must be valid. ``on_event_part`` gets each part of a stream
+    of server-sent events as it arrives, in another thread; what it raises ends the request and is passed on.
     """
     import httpx2
 
@@ -68,7 +76,7 @@ def send(
 
     def work() -> None:
         try:
-            result.put(_send(client, method, url, dict(headers), body))
+            result.put(_send(client, method, url, dict(headers), body, on_event_part))
         except Exception as error:
             result.put(error)
 
@@ -91,13 +99,24 @@ def send(
     raise answer
 
 
-def _send(client: Any, method: str, url: str, headers: dict[str, str], body: bytes | None) -> HttpReply:
+def _send(
+    client: Any,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    on_event_part: Callable[[bytes], None] | None,
+) -> HttpReply:
     with client.stream(method, url, headers=headers, content=body) as response:
+        kind = response.headers.get("content-type", "")
+        has_events = response.status_code == 200 and kind.startswith("text/event-stream")
         parts, size = [], 0
         for part in response.iter_bytes():
             parts.append(part)
             size += len(part)
             if size > _LARGEST:
                 raise RequestError(f"the answer is larger than {_LARGEST >> 20} MiB", is_permanent=True)
+            if has_events and on_event_part:
+                on_event_part(part)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return HttpReply(response.status_code, headers, b"".join(parts))

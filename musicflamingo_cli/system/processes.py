@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -239,6 +239,29 @@ def _start_guarded(
     assert child.stdin
     lifeline, child.stdin = child.stdin, None  # communicate() would close it
     return child, lifeline
+
+
+@contextlib.contextmanager
+def after_our_end(script: str, *arguments: str) -> Iterator[None]:
+    """Have a shell run ``script`` should this process end within the context, however it ends (SIGKILL included).
+
+    The shell waits for a pipe that only we hold open. It is ended when the context is left.
+    """
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", f"read -r _\n{script}", "sh", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=without_secrets(),
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.wait()
+        assert watcher.stdin
+        watcher.stdin.close()
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 # The opening tag may belong to the chat template, so that only the closing one is in the answer.
 _REASONING = re.compile(r"\A\s*(?:<think(?:ing)?>)?(?P<reasoning>.*?)(?:</think(?:ing)?>(?P<answer>.*))?\Z", re.DOTALL)
@@ -23,3 +24,21 @@ def split_reasoning(text: str) -> tuple[str, str]:
     match = _REASONING.search(text)
     assert match  # every part of the pattern may be empty
     return match["reasoning"].strip(), (match["answer"] or "").strip()
+
+
+class VisiblePieces:
+    """Passes the pieces of an answer on as they are made, those of the reasoning before it as empty ones."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self._on_text = on_text
+        self._reasoning = ""
+        self._is_answer = False
+
+    def __call__(self, piece: str) -> None:
+        """Take the next piece."""
+        if not self._is_answer:
+            self._reasoning += piece
+            end = _CLOSE.search(self._reasoning)
+            self._is_answer = end is not None
+            piece = self._reasoning[end.end() :] if end else ""
+        self._on_text(piece)

@@ -164,7 +164,7 @@ def _from_measurement(claim: Claim, known: Known, in_four: bool) -> Iterator[Evi
     if claim.field == Field.TEMPO and measured and measured.tempo:
         tempo = measured.tempo
         detail = f"{tempo.bpm:.1f} BPM, confidence {tempo.confidence:.2f}"
-        yield Evidence(Source.MEASURED, against_tempo(claim, tempo, in_four), detail)
+        yield Evidence(Source.MEASURED, against_tempo(claim, tempo, in_four, measured.tempi), detail)
     elif claim.field == Field.KEY and measured and measured.key:
         verdict = against_key(claim.value, measured.key, measured.halves)
         yield Evidence(

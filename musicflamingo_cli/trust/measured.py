@@ -23,9 +23,9 @@ class Measured:
     """What was measured from a track's audio; None where it is unknown (noise, silence, drums alone).
 
     ``lufs``: integrated loudness (EBU R 128). ``seconds``: the length. ``silence``: the share of it that is silent,
-    from 0 to 1. ``width``: the stereo width, from 0 (mono) to 1; None where there is no sound. ``halves``: the key of
-    each half as `A minor`, None where unknown. ``audio``: the identity of the file (see ``system.identity``).
-    ``essentia``: what that library says, where it is installed.
+    from 0 to 1. ``width``: the stereo width, from 0 (mono) to 1; None where there is no sound. ``halves``: the key
+    of each half as `A minor`, None where unknown; ``tempi``: the tempo of each half, likewise. ``audio``: the
+    identity of the file (see ``system.identity``). ``essentia``: what that library says, where it is installed.
     """
 
     tempo: Tempo | None
@@ -35,6 +35,7 @@ class Measured:
     silence: float
     width: float | None
     halves: tuple[str | None, ...] = ()
+    tempi: tuple[float | None, ...] = ()
     audio: Mapping[str, Any] | None = None
     version: int = VERSION
     essentia: Opinion | None = None
@@ -56,7 +57,7 @@ def measured_of(info: Mapping[str, Any]) -> Measured | None:
     seconds, silence = _number(found.get("seconds")), _number(found.get("silence"))
     if seconds is None or silence is None:
         return None
-    halves, audio = found.get("halves"), found.get("audio")
+    halves, tempi, audio = found.get("halves"), found.get("tempi"), found.get("audio")
     return Measured(
         tempo=_tempo(found.get("tempo")),
         key=_key(found.get("key")),
@@ -65,6 +66,7 @@ def measured_of(info: Mapping[str, Any]) -> Measured | None:
         silence=silence,
         width=_number(found.get("width")),
         halves=tuple(_name(each) for each in halves) if isinstance(halves, list) else (),
+        tempi=tuple(_bpm(each) for each in tempi) if isinstance(tempi, list) else (),
         audio=audio if isinstance(audio, dict) else None,
         version=found["version"],
         essentia=_opinion(found.get("essentia")),

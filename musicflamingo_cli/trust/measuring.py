@@ -71,6 +71,7 @@ def measure_track(audio: Path) -> Measured:
         silence=levels.silence,
         width=levels.width,
         halves=tonality.halves(),
+        tempi=rhythm.halves(),
         audio=identity,
         essentia=second_opinion(audio),
     )

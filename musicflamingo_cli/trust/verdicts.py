@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
-    OCTAVE = "octave"  # half or double the tempo, or another simple ratio that beats can have
+    OCTAVE = "octave"  # half or double the tempo, another ratio that beats can have, or it fits a half of the track
     RELATIVE = "relative"  # the relative or parallel key, or one a fifth away
     UNKNOWN = "unknown"
 
@@ -84,14 +84,19 @@ def sure_of(measured: Measured) -> tuple[Tempo | None, Key | None]:
     )
 
 
-def against_tempo(claim: Claim, tempo: Tempo, in_four: bool) -> Verdict:
-    """Return how a claimed tempo stands to a known one. ``in_four``: the caption says that its music is in 4/4."""
+def against_tempo(claim: Claim, tempo: Tempo, in_four: bool, halves: Sequence[float | None] = ()) -> Verdict:
+    """Return how a claimed tempo stands to a known one.
+
+    ``in_four``: the caption says that its music is in 4/4. ``halves``: the tempo of each half of the track.
+    """
     if tempo.confidence < TEMPO_CONFIDENCE:
         return Verdict.UNKNOWN
     if _is_within(claim, tempo.bpm):
         return Verdict.SUPPORTED
     ratios = _OCTAVES if in_four else (*_OCTAVES, *_TRIPLETS)
-    return Verdict.OCTAVE if any(_is_within(claim, tempo.bpm * each) for each in ratios) else Verdict.CONTRADICTED
+    known = [tempo.bpm, *(each for each in halves if each)]
+    fits = any(_is_within(claim, bpm * ratio) for bpm in known for ratio in (1.0, *ratios))
+    return Verdict.OCTAVE if fits else Verdict.CONTRADICTED
 
 
 def _is_within(claim: Claim, bpm: float) -> bool:

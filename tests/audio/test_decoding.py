@@ -165,6 +165,49 @@ def test_all_of_a_chained_stream_is_heard(tmp_path: Path, name: str) -> None:
         assert measure(tmp_path / name).seconds == pytest.approx(14, abs=0.05)
 
 
+@pytest.mark.parametrize("name", CHAINED)
+def test_a_chain_behind_a_tag_is_heard(tmp_path: Path, name: str) -> None:
+    write_chain(tmp_path / name)
+    tag = b"ID3\4\0\0\0\0\2\0" + bytes(256)
+    (tmp_path / name).write_bytes(tag + (tmp_path / name).read_bytes())
+    assert write_clip(tmp_path / name, tmp_path / "clip.wav").seconds == pytest.approx(14, abs=0.05)
+    if name != "a.flac":  # of a FLAC only the header is read
+        assert measure(tmp_path / name).seconds == pytest.approx(14, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "odd.wav", "a.m4a"])
+def test_a_second_file_behind_the_first_is_reported(tmp_path: Path, name: str) -> None:
+    """Decoders stop where the first file ends by its header; its caption would pass for that of both."""
+    audio = tmp_path / name
+    if name == "a.m4a":
+        encode(audio, "aac", tone(4, 440, 48_000, 2), 48_000)
+    else:
+        samples = tone(1, 440)[:8001]
+        soundfile.write(audio, samples, 16_000, subtype="PCM_U8" if name == "odd.wav" else "PCM_16")
+    one = audio.read_bytes()
+    audio.write_bytes(one + b"TAG" + bytes(125))
+    assert write_clip(audio, tmp_path / "clip.wav").seconds > 0.4
+    audio.write_bytes(one + one)
+    for use in (lambda: write_clip(audio, tmp_path / "clip.wav"), lambda: measure(audio)):
+        with pytest.raises(AudioError, match="holds a second file behind its first one"):
+            use()
+
+
+@pytest.mark.parametrize("size", [2**40, 2**63 - 1, 2**64 - 1], ids=str)
+def test_a_box_that_ends_beyond_any_file_is_no_second_file(tmp_path: Path, size: int) -> None:
+    encode(tmp_path / "a.m4a", "aac", tone(4, 440, 48_000, 2), 48_000)
+    with (tmp_path / "a.m4a").open("ab") as file:
+        file.write(b"\0\0\0\1free" + size.to_bytes(8, "big"))
+    assert not streams_in(tmp_path / "a.m4a").is_chained
+
+
+def test_fragments_of_a_stream_are_no_second_file(tmp_path: Path) -> None:
+    encode(
+        tmp_path / "a.mp4", "aac", tone(8, 440, 48_000, 2), 48_000, movflags="frag_keyframe+empty_moov+frag_every_frame"
+    )
+    assert write_clip(tmp_path / "a.mp4", tmp_path / "clip.wav").seconds == pytest.approx(8, abs=0.1)
+
+
 def test_a_chain_of_two_formats_is_heard_or_refused(tmp_path: Path) -> None:
     write_chain(tmp_path / "a.flac", rate=24_000)
     assert write_clip(tmp_path / "a.flac", tmp_path / "clip.wav").seconds == pytest.approx(14, abs=0.05)

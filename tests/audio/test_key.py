@@ -51,7 +51,7 @@ def test_noise_has_no_key(seconds: int) -> None:
     assert heard(0.1 * noise).key() is None
 
 
-@pytest.mark.parametrize("seed", range(2_000_000, 2_000_010))
+@pytest.mark.parametrize("seed", [*range(2_000_000, 2_000_010), 12_000_039])
 def test_drums_alone_have_no_key(seed: int) -> None:
     tonality = heard(render_variant(random_variant(Kind.DRUMS_ALONE, seed), random_recording(seed)))
     assert tonality.key() is None

@@ -36,6 +36,31 @@ def test_the_tempo_of_clicks_is_exact(bpm: float) -> None:
     assert sorted(found.alternatives) == pytest.approx(octaves, abs=0.02)
 
 
+def halves_of(samples: Samples) -> tuple[float | None, ...]:
+    rhythm = Rhythm()
+    rhythm.add(samples)
+    rhythm.tempo()  # asked for before and after: neither changes the other
+    assert rhythm.halves() == rhythm.halves()
+    return rhythm.halves()
+
+
+def test_a_change_of_tempo_is_in_the_halves() -> None:
+    halves = halves_of(np.concatenate([clicks(90.0, 30), clicks(112.0, 30)]))
+    assert list(halves) == pytest.approx([90.0, 112.0], rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(25.0, 0), (27.0, 2)])
+def test_short_tracks_have_no_half_tempi(seconds: float, number: int) -> None:
+    assert len(halves_of(clicks(100.0, seconds))) == number
+
+
+def test_a_silent_half_has_no_tempo() -> None:
+    silence = np.zeros(30 * SAMPLE_RATE, np.float32)
+    first, second = halves_of(np.concatenate([clicks(90.0, 24), silence]))
+    assert first == pytest.approx(90.0, rel=0.01)
+    assert second is None
+
+
 def test_absurd_tempi_are_no_alternatives() -> None:
     found = tempo_of(clicks(190.0))
     assert found is not None

@@ -12,6 +12,7 @@ import soundfile
 
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.dataset.tracks import track_for
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import EngineError, FailureKind, StoppedError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import merge as sidecar
@@ -79,7 +80,7 @@ def test_keys_are_in_preset_order_whatever_order_answers_have(make_wav: MakeWav)
             clip: Clip,
             prompts: Sequence[Prompt],
             sampling: Sampling,
-            on_text: Callable[[str], None] | None = None,
+            observer: Observer = UNOBSERVED,
         ) -> Iterator[Answer | Failure]:
             yield from super().describe(clip, prompts[::-1], sampling)
 

@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from musicflamingo_cli.captioning.conversation import Chat
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import (
     AnswerCancelledError,
     AnswerError,
@@ -44,14 +46,14 @@ class RecordingEngine(ScriptedEngine):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         self.prompts += prompts
         self.clips.append(clip)
         for result in super().describe(clip, prompts, sampling):
-            if on_text and isinstance(result, Answer):
+            if isinstance(result, Answer):
                 for word in result.text.split(" "):
-                    on_text(word)
+                    observer.text(result.prompt.preset, word)
             yield result
 
 
@@ -154,6 +156,19 @@ def test_answers_that_are_no_captions_are_answers(make_wav: MakeWav) -> None:
         assert chat.ask("Which key?") == "D."
         assert chat.ask("Sing.").startswith("la la")
         assert chat.ask("How fast?") == chat.history[-1].answer == "It is slow."
+
+
+def test_reasoning_is_neither_shown_nor_answered(make_wav: MakeWav) -> None:
+    replies = iter(["<think>A kick. So house.</think> House music.", "So 124.</think>124 BPM.", "No reasoning."])
+    thinking = replace(REAL_PAIR, reasons=True)
+    with chat_about(make_wav(), reply=lambda prompt, sampling: next(replies), pair=thinking) as (chat, _):
+        for expected, shown in (("House music.", ["House", "music."]), ("124 BPM.", ["124", "BPM."])):
+            pieces: list[str] = []
+            assert chat.ask("Which?", pieces.append) == expected
+            assert [piece for piece in pieces if piece] == shown
+            assert "" in pieces, "a reader may end the answer while the model reasons, too"
+        assert chat.ask("Which?", lambda piece: None) == "No reasoning."
+        assert "<think>" not in str(chat.history)
 
 
 def test_presets_are_asked_with_the_variables_of_the_track(make_wav: MakeWav) -> None:

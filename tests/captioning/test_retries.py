@@ -15,6 +15,7 @@ from musicflamingo_cli.captioning.batch import Dataset
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import BatchStoppedError, FailureKind
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
@@ -39,7 +40,15 @@ class FailingCaptioner:
     def close(self) -> None:
         """Nothing runs."""
 
-    def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+    def caption(
+        self,
+        track: Track,
+        presets: Sequence[Preset],
+        info: Mapping[str, Any],
+        *,
+        save: bool,
+        observer: Observer = UNOBSERVED,
+    ) -> Outcome:
         self.asked[track.audio.name] += 1
         kinds = self.fails(track.audio.name, self.asked[track.audio.name])
         failed = [Failure(preset.name, FailureKind(kind), "why") for preset, kind in zip(presets, kinds, strict=False)]
@@ -78,8 +87,8 @@ class RecordingWatcher:
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
 
-    def starting(self, audio: Path) -> None:
-        """Ignored."""
+    def starting(self, audio: Path) -> Observer:
+        return UNOBSERVED
 
     def ended(self, audio: Path) -> None:
         """Ignored."""
@@ -105,7 +114,15 @@ def test_two_rounds_of_a_track_are_one_outcome(tmp_path: Path) -> None:
 
 def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:
     class FullDisk(FailingCaptioner):
-        def caption(self, track: Track, presets: Sequence[Preset], info: Mapping[str, Any], *, save: bool) -> Outcome:
+        def caption(
+            self,
+            track: Track,
+            presets: Sequence[Preset],
+            info: Mapping[str, Any],
+            *,
+            save: bool,
+            observer: Observer = UNOBSERVED,
+        ) -> Outcome:
             done = super().caption(track, presets, info, save=self.asked[track.audio.name] > 0)
             return done if done.saved else replace(done, failures=(Failure("", FailureKind.SYSTEM, "busy"),))
 
@@ -203,7 +220,7 @@ def test_an_unreadable_folder_is_reported_once(tmp_path: Path, monkeypatch: pyte
 
 
 def test_too_many_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_MOST_PENDING", 3)
+    monkeypatch.setattr(retries, "MOST_PENDING", 3)
     captioner = FailingCaptioner(lambda name, times: ["engine"] if times == 1 else [])
     settled = run(tmp_path, 8, captioner)
     assert sum(bool(outcome.failures) for outcome in settled.values()) == 5

@@ -21,7 +21,12 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
     made = {"model": "m.gguf", "audio_seconds": 1800.0}
     both = {"music_flamingo_full": "x", "music_flamingo_brief": "y"}
     merge_sidecar(tmp_path / "a.INFO", {**both, "music_flamingo_provenance": {"full": made, "brief": made}})
-    merge_sidecar(tmp_path / "b.INFO", {"music_flamingo_full": "x"})
+    pieces: list[dict[str, object]] = [
+        {"start": 0, "end": 30, "captions": {"full": "x", "brief": "y"}},
+        {"start": 30, "end": 60, "captions": {"full": "x"}},
+        {"start": 60, "end": 64, "captions": {}, "silent": True},
+    ]
+    merge_sidecar(tmp_path / "b.INFO", {"music_flamingo_full": "x", "music_flamingo_segments": pieces})
     (tmp_path / "d.INFO").write_text("broken")
     log = RunLog(None, [tmp_path])
     for name in "abc":
@@ -41,6 +46,7 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
         "failed_in_last_run": 2,  # a was captioned since
         "heard_hours": 0.5,
         "check": {"checked": 0, "outdated": 0, "contradicted": 0},
+        "segments": {"tracks": 1, "segments": 3, "complete": 2},
         "presets": {
             "full": {"captioned": 2, "missing": 1, "outdated": 0},
             "brief": {"captioned": 1, "missing": 2, "outdated": 0},

@@ -105,7 +105,7 @@ def test_lines_of_a_pipe_are_questions_and_commands(song: Path, tiny: Sequence[o
         (["{wav}"], "/prompt ful\n", 2, "did you mean full?"),
         (["{wav}", "--ask", ""], "", 2, "has no prompt"),
         (["{wav}", "--ask", "x", "--engine", "mtmd-cli"], "", 2, "mtmd-cli cannot hold a conversation"),
-        (["{wav}", "--ask", "x", "--preset", "full"], "", 2, "No such option"),
+        (["{wav}", "--ask", "x", "--preset", "full"], "", 2, "no option --preset"),
         (["{wav}", "{folder}/gone.wav", "--ask", "x"], "", 2, "no such file"),
         (["{folder}", "--ask", "x"], "", 2, "is a folder"),
         (["{broken}", "--ask", "x"], "", 1, "broken.wav"),

@@ -129,7 +129,11 @@ def test_replaced_audio_makes_its_captions_outdated(make_wav: MakeWav, fake: lis
     assert "1 captioned" in musicflamingo(*batch).stderr
     os.utime(audio, (1, 1))
     assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
+    assert "earlier audio" not in musicflamingo(*batch).stderr
     make_wav("data/a.wav", 3, 880)
+    kept = musicflamingo(*batch)
+    assert "0 tracks to caption, 1 complete\n1 of the complete tracks have captions of an earlier" in kept.stderr
+    assert kept.returncode == 0
     done = musicflamingo("status", audio.parent, "--preset", "brief", *fake, "--json")
     assert json.loads(done.stdout)["presets"]["brief"] == {"captioned": 0, "missing": 0, "outdated": 1}
     assert "1 captioned" in musicflamingo(*batch, "--stale").stderr

@@ -73,4 +73,6 @@ def test_a_full_disk_behind_stdout_is_an_error() -> None:
     command = [sys.executable, "-m", "musicflamingo_cli", "prompts", "list"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120, stdin=subprocess.DEVNULL)
-    assert done.returncode != 0
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("error: cannot write to stdout: No space left on device")
+    assert b"bug" not in done.stderr

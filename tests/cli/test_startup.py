@@ -37,14 +37,24 @@ def test_the_command_line_alone_imports_little_of_ours(argument: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "package", "extra"),
-    [(["serve"], "starlette", "serve"), (["batch", ".", "--ray"], "ray", "ray")],
+    [
+        (["serve"], "starlette", "serve"),
+        (["serve"], "python_multipart", "serve"),
+        (["batch", ".", "--ray"], "ray", "ray"),
+        (["batch", "s3://bucket/music"], "fsspec", "stores"),
+        (["batch", "s3://bucket/music"], "s3fs", "stores"),
+        (["listen", "a.wav", "--out", "x"], "transformers", "transformers"),
+    ],
 )
-def test_a_missing_extra_is_one_message(arguments: list[str], package: str, extra: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["tiny", "Q6_K"])  # one that is missing, too: the extra first, then a download
+def test_a_missing_extra_is_one_message(
+    arguments: list[str], package: str, extra: str, model: str, tmp_path: Path
+) -> None:
     (tmp_path / "a.wav").touch()
     code = (
         "import importlib.util, sys; find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, *more: None if name == {package!r} else find(name, *more)\n"
-        f"sys.argv = ['musicflamingo', *{arguments!r}, '--model', 'tiny']\n"
+        f"sys.argv = ['musicflamingo', *{arguments!r}, '--model', {model!r}]\n"
         "from musicflamingo_cli.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

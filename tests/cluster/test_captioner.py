@@ -116,6 +116,23 @@ def test_what_a_lost_actor_wrote_is_not_made_again(make_wav: MakeWav) -> None:
     assert asked == [["brief"]]
 
 
+def test_a_late_answer_replaces_nothing(make_wav: MakeWav) -> None:
+    """An actor that was frozen and given up wakes and writes, after another one has done its track."""
+    track = track_for(make_wav("song.wav", 2))
+    actor = CaptionActor(Work(Settings(), 1, False, ()))
+    theirs = {"music_flamingo_full": "theirs", "music_flamingo_provenance": {"full": {"run": "theirs"}}}
+
+    def reply(prompt: Any, sampling: Any) -> str:
+        merge_sidecar(track.sidecar, theirs)
+        return GOOD
+
+    actor._captioner = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy())
+    actor.caption(track, PRESETS, {}, writes=True)
+    info = read_sidecar(track.sidecar)
+    assert (info["music_flamingo_full"], info["music_flamingo_brief"]) == ("theirs", GOOD)
+    assert info["music_flamingo_provenance"]["full"] == {"run": "theirs"}
+
+
 def test_a_node_that_does_not_see_the_folder_gets_the_file(make_wav: MakeWav) -> None:
     """The actor is the real one, with a scripted engine; its answer is what it would be in the folder."""
     audio = make_wav("song.wav", 2)

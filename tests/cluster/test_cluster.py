@@ -22,7 +22,6 @@ from tests.cluster.conftest import (
     descendants,
     processes,
     start_batch,
-    wait_until_gone,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("real_llama_dir")]
@@ -86,13 +85,27 @@ def listening(pids: list[int]) -> set[str]:
     return found
 
 
+def require_gone(pids: list[int], folder: Path, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := set(pids) & set(processes(""))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, {pid: args for pid, args in processes("").items() if pid in left}
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not folder.exists()
+
+
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 
 
-def test_a_private_cluster_on_this_machine(music: Path, tmp_path: Path) -> None:
+def test_a_private_cluster_on_this_machine(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver is killed once, and started again."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     for path in list(music.glob("*.wav"))[12:]:
         path.unlink()
-    options = ("--ray", "--actors", "2", "--cpus-per-actor", "1")
+    options = ("--ray", "--actors", "2", "--cpus-per-actor", "1", "--slots", "1")
     batch = start_batch(music, *options, environment={**os.environ}, folder=tmp_path)
     wait_for_tracks(tmp_path, 3)
     (private,) = [path for path in Path("/tmp").glob("mf-ray-*") if str(path) in str(processes(str(path)))]
@@ -104,12 +117,21 @@ def test_a_private_cluster_on_this_machine(music: Path, tmp_path: Path) -> None:
     tokens = {token for pid in everything if (token := token_of(pid))}
     assert len(tokens) == 1
     assert not processes(*tokens), "no command line holds the token"
-    require_all_once(music, finish(batch, tmp_path))
+    batch.kill()
+    batch.wait()
+    first = outcomes(tmp_path)
+    require_gone(everything[1:], private)
+    batch = start_batch(music, *options, environment={**os.environ}, folder=tmp_path)
+    done = finish(batch, tmp_path)
+    again = {each["track"] for each in done if each["skipped"] != "complete"}
+    assert not {each["track"] for each in first} & again
+    require_all_once(music, done)
     last = json.loads((tmp_path / "out").read_text().splitlines()[-1])
     assert [node["state"] for node in last["nodes"]] == ["ready", "ready"]
-    assert sum(node["clips"] for node in last["nodes"]) == 12
-    assert wait_until_gone(str(private)) == {}
-    assert not private.exists()
+    assert sum(node["clips"] for node in last["nodes"]) == len(again)
+    assert [node["slots"] for node in last["nodes"]] == [2, 2], "one track's clip is prepared meanwhile"
+    assert not list(scratch.iterdir()), "actors remove their temporary files"
+    assert not [path for path in Path("/tmp").glob("mf-ray-*") if str(path) in str(processes(str(path)))]
 
 
 @pytest.mark.parametrize("writer", ["driver", "actors"])

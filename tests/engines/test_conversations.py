@@ -17,6 +17,7 @@ from musicflamingo_cli.engines.messages import Cancel, Reply
 from musicflamingo_cli.engines.native import engine as native_engine
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
 from musicflamingo_cli.engines.native.engine import NativeEngine
+from musicflamingo_cli.engines.observer import TextObserver, observer_of
 from musicflamingo_cli.engines.server.embedded import embedded_server
 from musicflamingo_cli.engines.server.process import ServerProcess
 from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
@@ -69,7 +70,7 @@ def clip_of(path: Path) -> Clip:
 
 
 def ask(engine: ResidentEngine, clip: Clip, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Answer:
-    (answer,) = engine.describe(clip, [prompt], GREEDY, on_text)
+    (answer,) = engine.describe(clip, [prompt], GREEDY, observer_of(on_text))
     assert isinstance(answer, Answer), answer
     return answer
 
@@ -208,7 +209,7 @@ def test_a_cancelled_answer_ends_and_the_engine_goes_on(
     monkeypatch.setattr(native_engine, "WORKER", (sys.executable, str(NEVER_ENDING)))
     expected = ask(engine, clip, Prompt(preset="p", text="Describe it.", max_tokens=24)).text
     process, pieces = engine._slots._process, list[str]()
-    next_message = WorkerProcess._next_message
+    next_message = WorkerProcess.next_message
 
     def record(self: WorkerProcess, slot: int) -> Any:
         message = next_message(self, slot)
@@ -221,9 +222,9 @@ def test_a_cancelled_answer_ends_and_the_engine_goes_on(
         if len(pieces) == 5:
             raise AnswerCancelledError("enough")
 
-    monkeypatch.setattr(WorkerProcess, "_next_message", record)
+    monkeypatch.setattr(WorkerProcess, "next_message", record)
     with pytest.raises(AnswerCancelledError):
-        list(engine.describe(clip, [LONG], HOT, stop_after_five))
+        list(engine.describe(clip, [LONG], HOT, TextObserver(stop_after_five)))
     counted = encoded_tokens(monkeypatch)
     assert ask(engine, clip, Prompt(preset="p", text="Describe it.", max_tokens=24)).text == expected
     assert counted[-1] < 100, "the audio was lost with the answer"
@@ -244,7 +245,7 @@ def test_a_reader_that_fails_is_no_death_of_the_engine(engine: ResidentEngine, c
         raise ConnectionResetError("the browser left")
 
     with pytest.raises(ConnectionResetError, match="the browser left"):
-        list(engine.describe(clip, [LONG], HOT, fail))
+        list(engine.describe(clip, [LONG], HOT, TextObserver(fail)))
     answer = ask(engine, clip, Prompt(preset="p", text="Describe it.", max_tokens=4))
     assert answer.audio_tokens == engine.expected_audio_tokens(clip)
 
@@ -304,5 +305,5 @@ def test_a_cancel_that_comes_too_late_cancels_nothing(native: NativeEngine, clip
     prompt = Prompt(preset="p", text="Describe it.", max_tokens=24)
     expected = ask(native, clip, prompt)
     assert native._slots._process
-    native._slots._process._send(Cancel(0))
+    native._slots._process.send(Cancel(0))
     assert ask(native, clip, prompt).text == expected.text

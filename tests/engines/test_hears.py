@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from numpy.typing import NDArray
@@ -36,7 +39,7 @@ Samples = NDArray[np.float32]
 
 
 def open_tiny(settings: Settings, name: EngineName) -> Engine:
-    settings = Settings(llama_dir=settings.llama_dir, engine=name, threads=1, timeout=120)
+    settings = replace(settings, engine=name, threads=1, timeout=120)
     return open_engine(settings, resolve("tiny", Path()), Workload(9, len(QUESTIONS)))[0]
 
 
@@ -126,6 +129,21 @@ def test_every_engine_names_what_is_played(name: EngineName, real_llama_dir: Pat
             text = " ".join(answers_of(other, clip, [*QUESTIONS, STRUCTURE]).values())
             assert captions.heard(text).items() >= captions.heard(". ".join(song.truth.values())).items()
             assert captions.heard(text)["structure"] == SONGS[song.path.stem].structure
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+@pytest.mark.parametrize("name", [EngineName.NATIVE, EngineName.SERVER, EngineName.EMBEDDED])
+def test_flash_attention_can_be_chosen(name: EngineName, is_on: bool, real_llama_dir: Path, tmp_path: Path) -> None:
+    """The tiny model hears the same with it and without; test_mtmd_cli.py shows that engine's command line."""
+    settings = Settings(llama_dir=real_llama_dir, flash_attention=is_on)
+    with contextlib.closing(open_tiny(settings, name)) as other:
+        song = songs()[0]
+        heard = captions.heard(
+            " ".join(answers_of(other, write_clip(song.path, tmp_path / "clip.wav"), QUESTIONS).values())
+        )
+        started = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    assert heard["tempo"] == str(SONGS[song.path.stem].tempo)
+    assert any(("-fa", "on" if is_on else "off") in pairwise(command) for command in started)
 
 
 def test_the_second_window_reaches_the_model(engine: Engine, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_answer(ask) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_command_line(ask, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    arguments = json.loads(ask("echo", gpu_layers=3, threads=2).text)
+    arguments = json.loads(ask("echo", gpu_layers=3, threads=2, flash_attention=False).text)
     pairs = dict(pairwise(arguments))
     assert {"--jinja", "--no-escape", "--offline", "--no-warmup"} <= set(arguments)
     assert pairs["-p"] == PROMPT.text
@@ -60,6 +60,7 @@ def test_the_command_line(ask, tmp_path: Path) -> None:  # type: ignore[no-untyp
     assert pairs["-s"] == "7"
     assert pairs["-ngl"] == "3"
     assert pairs["-t"] == "2"
+    assert pairs["-fa"] == "off"
     assert 750 + 40 + len(PROMPT.text) < int(pairs["-c"]) <= 2048
     assert "-sys" not in arguments
 

@@ -42,3 +42,19 @@ def put_checkpoint(
 
 def put_json(file: Path, values: Any) -> None:
     file.write_text(json.dumps(values))
+
+
+def put_generator(folder: Path, channels: int = 1, parts: int = 1) -> Path:
+    """Write a MusicGen checkpoint that is complete to look at (its weights are not a model's); return its folder."""
+    put_checkpoint(folder, parts=parts)
+    for name in ("processor_config.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    put_json(
+        folder / "config.json",
+        {
+            "model_type": "musicgen",
+            "audio_encoder": {"model_type": "encodec", "sampling_rate": 32_000},
+            "decoder": {"audio_channels": channels},
+        },
+    )
+    return folder

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +37,9 @@ class FakeEndpoint:
     certificate: tuple[Path, Path] | None = None
     takes_flac: bool = True
     slots: int | None = 2
+    streams: bool = False
+    pause: float = 0.0  # between the parts of a streamed answer, in seconds
+    pieces: Sequence[str] = ("A wärm track ", "with soft ", "drums. ", "It moves slowly.")
     chats: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -95,18 +98,23 @@ class _Handler(BaseHTTPRequestHandler):
         fake.chats.append(chat)
         fake.times.append(time.monotonic())
         fake.keys.append(self.headers.get("Authorization", ""))
-        form = next(p for m in chat["messages"] for p in m["content"] if p["type"] == "input_audio")["input_audio"]
-        if form["format"] == "flac" and not fake.takes_flac:
+        parts = [part for message in chat["messages"] for part in message["content"]]
+        forms = [part["input_audio"]["format"] for part in parts if part["type"] == "input_audio"]
+        if "flac" in forms and not fake.takes_flac:
             return self.reply(400, {"error": {"message": "input_audio.format must be either 'wav' or 'mp3'"}})
         word, _, value = fake.next_word().partition(":")
         usage: dict[str, Any] = {} if fake.tokens is None else {"prompt_tokens": fake.tokens, "completion_tokens": 9}
+        if chat.get("stream") and self.answer_streamed(word, usage):
+            return
         match word:
-            case "good":
+            case "good" | "unstreamed":
                 self.reply(200, completion(**usage))
             case "busy":
                 self.reply(429, {"error": {"message": "too many requests"}}, {"Retry-After": value} if value else {})
             case "error":
                 self.reply(int(value), {"error": {"message": "it broke"}})
+            case "echo":
+                self.reply(int(value), {"error": {"message": f"wrong: {self.headers.get('Authorization')}"}})
             case "half":
                 body = json.dumps(completion()).encode()
                 self.send_response(200)
@@ -122,6 +130,45 @@ class _Handler(BaseHTTPRequestHandler):
                 self.reply(200, {"choices": [{"message": {"content": None}}]})
             case _:
                 self.stall(word, value)
+
+    def answer_streamed(self, word: str, usage: dict[str, Any]) -> bool:
+        """Answer in the way that a word means where streaming is asked for; return whether it means any."""
+        pieces = self.fake.pieces
+        match word:
+            case "good" if self.fake.streams:
+                self.stream(pieces, usage)
+            case "cut":  # its second half never comes
+                self.stream(pieces[: len(pieces) // 2], None)
+            case "gave up":
+                self.stream([*pieces[:2], {"error": {"message": "out of memory"}}], None)
+            case "no events":
+                self.raw(200, b"data: nothing\n\n", kind="text/event-stream")
+            case "unstreamed":
+                self.reply(400, {"error": {"message": "answers are not streamed"}})
+            case _:
+                return False
+        return True
+
+    def stream(self, pieces: Sequence[str | dict[str, Any]], usage: dict[str, Any] | None) -> None:
+        """Send pieces as events, in parts that do not end where events do; without ``usage``, not to the end."""
+        events = [
+            piece if isinstance(piece, dict) else {"choices": [{"delta": {"content": piece}, "finish_reason": None}]}
+            for piece in pieces
+        ]
+        if usage is not None:
+            events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+            events.append({"choices": [], "usage": usage})
+        data = b"".join(f"data: {json.dumps(event, ensure_ascii=False)}\r\n\r\n".encode() for event in events)
+        data += b"" if usage is None else b"data: [DONE]\r\n\r\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for start in range(0, len(data), 7):
+            self.wfile.write(data[start : start + 7])
+            self.wfile.flush()
+            time.sleep(self.fake.pause)
+        self.close_connection = True
 
     def stall(self, word: str, value: str) -> None:
         """The faults that are not an answer in time, or not one for us."""
@@ -145,8 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         self.raw(status, json.dumps(value).encode(), headers)
 
-    def raw(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def raw(self, status: int, body: bytes, headers: dict[str, str] | None = None, kind: str = "") -> None:
         self.send_response(status)
+        if kind:
+            self.send_header("Content-Type", kind)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))

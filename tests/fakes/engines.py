@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -47,7 +48,7 @@ class ScriptedEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         for prompt in prompts:
             self.asked.append((prompt.preset, sampling))

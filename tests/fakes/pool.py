@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import EngineError, StoppedError
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -44,7 +45,7 @@ class WaitingEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         with self._lock:
             self._now += 1

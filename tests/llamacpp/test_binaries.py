@@ -1,4 +1,4 @@
-"""What a build's VERSION says of it."""
+"""What the note of a build's version says of it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from tests.fakes.mtmd_cli import write_fake
         ("b11434-cpu+windows", Windows.TRIMMED),
         ("b11434-cpu+output", Windows.PADDED),
         ("local-windows-cpu", Windows.PADDED),
-        ("", Windows.PADDED),  # no VERSION: not of our script, so the binary itself is asked
+        ("", Windows.PADDED),  # no note: not of our script, so the binary itself is asked
+        ("Ubuntu 24.04+windows", Windows.PADDED),  # of another program
     ],
 )
-def test_the_patches_in_a_build_say_how_it_treats_windows(tmp_path: Path, version: str, windows: Windows) -> None:
+@pytest.mark.parametrize("name", ["VERSION.llama.cpp", "VERSION"])
+def test_the_patches_in_a_build_say_how_it_treats_windows(
+    tmp_path: Path, name: str, version: str, windows: Windows
+) -> None:
     binary = write_fake(tmp_path / "bin", "answer") / "llama-mtmd-cli"
     if version:
-        (tmp_path / "VERSION").write_text(f"{version}\n")
+        (tmp_path / name).write_text(f"{version}\n")
     assert binaries.windows(binary) == windows

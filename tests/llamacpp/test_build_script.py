@@ -68,7 +68,7 @@ def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert shellcheck
     done = subprocess.run(
-        [shellcheck, "-x", str(SCRIPT), str(SCRIPT.with_name("detect_gpu.sh"))], capture_output=True, text=True
+        [shellcheck, "-x", *map(str, sorted(SCRIPT.parent.glob("*.sh")))], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 
@@ -81,8 +81,9 @@ def test_shellcheck_finds_nothing() -> None:
         ("cpu", ["--no-patches"], ["llama.cpp/b11434-cpu-unpatched\n"]),
         ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
         ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
+        ("auto", ["--cuda-wheels"], ["cuda-13.0/bin/nvcc", "-DCUDAToolkit_ROOT=", "b11434-cuda"]),
         ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),
-        ("vulkan", [], ["-DGGML_VULKAN=ON"]),
+        ("vulkan", [], ["-DGGML_VULKAN=ON", "vulkan/vulkan-headers.patch"]),
         ("metal", ["--jobs", "3"], ["--parallel 3", "b11434-metal"]),
         ("cpu", ["--ref", "b12000", "--prefix", "/x/y"], ["-DLLAMA_BUILD_NUMBER=12000", "install into /x/y"]),
     ],
@@ -103,6 +104,7 @@ def test_a_dry_run_prints_the_cmake_lines(backend: str, more: list[str], expecte
         (["--source", "/nowhere"], "no llama.cpp source in"),
         (["--ref", "a b"], "no ref"),
         (["--ref"], "needs a value"),
+        (["--backend", "vulkan", "--cuda-wheels"], "--cuda-wheels is for the backend cuda"),
         (["--frobnicate"], "unknown option"),
     ],
 )
@@ -152,6 +154,7 @@ def machine(folder: Path, **programs: object) -> str:
 
 
 H200, R9700 = "NVIDIA H200, 9.0, 570.86\nNVIDIA H200, 9.0, 570.86", "cpu_cores_count 0\ngfx_target_version 120001"
+VULKAN = "\tdeviceType         = PHYSICAL_DEVICE_TYPE_{}\n\tdeviceName         = {}"
 NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
 
 
@@ -171,11 +174,15 @@ NVCC = "Cuda compilation tools, release 12.8, V12.8.61"
         ({"hipconfig": "6.4"}, "gfx_target_version 90010", "gfx90a", "-DGPU_TARGETS=gfx90a"),
         ({"dnf": ""}, R9700, "an AMD GPU (gfx1201) is here, but not ROCm's HIP: sudo dnf install rocm-hip-devel", ""),
         (
-            {"glslc": "shaderc v2025.1", "vulkaninfo": "  deviceName  = AMD Radeon 780M (RADV PHOENIX)"},
+            {
+                "glslc": "shaderc v2025.1" + "\nspirv-tools v2025.1" * 9999,
+                "vulkaninfo": VULKAN.format("INTEGRATED_GPU", "AMD Radeon 780M (RADV PHOENIX)"),
+            },
             "",
             "backend: vulkan, AMD Radeon 780M (RADV PHOENIX) shaderc v2025.1",
             "-DGGML_VULKAN=ON",
         ),
+        ({"glslc": "shaderc", "vulkaninfo": VULKAN.format("CPU", "llvmpipe (LLVM 15.0.6)")}, "", "backend: cpu", ""),
     ],
 )
 def test_the_gpu_and_the_toolchain_are_detected(
@@ -209,6 +216,26 @@ def test_a_build_is_checked_and_installed_only_once(source: Path) -> None:
     assert not list(llama_cache_dir().glob("work-*"))
 
 
+def test_the_converter_of_adapters_comes_with_a_build(tmp_path: Path) -> None:
+    parts = {
+        "convert_lora_to_gguf.py": "import conversion",
+        "conversion/__init__.py": "",
+        "gguf-py/gguf/__init__.py": "",
+    }
+    git = redirect(fake_release(tmp_path / "llama.cpp", {**PROGRAMS, **parts}, "b11434"))
+    installed = tmp_path / "build"
+    done = build("--backend", "cpu", "--source", "git", "--prefix", installed, **git)
+    assert done.returncode == 0, done.stderr
+    assert (installed / "convert" / "convert_lora_to_gguf.py").read_text() == "import conversion"
+    assert (installed / "convert" / "gguf-py" / "gguf" / "__init__.py").exists()
+    # A build of an earlier release of ours gets it without being compiled again.
+    shutil.rmtree(installed / "convert")
+    again = build("--backend", "cpu", "--source", "git", "--prefix", installed, **git)
+    assert again.returncode == 0, again.stderr
+    assert "compiling" not in again.stderr
+    assert (installed / "convert" / "conversion" / "__init__.py").exists()
+
+
 def test_a_build_names_the_patches_in_it(tmp_path: Path) -> None:
     git = redirect(fake_release(tmp_path / "llama.cpp", PROGRAMS, "b11434"))
     command = ("--source", "git", "--backend", "cpu")
@@ -219,7 +246,7 @@ def test_a_build_names_the_patches_in_it(tmp_path: Path) -> None:
     assert build(*command, "--no-patches", **git).returncode == 0
     assert binaries.version(binaries.find("llama-mtmd-cli").resolve()) == "b11434-cpu"  # the newest
     assert patched.is_file()
-    noted = llama_cache_dir() / "b11434-cpu" / "PATCHES"
+    noted = llama_cache_dir() / "b11434-cpu" / "BUILD.llama.cpp"
     noted.write_text(noted.read_text().replace("windows ", "windows 0"))
     assert "compiling" in build(*command, **git).stderr
 
@@ -239,22 +266,75 @@ def test_patches_apply_to_the_real_release(tmp_path: Path) -> None:
     """Fetches the pinned source, checks and patches it, and stops at the first program that would compile."""
     (tmp_path / "cmake").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "cmake").chmod(0o755)
-    done = build("--source", "sdist", "--backend", "cpu", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "glslc").symlink_to("/bin/true")
+    done = build("--source", "sdist", "--backend", "vulkan", PATH=f"{tmp_path}:{os.environ['PATH']}")
     if "could be reached" in done.stderr:
         pytest.skip("the package index cannot be reached")
     assert "cmake could not configure" in done.stderr
-    tools = llama_cache_dir() / "work-b11434-cpu" / "llama.cpp" / "tools" / "mtmd"
+    release = llama_cache_dir() / "work-b11434-vulkan" / "llama.cpp"
+    assert "VK_HEADER_VERSION >= 272" in (release / "ggml" / "src" / "ggml-vulkan" / "ggml-vulkan.cpp").read_text()
+    tools = release / "tools" / "mtmd"
     assert "preprocessor_music_flamingo::preprocess" in (tools / "mtmd-audio.cpp").read_text()
     assert "common_log_flush" in (tools / "mtmd-cli.cpp").read_text()
-    assert not list(tools.rglob("*.rej"))
+    assert not list(release.rglob("*.rej"))
 
 
 def test_each_patch_says_what_why_and_until_when() -> None:
-    patches = sorted(SCRIPT.parent.glob("patches/*.patch"))
-    assert [patch.stem for patch in patches] == ["output", "windows"]
+    patches = sorted(SCRIPT.parent.glob("patches/**/*.patch"))
+    assert [patch.stem for patch in patches] == ["output", "vulkan-headers", "windows"]
     for patch in patches:
         header = patch.read_text().partition("--- a/")[0]
         assert re.findall(r"^(\w[\w ]*):", header, re.MULTILINE) == ["What", "Why", "Upstream", "When it can go"]
+
+
+# Stands in for pip, which would fetch 525 MB: makes what NVIDIA's wheels have, in small.
+WHEELS = """#!/bin/sh
+case "$*" in *--version*) exit 0 ;; esac
+while [ "$1" != --target ]; do shift; done
+toolkit=$2/nvidia/cu13
+mkdir -p "$toolkit/bin" "$toolkit/lib" "$toolkit/include"
+printf '#!/bin/sh\\n' >"$toolkit/bin/nvcc" && chmod +x "$toolkit/bin/nvcc"
+echo 'CUresult CUDAAPI cuMemMap(CUdeviceptr ptr); CUresult CUDAAPI cuGetErrorString(int);' >"$toolkit/include/cuda.h"
+touch "$toolkit/lib/libcublas.so.13"
+"""
+
+CUDA_LIBRARY = """
+add_library(ggml-cuda SHARED ggml-cuda.c)
+set_target_properties(ggml-cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+target_link_libraries(ggml-cuda PRIVATE -L$ENV{CUDA_HOME}/lib64/stubs -lcuda)
+target_link_libraries(llama-server PRIVATE ggml-cuda)
+"""
+
+
+def test_cuda_out_of_wheels_gets_what_a_linker_needs(source: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(WHEELS)
+    python.chmod(0o755)
+    # As llama.cpp's: the programs use a library, which alone uses the driver.
+    (source / "ggml-cuda.c").write_text("int cuMemMap(void); int map(void) { return cuMemMap(); }")
+    (source / "llama-server.c").write_text("int map(void); int main(void) { return map() == 100; }")
+    (source / "CMakeLists.txt").write_text(CMAKE + CUDA_LIBRARY)
+    done = build("--source", source, "--cuda-wheels", "--no-check", PYTHON=str(python))
+    assert done.returncode == 0, done.stderr
+    toolkit = llama_cache_dir().parent / "cuda-13.0"
+    assert (toolkit / "lib64" / "libcublas.so").resolve() == (toolkit / "lib" / "libcublas.so.13").resolve()
+    # The library wants the driver's own, which the stub's folder does not have under that name.
+    library = binaries.find("llama-server").parent / "libggml-cuda.so"
+    dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "libcuda.so.1" in dynamic
+    assert f"$ORIGIN:{toolkit / 'lib64'}" in dynamic  # where cuBLAS is
+    assert not (toolkit / "lib" / "stubs" / "libcuda.so.1").exists()
+    assert binaries.version(binaries.find("llama-mtmd-cli")) == "local-cuda"
+
+
+def test_cuda_wheels_that_cannot_be_fetched_leave_nothing(source: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(WHEELS.replace("while", "exit 1; while"))
+    python.chmod(0o755)
+    done = build("--source", source, "--cuda-wheels", "--no-check", PYTHON=str(python))
+    assert done.returncode == 1
+    assert "CUDA could not be fetched" in done.stderr
+    assert not (llama_cache_dir().parent / "cuda-13.0").exists()
 
 
 @pytest.mark.parametrize("signal", ["SIGILL", "SIGSEGV"])
@@ -288,10 +368,55 @@ def test_other_files_in_the_prefix_are_kept(source: Path, tmp_path: Path) -> Non
     prefix = tmp_path / "usr"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin" / "mine").write_text("x")
-    (prefix / "VERSION").write_text("of something else")
-    assert build("--source", source, "--backend", "cpu", "--prefix", prefix).returncode == 0
+    theirs = {prefix / name: f"{name} of something else" for name in ("VERSION", "PATCHES", "LICENSE")}
+    for file, text in theirs.items():
+        file.write_text(text)
+    for _ in range(2):
+        assert build("--source", source, "--backend", "cpu", "--prefix", prefix).returncode == 0
     assert (prefix / "bin" / "mine").read_text() == "x"
-    assert (prefix / "bin" / "llama-mtmd-cli").exists()
+    assert {file: file.read_text() for file in theirs} == theirs
+    assert binaries.version(prefix / "bin" / "llama-mtmd-cli") == "local-cpu"
+
+
+def test_a_source_without_licence_is_built(source: Path) -> None:
+    (source / "LICENSE").unlink()
+    done = build("--source", source, "--backend", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert binaries.version(binaries.find("llama-server")) == "local-cpu"
+
+
+@pytest.mark.parametrize("prefix", [[], ["--prefix", "{folder}/prefix"]])
+def test_another_or_changed_source_is_another_build(source: Path, tmp_path: Path, prefix: list[str]) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    for folder in (source, other):
+        (folder / "llama-server.c").write_text(ANSWER.replace("The lead", folder.name))
+    options = ["--backend", "cpu", "--no-check", *(each.format(folder=tmp_path) for each in prefix)]
+
+    def said_by(folder: Path) -> str:
+        done = build("--source", folder, *options)
+        assert done.returncode == 0, done.stderr
+        return subprocess.run([f"{done.stdout.strip()}/llama-server"], capture_output=True, text=True).stdout
+
+    assert "source is an organ" in said_by(source)
+    assert "other is an organ" in said_by(other)
+    assert "source is an organ" in said_by(source)
+    (source / "llama-server.c").write_text(ANSWER.replace("The lead", "changed"))
+    assert "changed is an organ" in said_by(source)
+
+
+def test_a_build_from_before_the_notes_had_names_is_taken(tmp_path: Path) -> None:
+    git = redirect(fake_release(tmp_path / "llama.cpp", PROGRAMS, "b11434"))
+    command = ("--source", "git", "--backend", "cpu")
+    assert build(*command, **git).returncode == 0
+    folder = binaries.find("llama-server").resolve().parent.parent
+    (folder / "VERSION.llama.cpp").rename(folder / "VERSION")
+    patches = (folder / "BUILD.llama.cpp").read_text().splitlines(keepends=True)[-2:]
+    (folder / "PATCHES").write_text("".join(patches))
+    (folder / "BUILD.llama.cpp").unlink()
+    again = build(*command, **git)
+    assert "compiling" not in again.stderr
+    assert "b11434-cpu+output+windows" in again.stderr
 
 
 def test_ctrl_c_ends_the_compiler(source: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from musicflamingo_cli.models.pull import fetch_checkpoint, find_checkpoint_files
-from tests.fakes.checkpoints import put_checkpoint
+from tests.conftest import MakeWav
+from tests.fakes.checkpoints import put_checkpoint, put_generator
 from tests.fakes.hub import Hub
 
 BEST, THINKS, QWEN, SHARDED = (
@@ -244,8 +245,9 @@ def test_list_path_check_and_remove(hub: Hub, run: Run, models: Path) -> None:
     with hub:
         assert run("pull", THINKS).returncode == 0
     rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
-    quants, checkpoints = ([row for row in rows if key in row] for key in ("quant", "checkpoint"))
-    assert rows == [*quants, *checkpoints]
+    kinds = ("quant", "checkpoint", "generator")
+    quants, checkpoints, generators = ([row for row in rows if key in row] for key in kinds)
+    assert rows == [*quants, *checkpoints, *generators]
     by_name = {row["checkpoint"]: row for row in checkpoints}
     assert next(iter(by_name)) == BEST
     assert by_name[BEST]["bytes"] == 16_500_000_000
@@ -292,3 +294,49 @@ def test_remove_stays_inside_the_models_folder(run: Run, models: Path, tmp_path:
     assert run("remove", f"{models}/linked", "--yes").returncode == 0  # the link only
     assert not (models / "linked").exists()
     assert (outside / WEIGHTS).exists()
+
+
+MUSICGEN = "facebook/musicgen-small"
+
+
+def test_a_generator_is_pulled_listed_and_removed(hub: Hub, run: Run, models: Path, tmp_path: Path) -> None:
+    files = files_of(put_generator(tmp_path / "musicgen", parts=2))
+    small = {"generation_config.json": b"{}", "preprocessor_config.json": b"{}", "spiece.model": b"model"}
+    hub.repositories[MUSICGEN] = {**files, **small, **SURPLUS, "state_dict.bin": b"surplus"}
+    folder = models / "facebook--musicgen-small"
+    with hub:
+        done = run("pull", "musicgen-small")
+    assert done.returncode == 0, done.stderr
+    assert "licence: CC-BY-NC-4.0" in done.stderr
+    assert {path.name for path in folder.iterdir()} == {*files, *small}
+    rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
+    generators = {row["generator"]: row for row in rows if "generator" in row}
+    assert len(generators) == 8
+    assert generators[MUSICGEN]["path"] == str(folder)
+    assert generators["facebook/musicgen-large"]["path"] is None
+    assert 13e9 < generators["facebook/musicgen-large"]["bytes"] < 14e9
+    assert all(row["licence"] == "CC-BY-NC-4.0" for row in generators.values())
+    assert "CC-BY-NC-4.0" in run("list").stdout
+    assert run("path", "musicgen-small").stdout.strip() == str(folder)
+    checked = [json.loads(line) for line in run("check", "--json").stdout.splitlines()]
+    assert [(row["generator"], row["rate"], row["channels"], row["good"]) for row in checked] == [
+        (MUSICGEN, 32_000, 1, True)
+    ]
+    refused = run("check", "musicgen-large")
+    assert refused.returncode == 4
+    assert "musicflamingo models pull facebook/musicgen-large" in refused.stderr
+    part = folder / "model-00002-of-00002.safetensors"
+    part.write_bytes(part.read_bytes()[:-1])
+    assert "is cut short" in run("check").stderr
+    part.unlink()
+    assert f"lacks {part.name}" in run("check", MUSICGEN).stderr
+    assert run("remove", MUSICGEN, "--yes").stdout.strip() == str(folder)
+    assert not folder.exists()
+
+
+def test_a_generator_writes_no_captions(run: Run, models: Path, make_wav: MakeWav) -> None:
+    put_generator(models / "facebook--musicgen-small")
+    command = [sys.executable, "-m", "musicflamingo_cli", "caption", str(make_wav()), "--models-dir", str(models)]
+    done = subprocess.run([*command, "--model", MUSICGEN], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "makes music; it writes no captions\n  musicflamingo listen --model" in done.stderr

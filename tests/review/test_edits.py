@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from musicflamingo_cli.review import edits
+from musicflamingo_cli.review.corrections import correct, corrections_of
 from musicflamingo_cli.review.edits import ConflictError, Decision, base_of
 from musicflamingo_cli.review.history import History
-from musicflamingo_cli.review.library import Filter, Library, Sort
+from musicflamingo_cli.review.library import Entry, Filter, Library, Sort
 from musicflamingo_cli.review.replacing import Kind, Rewriting, decisions, preview
 from musicflamingo_cli.sidecars.checks import basis_of
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
+from musicflamingo_cli.trust.known import known_of
 from tests.review.conftest import Server, StartReview, make_dataset
 
 OURS = re.compile(r'"music_flamingo_\w+": (?:\{.*?\n  \}|"[^"]*"|true|false)', re.DOTALL)
@@ -231,6 +233,46 @@ def test_filters_search_and_order(library: Library) -> None:
     merge_sidecar(library.entries[4].track.sidecar, {"music_flamingo_check": {"score": float("nan"), "basis": basis}})
     library.refresh(library.entries[4])
     assert library.entries[4].doubt is None
+
+
+def wrong_tempo(library: Library, bpm: float, confidence: float, **more: Any) -> Entry:
+    """A track whose caption claims 80 BPM, with a measurement."""
+    entry = library.entries[0]
+    tempo = {"bpm": bpm, "confidence": confidence, "alternatives": []}
+    measured = {"version": 1, "seconds": 1.0, "silence": 0.0, "tempo": tempo, "key": None}
+    merge_sidecar(entry.track.sidecar, {"music_flamingo_measured": measured, **more})
+    return entry
+
+
+def test_corrections_change_what_a_sure_measurement_contradicts(library: Library) -> None:
+    entry = wrong_tempo(library, 97.3, 0.4, music_flamingo_structure="Four bars at 80 BPM.", music_flamingo_lyrics="80")
+    history, info = History(library), info_of_entry(library, 0)
+    assert corrections_of(info, known_of(info, entry.track.audio)).keys() == {"full", "structure"}
+    history.apply("correct", entry, correct(bases(info), entry.track.audio, library.presets))
+    now = info_of_entry(library, 0)
+    assert now["music_flamingo_full"] == "A calm jazz piece no. 00 at 97 BPM in F# minor with piano."
+    assert now["music_flamingo_structure"] == "Four bars at 97 BPM."
+    made = now["music_flamingo_provenance"]
+    assert all(made[preset]["edited"] is True for preset in ("full", "structure"))
+    assert made["full"]["model_text"] == info["music_flamingo_full"]
+    history.undo()
+    assert info_of_entry(library, 0) == info
+
+
+@pytest.mark.parametrize(("bpm", "confidence"), [(97.3, 0.08), (160.0, 0.9), (80.4, 0.9)])
+def test_what_is_unsure_or_no_contradiction_is_not_corrected(library: Library, bpm: float, confidence: float) -> None:
+    entry = wrong_tempo(library, bpm, confidence)
+    info = info_of_entry(library, 0)
+    assert corrections_of(info, known_of(info, entry.track.audio)) == {}
+    assert not History(library).apply("correct", entry, correct(bases(info), entry.track.audio, library.presets))
+
+
+def test_a_correction_of_what_one_has_not_seen_is_a_conflict(library: Library) -> None:
+    entry = wrong_tempo(library, 97.3, 0.4)
+    seen = bases(info_of_entry(library, 0))
+    merge_sidecar(entry.track.sidecar, {"music_flamingo_full": "Another one at 80 BPM."})
+    with pytest.raises(ConflictError):
+        History(library).apply("correct", entry, correct(seen, entry.track.audio, library.presets))
 
 
 def test_changes_from_outside_are_followed(start_review: StartReview, tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_fifty_tracks_by_keyboard_alone(open_page: OpenPage, start_review: Start
     page.keyboard.type("wild")
     press(page, "Enter")
     expect(page.locator("#replace li")).to_have_count(5)
-    expect(page.locator("#replace li ins").first).to_contain_text("A wild jazz piece")
+    expect(page.locator("#replace li p").first).to_contain_text("A calm wild jazz piece")
+    expect(page.locator("#replace li ins").first).to_have_text("wild")
     page.get_by_role("checkbox", name=re.compile("track 43")).focus()
     press(page, "Space")  # leave one out
     expect(page.locator("#replace")).to_contain_text("4 of 5 captions change")
@@ -273,7 +274,7 @@ def test_markup_in_captions_and_names_is_text(open_page: OpenPage, start_review:
     press(page, "p", "r")
     page.keyboard.type("hacked")
     press(page, "Enter")
-    expect(page.locator("#replace li del")).to_contain_text("<script>")
+    expect(page.locator("#replace li p")).to_contain_text("<script>")
     assert page.evaluate("window.hacked") is None
     assert page.locator("#detail script, #detail img, #replace img, #list img").count() == 0
 
@@ -287,6 +288,97 @@ def test_measured_contradictions_are_marked(open_page: OpenPage, start_review: S
     expect(page.locator("mark")).to_contain_text("80")
     expect(page.locator("mark")).to_contain_text("measured 97.3 BPM")
     expect(page.locator(".facts")).to_contain_text("97.3 BPM")
+    expect(page.locator(".facts td.wrong")).to_have_text("80 BPM")
+
+
+def test_a_wrong_tempo_is_corrected_with_one_key(
+    open_page: OpenPage, start_review: StartReview, tmp_path: Path
+) -> None:
+    root = make_dataset(tmp_path, 2)
+    file = sidecars(root)[0]
+    tempo = {"bpm": 97.3, "confidence": 0.4, "alternatives": [194.6, 48.6]}
+    measured = {"version": 1, "seconds": 1.0, "silence": 0.0, "tempo": tempo, "key": None}
+    merge_sidecar(file, {"music_flamingo_measured": measured})
+    before = file.read_bytes()
+    page = open_page(start_review(root))
+    expect(page.locator(".facts")).to_contain_text("97.3 or 194.6 or 48.6 BPM")
+    expect(page.get_by_role("button", name="Correct tempo 80 → 97")).to_be_visible()
+    press(page, "c")
+    expect(page.locator("#status")).to_contain_text("Corrected tempo 80 → 97")
+    expect(page.locator("mark")).to_have_count(0)
+    info = read_sidecar(file)
+    assert info["music_flamingo_full"] == "A calm jazz piece no. 00 at 97 BPM in F# minor with piano."
+    assert info["music_flamingo_provenance"]["full"]["edited"] is True
+    press(page, "c")
+    expect(page.locator("#status")).to_contain_text("Nothing to correct")
+    press(page, "z")
+    expect(page.locator("#status")).to_contain_text("Undone: correct")
+    assert file.read_bytes() == before
+
+
+def test_playing_goes_on_with_the_next_track(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:
+    """Also where the first one has ended by itself; not where a person has paused it."""
+    sound = "document.querySelector('audio')"
+    page = open_page(start_review(make_dataset(tmp_path, 3)))
+    page.evaluate(f"{sound}.muted = true")
+    press(page, " ")
+    until(page, f"{sound}.ended")
+    press(page, "Enter")
+    until(page, f"!{sound}.paused && {sound}.currentTime > 0.1")
+    press(page, " ", "j")
+    expect(page.locator("#detail h2")).to_contain_text("track 01")
+    page.wait_for_timeout(300)
+    assert page.evaluate(f"{sound}.paused")
+
+
+def test_hidden_keys_stay_hidden(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:
+    page = open_page(start_review(make_dataset(tmp_path, 2)))
+    legend, detail = page.locator("#legend"), page.locator("#detail")
+    expect(legend).to_be_visible()
+    below, above = legend.bounding_box(), detail.bounding_box()
+    assert below
+    assert above
+    assert above["y"] + above["height"] <= below["y"] + 1, "the keys cover nothing"
+    press(page, "?")
+    page.reload()
+    page.wait_for_selector(".caption")
+    expect(legend).to_be_hidden()
+    press(page, "?")
+    page.reload()
+    expect(legend).to_be_visible()
+
+
+def test_the_next_tracks_are_in_view(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:
+    page = open_page(start_review(make_dataset(tmp_path, 30)), viewport={"width": 1280, "height": 800})
+    press(page, *"j" * 15)
+    expect(page.locator("#detail h2")).to_contain_text("disc 1/track 01")
+    bottom = "e => e.getBoundingClientRect().bottom"
+    assert page.locator("#row-17").evaluate(bottom) <= page.locator("#list").evaluate(bottom)
+
+
+def test_the_editor_is_as_high_as_its_caption(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, 1)
+    merge_sidecar(sidecars(root)[0], {"music_flamingo_full": "Piano and strings play a slow tune. " * 25})
+    page = open_page(start_review(root))
+    press(page, "e")
+    field = "document.querySelector('textarea[data-editor]')"
+    assert page.evaluate(f"{field}.scrollHeight - {field}.clientHeight") <= 2
+    page.keyboard.type(" ~90")
+    expect(page.locator(".preview")).to_have_text(re.compile("Saved as: … .*play a slow tune. about 90$"))
+    expect(page.locator(".preview ins")).to_have_text("about 90")
+
+
+def test_a_touched_next_track_is_shown_from_its_top(
+    open_page: OpenPage, start_review: StartReview, tmp_path: Path
+) -> None:
+    root = make_dataset(tmp_path, 5)
+    page = open_page(start_review(root), viewport={"width": 390, "height": 400}, has_touch=True)
+    page.locator(".caption").last.scroll_into_view_if_needed()
+    page.locator(".actions .primary").tap()
+    at(page, 1)
+    until(page, "Math.abs(document.querySelector('#detail').getBoundingClientRect().top) < 5")
+    page.get_by_role("button", name="Next track").tap()
+    expect(page.locator("#detail h2")).to_contain_text("track 04")
 
 
 def test_a_read_only_page_offers_no_change(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from musicflamingo_cli.audio.decoding import Source
 from musicflamingo_cli.errors import AudioError
+from musicflamingo_cli.review import pictures
 from musicflamingo_cli.review.audio import parsed_range, sound_of
 from musicflamingo_cli.review.pictures import COLUMNS, PEAKS, ROWS, Pictures, picture
 from musicflamingo_cli.types import Track
@@ -172,6 +176,19 @@ def test_a_picture_shows_where_and_how_high_the_sound_is(tmp_path: Path) -> None
     low, high = levels[100].argmax(), levels[450].argmax()
     assert low < high
     assert levels[300].max() == 0
+
+
+def test_a_file_without_sound_has_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a damaged file whose header is whole; found by benchmarks/fuzz.py."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+
+    @contextlib.contextmanager
+    def without_blocks(audio: Path) -> Iterator[Source]:
+        yield Source(16_000, iter(()), 0.1)
+
+    monkeypatch.setattr(pictures, "open_source", without_blocks)
+    with pytest.raises(AudioError, match=r"no sound in a\.wav"):
+        picture(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 7.77])

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,18 @@ import pytest
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 
-from musicflamingo_cli.captioning.captioner import Captioner, Policy  # noqa: E402
+from musicflamingo_cli.captioning.captioner import Captioner, Policy, open_captioner  # noqa: E402
+from musicflamingo_cli.captioning.conversation import Chat  # noqa: E402
 from musicflamingo_cli.cli.outcomes import outcome_json  # noqa: E402
 from musicflamingo_cli.config import Settings  # noqa: E402
+from musicflamingo_cli.demo.songs import songs  # noqa: E402
 from musicflamingo_cli.engines.contract import Engine  # noqa: E402
-from musicflamingo_cli.errors import ConfigError, EngineError  # noqa: E402
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer  # noqa: E402
+from musicflamingo_cli.errors import AnswerCancelledError, ConfigError, EngineError  # noqa: E402
 from musicflamingo_cli.serving.app import Endpoint  # noqa: E402
 from musicflamingo_cli.serving.clips import ClipStore  # noqa: E402
 from musicflamingo_cli.serving.guard import Queue, require_token  # noqa: E402
-from musicflamingo_cli.types import Excerpt  # noqa: E402
+from musicflamingo_cli.types import Answer, Clip, Excerpt, Failure, Prompt, Sampling, Workload  # noqa: E402
 from tests.conftest import MakeWav, hear_interrupts  # noqa: E402
 from tests.fakes.engines import REAL_PAIR  # noqa: E402
 from tests.fakes.pool import WaitingEngine  # noqa: E402
@@ -215,6 +218,87 @@ def test_the_chat_form(wav: bytes) -> None:
     assert list(engine.answered.values()) == [2], "the same audio is the same clip"
 
 
+class SpeakingEngine(WaitingEngine):
+    """Passes its answer on word by word; ``fault`` may raise after the second one."""
+
+    def describe(
+        self,
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        observer: Observer = UNOBSERVED,
+    ) -> Iterator[Answer | Failure]:
+        fault, self.fault = self.fault, None
+        for answer in super().describe(clip, prompts, sampling):
+            assert isinstance(answer, Answer)
+            for number, word in enumerate(answer.text.split(" ")):
+                if number == 2 and fault:
+                    fault(self, clip)
+                observer.text(answer.prompt.preset, f"{' ' if number else ''}{word}")
+            yield answer
+
+
+def events(port: int, wav: bytes, **more: Any) -> list[dict[str, Any]]:
+    """The events of a streamed answer, which must come to their end."""
+    reply = chat(port, chat_body(wav, stream=True, **more))
+    assert reply.status == 200, reply.text
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    *found, last = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    return [json.loads(data) for data in found]
+
+
+@pytest.mark.parametrize("engine", [SpeakingEngine, WaitingEngine])
+def test_an_answer_is_streamed(engine: type[WaitingEngine], wav: bytes) -> None:
+    with serving(engine()) as port:
+        whole = chat(port, chat_body(wav)).json
+        *pieces, end, usage = events(port, wav, stream_options={"include_usage": True})
+        assert len(events(port, wav)) == len(pieces) + 1
+    texts = [piece["choices"][0]["delta"]["content"] for piece in pieces]
+    assert "".join(texts) == whole["choices"][0]["message"]["content"]
+    assert len(texts) == (9 if engine is SpeakingEngine else 1)
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert usage["usage"] == whole["usage"]
+    assert {piece["id"] for piece in pieces} == {end["id"]}
+
+
+def test_a_stream_that_fails_says_so(wav: bytes, tmp_path: Path) -> None:
+    def fail(engine: WaitingEngine, clip: Any) -> None:
+        raise EngineError(f"it died (log: {tmp_path}/secret/mtmd.log)")
+
+    with serving(SpeakingEngine(fault=fail)) as port:
+        *pieces, end = events(port, wav)
+    assert len(pieces) == 2
+    assert end["error"]["message"] == "it died (log: mtmd.log)"
+    with serving(WaitingEngine(fault=fail)) as port:
+        reply = chat(port, chat_body(wav, stream=True))
+    assert reply.status == 503, "what is known before the first piece is a status"
+
+
+def test_a_client_that_leaves_ends_its_answer(wav: bytes) -> None:
+    ended = threading.Event()
+
+    class Endless(WaitingEngine):
+        def describe(self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling, observer: Any = None) -> Any:
+            try:
+                for _ in range(2000):  # 20 s, where nobody ends it
+                    time.sleep(0.01)
+                    observer.text("chat", "la ")
+            finally:
+                ended.set()
+            yield
+
+    with serving(Endless()) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = json.dumps(chat_body(wav, stream=True))
+        connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {TOKEN}"})
+        response = connection.getresponse()
+        assert response.status == 200
+        response.close()
+        connection.close()
+        assert ended.wait(10)
+
+
 def test_temporary_files_that_were_swept_are_made_again(wav: bytes) -> None:
     with ClipStore(Excerpt(), 2) as clips:
         with clips.clip_of(wav, ".wav") as clip:
@@ -239,7 +323,7 @@ def part(**more: Any) -> dict[str, Any]:
         part(type="image_url", image_url={"url": "http://example.org/"}),
         {"messages": [{"role": "user", "content": "no audio"}]},
         {"messages": [{"role": "assistant", "content": "x"}]},
-        {"stream": True},
+        {"stream": "yes"},
         {"max_tokens": 10**9},
         {"temperature": "hot"},
         {"temperature": 1e9},
@@ -314,8 +398,31 @@ def test_a_batch_by_our_own_serve(real_server: subprocess.Popen[str], make_wav: 
         for made in info["music_flamingo_provenance"].values():
             assert made["toy"] is True
             assert "heard" not in made
+    _hold_conversation(address["url"])
     real_server.send_signal(signal.SIGINT)
     assert real_server.wait(20) == 0
+
+
+def _hold_conversation(url: str) -> None:
+    """Three questions from Python, whose answers arrive in pieces; one is stopped."""
+    song, pieces = songs()[0], list[str]()
+
+    def stop(piece: str) -> None:
+        raise AnswerCancelledError("enough")
+
+    os.environ["MUSICFLAMINGO_API_KEY"] = TOKEN
+    try:
+        settings = Settings(endpoint=url, temperature=0.0)
+        with open_captioner(settings, Workload(1, 1)) as captioner, Chat(captioner, [song.path]) as conversation:
+            text = conversation.ask("What are the tempo and the key of this track?", pieces.append)
+            assert song.truth["tempo"].split()[0] in text
+            assert len(pieces) > 5
+            with pytest.raises(AnswerCancelledError):
+                conversation.ask("Which instruments are played?", stop)
+            assert conversation.ask("Which instruments are played?")
+            assert [answer.audio_tokens for answer in conversation.answers] == [500, 500]
+    finally:
+        del os.environ["MUSICFLAMINGO_API_KEY"]
 
 
 @pytest.mark.real

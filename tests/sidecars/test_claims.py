@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.sidecars import leftovers
 from musicflamingo_cli.sidecars.claims import claim_file, claimed
 from musicflamingo_cli.sidecars.leftovers import sweep
 
@@ -71,6 +72,20 @@ def test_a_dead_claim_is_swept(tmp_path: Path) -> None:
     file.touch()
     sweep(file)
     assert not file.exists()
+
+
+def test_a_claim_that_is_made_during_a_sweep_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = claim_file(tmp_path / "song.INFO")
+    file.touch()
+
+    def others_first(descriptor: int) -> bool:
+        file.unlink()
+        file.write_text("of another process")
+        return True
+
+    monkeypatch.setattr(leftovers, "lock_now", others_first)
+    sweep(file)
+    assert file.read_text() == "of another process"
 
 
 def test_a_folder_that_cannot_be_written_needs_no_claim(tmp_path: Path) -> None:

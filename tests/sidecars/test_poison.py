@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from musicflamingo_cli.captioning.batch import Dataset, Task, scan
 from musicflamingo_cli.captioning.status import as_json, examine
 from musicflamingo_cli.choices import Wanted
+from musicflamingo_cli.cli import app
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import SidecarError
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.types import Sampling
+from tests.conftest import MakeWav
 
 PRESET = Preset("full", "What is it?")
 NOW = CaptionSettings(max_seconds=1200.0, sampling=Sampling(), excerpt={"start": None, "fraction": None})
@@ -74,6 +78,23 @@ def test_deeply_nested_values_cost_their_track_only(tmp_path: Path) -> None:
             merge_sidecar(path, {"music_flamingo_provenance": {"brief": {"seed": 1}}})
         except SidecarError:
             assert path.read_text() == text
+
+
+@pytest.mark.parametrize("key", ["title", "bpm"])
+def test_nested_values_end_no_command(tmp_path: Path, key: str, make_wav: MakeWav) -> None:
+    """What reads them recurses, at other depths than the parser; over 100 levels are an error of their own track."""
+    wav, music = make_wav(seconds=1).read_bytes(), tmp_path / "music"
+    music.mkdir()
+    for depth in (80, *range(500, 950, 50)):
+        (music / f"{depth}.wav").write_bytes(wav)
+        nested = f'"{key}": {"[" * depth}{"]" * depth}'
+        (music / f"{depth}.INFO").write_text(f'{{"music_flamingo_full": "A slow song at 60 BPM.", {nested}}}')
+    out = [tmp_path / name for name in ("webdataset", "ace-step")]
+    for command in (["check", music], *(["export", each.name, music, each] for each in out), ["status", music]):
+        done = CliRunner().invoke(app, list(map(str, command)))
+        assert done.exit_code in (0, 1), done.output
+        assert "Recursion" not in done.output
+    assert check_result(read_sidecar(music / "80.INFO"))
 
 
 @pytest.fixture

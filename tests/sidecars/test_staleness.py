@@ -13,6 +13,7 @@ from musicflamingo_cli.sidecars.staleness import (
     CaptionSettings,
     CaptionState,
     EarlierRuns,
+    has_other_audio,
     missing,
     outdated,
     state_of,
@@ -100,6 +101,21 @@ def test_what_is_outdated(changed: dict[str, Any], state: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("made", "now", "state"),
+    [
+        (None, "", CaptionState.CAPTIONED),
+        ("mine", "mine", CaptionState.CAPTIONED),
+        ("mine", None, CaptionState.CAPTIONED),  # an endpoint's own
+        ("mine", "", CaptionState.OUTDATED),
+        (None, "mine", CaptionState.OUTDATED),
+        ("mine", "other", CaptionState.OUTDATED),
+    ],
+)
+def test_another_adapter_makes_captions_outdated(made: str | None, now: str | None, state: str) -> None:
+    assert state_of(info(lora=made), FULL, replace(NOW, lora=now)) == state
+
+
+@pytest.mark.parametrize(
     ("changed", "state"),
     [
         ({"audio_seconds": 85.0, "source_seconds": 200.0}, CaptionState.CAPTIONED),  # half of what follows 30 s
@@ -175,7 +191,10 @@ def test_other_audio_of_the_same_name_makes_it_outdated(make_wav: MakeWav) -> No
     assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED
     make_wav(seconds=2, hertz=880)
     assert state_of(made, FULL, NOW, audio) == CaptionState.OUTDATED
-    assert state_of({**made, "music_flamingo_approved": True}, FULL, NOW, audio) == CaptionState.CAPTIONED
+    assert has_other_audio(made, [FULL], audio)
+    approved = {**made, "music_flamingo_approved": True}
+    assert state_of(approved, FULL, NOW, audio) == CaptionState.CAPTIONED
+    assert not has_other_audio(approved, [FULL], audio)
     assert state_of(info(), FULL, NOW, audio) == CaptionState.CAPTIONED  # made before identities were recorded
     audio.unlink()
     assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED

@@ -3,92 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
+from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
-from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.errors import BatchStoppedError, ConfigError, EngineError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.stores.batch import Space, StoreBatch, find_stored
-from musicflamingo_cli.stores.leases import Leases, claim_key
-from musicflamingo_cli.stores.store import ConflictError, S3Store, is_store_url, open_store
-from musicflamingo_cli.types import Outcome, Skipped
-from tests.conftest import tone
+from musicflamingo_cli.stores.leases import claim_key
+from musicflamingo_cli.stores.store import ConflictError, S3Store, Store, is_store_url, open_store
+from musicflamingo_cli.types import Answer, Failure, Outcome, Skipped
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
 from tests.fakes.pool import WaitingEngine
+from tests.stores.conftest import put_music, sidecars, without_server
 
 PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as file:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "y",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    name = f"music-{abs(hash(request.node.name)) % 10**9}"
-    S3Store()._files.mkdir(name)
-    return name
-
-
-def wav(hertz: float = 440.0, seconds: float = 1.0) -> bytes:
-    with io.BytesIO() as file:
-        soundfile.write(file, tone(seconds, hertz), 16_000, format="WAV")
-        return file.getvalue()
-
-
-def put_music(store: S3Store, bucket: str, count: int) -> None:
-    audio = wav()
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda n: store.write(f"{bucket}/d/{n % 7}/{n:03}.wav", audio, None), range(count)))
-
-
-def sidecars(store: S3Store, bucket: str) -> dict[str, dict[str, Any]]:
-    names = [name for name in store._files.find(f"{bucket}/d", refresh=True) if name.endswith(".INFO")]
-    return {name: json.loads(store._files.cat_file(name)) for name in names}
-
-
-def batch_for(store: S3Store, engine: Any, lease: float = 60.0) -> StoreBatch:
+def batch_for(store: Store, engine: Any, lease: float = 60.0) -> StoreBatch:
     captioner = Captioner(engine, REAL_PAIR, Policy(retries=0))
     return StoreBatch(store, captioner, PRESETS, Selection(), space=1 << 30, lease=lease)
 
@@ -182,50 +131,6 @@ def test_two_in_one_process_share_a_bucket(bucket: str) -> None:
     assert len(sidecars(store, bucket)) == 40
 
 
-def test_a_claim_that_rests_is_taken_over(bucket: str) -> None:
-    store, sidecar = S3Store(), f"{bucket}/d/a.INFO"
-    store.write(claim_key(sidecar), b"of a process that was killed", None)
-    with Leases(store, 0.6) as leases:
-        started = time.monotonic()
-        while True:
-            with leases.claimed(sidecar) as is_ours:
-                if is_ours:
-                    break
-            time.sleep(0.05)
-        assert 0.5 < time.monotonic() - started < 5
-    assert store.read(claim_key(sidecar)) is None
-
-
-def test_a_claim_that_is_renewed_is_not_taken_over(bucket: str) -> None:
-    store, sidecar = S3Store(), f"{bucket}/d/a.INFO"
-    with Leases(store, 1.0) as ours, Leases(S3Store(), 1.0) as theirs, ours.claimed(sidecar) as is_ours:
-        assert is_ours
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            with theirs.claimed(sidecar) as is_theirs:
-                assert not is_theirs
-            time.sleep(0.1)
-        assert ours.is_held(sidecar)
-
-
-def test_who_lost_a_claim_notices(bucket: str) -> None:
-    store, sidecar = S3Store(), f"{bucket}/d/a.INFO"
-    with Leases(store, 0.4) as leases, leases.claimed(sidecar):
-        stored = store.read(claim_key(sidecar))
-        while stored is not None:
-            with contextlib.suppress(ConflictError):
-                store.write(claim_key(sidecar), b"theirs", stored.tag)
-                break
-            stored = store.read(claim_key(sidecar))
-        deadline = time.monotonic() + 5
-        while leases.is_held(sidecar) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not leases.is_held(sidecar)
-    kept = store.read(claim_key(sidecar))
-    assert kept is not None
-    assert kept.data == b"theirs"
-
-
 def test_a_claim_on_a_finished_track_is_removed(bucket: str) -> None:
     """As left by a kill between saving and releasing."""
     store = S3Store()
@@ -240,33 +145,12 @@ def test_a_claim_on_a_finished_track_is_removed(bucket: str) -> None:
     assert store.read(claim_key(f"{bucket}/d/0/000.INFO")) is None
 
 
-def without_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}.items():
-        monkeypatch.setenv(name, value)
-
-
 def test_a_store_that_is_away_is_one_message(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="cannot list s3://no-such-bucket/d: no such folder"):
         list(find_stored(S3Store(), "no-such-bucket/d", Selection()))
     without_server(monkeypatch)
     with pytest.raises(ConfigError, match=f"cannot list s3://{bucket}/d: EndpointConnectionError"):
         list(find_stored(S3Store(), f"{bucket}/d", Selection()))
-
-
-def test_a_store_that_goes_away_loses_no_claim(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = S3Store()
-    there = store.write
-    with Leases(store, 0.4) as leases, leases.claimed(f"{bucket}/d/a.INFO") as is_ours:
-        assert is_ours
-        without_server(monkeypatch)
-        monkeypatch.setattr(store, "write", S3Store().write)
-        time.sleep(0.3)
-        monkeypatch.setattr(store, "write", there)
-        version = store.read(claim_key(f"{bucket}/d/a.INFO"))
-        deadline = time.monotonic() + 10
-        while store.read(claim_key(f"{bucket}/d/a.INFO")) == version and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert store.read(claim_key(f"{bucket}/d/a.INFO")) != version, "it is renewed again"
 
 
 def test_an_unreadable_sidecar_costs_its_track_only(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +172,133 @@ def test_an_unreadable_sidecar_costs_its_track_only(bucket: str, monkeypatch: py
         "001.wav": ["no permission"],
         "002.wav": [],
     }
+
+
+@pytest.fixture
+def forgetful(server: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The bucket behind a proxy that removes the conditions of writes: a store that does not know them."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kept = {name: value for name, value in self.headers.items() if not name.lower().startswith("if-")}
+            connection = HTTPConnection(server.removeprefix("http://"), timeout=30)
+            connection.request(self.command, self.path, body, kept)
+            reply = connection.getresponse()
+            data = reply.read()
+            self.send_response_only(reply.status)
+            for name, value in reply.getheaders():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data if self.command != "HEAD" else b"")
+            connection.close()
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = pass_on
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+    yield bucket
+    proxy.shutdown()
+    proxy.server_close()
+
+
+def test_a_store_that_ignores_conditions_is_refused(forgetful: str) -> None:
+    put_music(S3Store(is_conditional=False), forgetful, 3)
+    store, folder = open_store(f"s3://{forgetful}/d", single_writer=False)
+    engine = ScriptedEngine(lambda prompt, sampling: GOOD)
+    with pytest.raises(ConfigError, match="ignores conditions") as error:
+        batch_for(store, engine).run(folder, lambda outcome: None)
+    assert "--single-writer" in error.value.hint
+    assert not engine.asked
+    store, folder = open_store(f"s3://{forgetful}/d", single_writer=True)
+    done: list[Outcome] = []
+    assert batch_for(store, engine).run(folder, done.append) == 0
+    assert [outcome.saved for outcome in done] == [True] * 3
+    assert not [name for name in S3Store()._files.find(forgetful) if "/.mf-" in name or "claim" in name]
+
+
+def test_a_store_that_takes_conditions_is_not_changed(bucket: str) -> None:
+    store = S3Store()
+    put_music(store, bucket, 1)
+    before = store._files.find(f"{bucket}/d", refresh=True)
+    store.require_conditions(f"{bucket}/d")
+    assert store._files.find(f"{bucket}/d", refresh=True) == before
+
+
+def test_a_bucket_that_may_not_be_written_is_one_message(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Access Denied")
+
+    store = S3Store()
+    put_music(store, bucket, 1)
+    monkeypatch.setattr(store, "write", refuse)
+    with pytest.raises(ConfigError, match=f"cannot write to s3://{bucket}/d: Access Denied"):
+        batch_for(store, ScriptedEngine(lambda p, s: GOOD)).run(f"{bucket}/d", lambda outcome: None)
+    done: list[Outcome] = []
+    captioner = Captioner(ScriptedEngine(lambda p, s: GOOD), REAL_PAIR, Policy(retries=0))
+    asking = StoreBatch(store, captioner, PRESETS, Selection(wanted=Wanted.ALL, save=False), space=1 << 30)
+    assert asking.run(f"{bucket}/d", done.append) == 0, "a question that is not saved needs no permission"
+    assert done[0].captions
+
+
+def test_what_another_process_captioned_meanwhile_stays(bucket: str) -> None:
+    """As after a freeze between the last look at the claim and the write."""
+    store = S3Store()
+    put_music(store, bucket, 1)
+    key = f"{bucket}/d/0/000.INFO"
+
+    def reply(prompt: Any, sampling: Any) -> str:
+        theirs = {"music_flamingo_full": "theirs", "music_flamingo_provenance": {"full": {"run": "theirs"}}}
+        with contextlib.suppress(ConflictError):
+            store.write(key, json.dumps(theirs).encode(), None)
+        return GOOD
+
+    done: list[Outcome] = []
+    batch_for(store, ScriptedEngine(reply)).run(f"{bucket}/d", done.append)
+    info = sidecars(store, bucket)[key]
+    assert (info["music_flamingo_full"], info["music_flamingo_brief"]) == ("theirs", GOOD)
+    assert info["music_flamingo_provenance"]["full"] == {"run": "theirs"}
+    assert info["music_flamingo_provenance"]["brief"]["engine"]
+
+
+def test_what_fails_temporarily_is_tried_again(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musicflamingo_cli.stores.batch.PAUSES", (0.01, 0.01))
+    store = S3Store()
+    put_music(store, bucket, 4)
+    tries: Counter[str] = Counter()
+
+    def fault(engine: WaitingEngine, clip: Any) -> None:
+        tries["all"] += 1
+        if tries["all"] in (2, 3):
+            raise EngineError("it died")
+
+    done: list[Outcome] = []
+    batch_for(store, WaitingEngine(fault=fault)).run(f"{bucket}/d", done.append)
+    assert len(done) == 4
+    assert all(outcome.saved and not outcome.failures for outcome in done)
+    assert all(len(info["music_flamingo_provenance"]) == 2 for info in sidecars(store, bucket).values())
+
+
+def test_a_dead_engine_ends_the_run(bucket: str) -> None:
+    class Dead(WaitingEngine):
+        def describe(self, *_: Any) -> Iterator[Answer | Failure]:
+            raise EngineError("it died")
+
+    store = S3Store()
+    put_music(store, bucket, 20)
+    done: list[Outcome] = []
+    with pytest.raises(BatchStoppedError, match="10 tracks in a row"):
+        batch_for(store, Dead()).run(f"{bucket}/d", done.append)
+    assert 10 <= len(done) <= 14
+    assert not [name for name in store._files.find(f"{bucket}/d", refresh=True) if "claim" in name]
 
 
 def test_space_is_bounded() -> None:
@@ -360,6 +371,14 @@ def test_the_command_captions_a_bucket(bucket: str, real_llama_dir: Path) -> Non
     assert sorted(each["track"] for each in outcomes) == [f"s3://{bucket}/d/{n}/00{n}.wav" for n in range(6)]
     assert all(each["sidecar"] == each["track"].replace(".wav", ".INFO") for each in outcomes)
     assert len(sidecars(store, bucket)) == 6
+    edited, key = sidecars(store, bucket), f"{bucket}/d/0/000.INFO"
+    edited[key]["music_flamingo_full"] = "by hand"
+    edited[key]["music_flamingo_provenance"]["full"]["edited"] = True
+    store._files.pipe_file(key, json.dumps(edited[key]).encode())
+    for options, caption in (((), "by hand"), (("--edited",), edited[f"{bucket}/d/1/001.INFO"]["music_flamingo_full"])):
+        again = [*command, "--overwrite", *options, "--include", "000.wav"]
+        assert subprocess.run(again, capture_output=True, timeout=200).returncode == 0
+        assert sidecars(store, bucket)[key]["music_flamingo_full"] == caption
     refused = subprocess.run([*command, "--ray"], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2
     assert "--ray is not available for stores" in refused.stderr

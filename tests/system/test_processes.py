@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from musicflamingo_cli.cli import app
 from musicflamingo_cli.engines.transformers.engine import environment
 from musicflamingo_cli.llamacpp.binaries import child_environment
 from musicflamingo_cli.system.processes import Guarded, probe
@@ -26,6 +29,19 @@ def test_no_environment_of_a_child_has_secrets(tmp_path: Path) -> None:
     child.kill()
     found = [*environment(), *child_environment(), probe(_SHOW).output, (tmp_path / "log").read_text()]
     assert not [name for name in _SECRETS if any(name in each for each in found)]
+
+
+def test_a_build_gets_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It runs the scripts of a downloaded source."""
+    (tmp_path / "bash").write_text("#!/bin/sh\nexec env\n")
+    (tmp_path / "bash").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert CliRunner().invoke(app, ["build"]).exit_code == 0
+    shown = capfd.readouterr().out
+    assert all(f"{name}=1" in shown for name in _HARMLESS)
+    assert not [name for name in _SECRETS if name in shown]
 
 
 def test_other_variables_stay() -> None:

@@ -92,6 +92,21 @@ def test_key_against_e_minor(claimed: str, expected: Verdict) -> None:
     assert against_key(claimed, Key(name="E minor", confidence=0.2)) == expected
 
 
+@pytest.mark.parametrize(
+    ("bpm", "expected"),
+    [
+        (95, Verdict.SUPPORTED),
+        (118, Verdict.OCTAVE),
+        (59, Verdict.OCTAVE),
+        (105, Verdict.CONTRADICTED),
+    ],
+)
+def test_a_tempo_that_fits_one_half_is_not_contradicted(bpm: int, expected: Verdict) -> None:
+    known = Known(measured=replace(measurement(), tempi=(95.0, 118.2)))
+    assert verdict(f"A track at {bpm} BPM.", "tempo", known) == expected
+    assert verdict("At 118 BPM.", "tempo", Known(measured=measurement())) == Verdict.CONTRADICTED
+
+
 def test_a_key_that_fits_one_half_is_not_contradicted() -> None:
     key = Key(name="E minor", confidence=0.2)
     assert against_key("Eb major", key, ("E minor", "C minor")) == Verdict.RELATIVE

@@ -32,6 +32,7 @@ MEASURED = Measured(
     silence=0.1,
     width=0.3,
     halves=("A minor", None),
+    tempi=(120.0, None),
     essentia=Opinion(bpm=120.0, key=None),
     audio={"size": 3, "hash": "0123456789abcdef", "modified": 1},
 )
@@ -44,7 +45,7 @@ def in_sidecar(measured: Measured) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "measured", [MEASURED, replace(MEASURED, tempo=None, key=None, lufs=None, width=None, essentia=None)]
+    "measured", [MEASURED, replace(MEASURED, tempo=None, key=None, lufs=None, width=None, essentia=None, tempi=())]
 )
 def test_what_is_written_is_read_again(measured: Measured) -> None:
     assert measured_of(in_sidecar(measured)) == measured

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicflamingo_cli.engines.native.libraries import Libraries
+from musicflamingo_cli.llamacpp.binaries import FLASH_ATTENTION
 from musicflamingo_cli.types import TOKENS_PER_WINDOW, WINDOW_SAMPLES, trimmed_tokens
 
 
@@ -46,6 +47,8 @@ class AudioEncoder:
         settings = self._mtmd.mtmd_context_params_default()
         settings.warmup, settings.print_timings, settings.use_gpu = False, False, options.gpu_layers != 0
         settings.n_threads = options.threads
+        if options.flash_attention:
+            settings.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         self._encoder = self._mtmd.mtmd_init_from_file(os.fsencode(options.mmproj), model, settings)
         if not self._encoder:
             raise RuntimeError("the projector could not be loaded")

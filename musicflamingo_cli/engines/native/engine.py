@@ -21,6 +21,7 @@ from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import ToolMissingError
 from musicflamingo_cli.llamacpp import binaries, memory
 from musicflamingo_cli.llamacpp.memory import Memory
+from musicflamingo_cli.models.adapter_gguf import gguf_of
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.system.processes import ProbeError, probe
 from musicflamingo_cli.types import Windows
@@ -48,6 +49,8 @@ class NativeEngine(WorkerEngine):
         self._libraries, version = native_libraries(settings)
         self.provenance = {"llama_cpp": version, "windows": str(self.windows)}
         self._pair = model
+        if model.adapter:
+            gguf_of(model.adapter)  # converted now, where it has to be: not while a track waits
         budget = SlotBudget((str(self._libraries / binaries.SERVER),), settings, model, min(at_once, _MAX_SLOTS))
         super().__init__(settings, model, budget)
         self._require_memory(budget.memory)
@@ -63,9 +66,12 @@ class NativeEngine(WorkerEngine):
         settings, pair = self._settings, self._pair
         command = [*WORKER, "--context", str(context), "--slots", str(slots)]
         command += ["--model", str(pair.language_model), "--mmproj", str(pair.projector)]
+        if pair.adapter:
+            command += ["--lora", str(gguf_of(pair.adapter))]
         if settings.gpu_layers is not None:
             command += ["--gpu-layers", str(settings.gpu_layers)]
         command += ["--threads", str(settings.threads or psutil.cpu_count(logical=False) or 4)]  # as llama.cpp's tools
+        command += binaries.flash_attention(settings.flash_attention)
         return WorkerProcess(
             command,
             environment(self._libraries, settings.gpus),

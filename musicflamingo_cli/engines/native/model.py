@@ -18,6 +18,7 @@ from musicflamingo_cli.engines.conversation import messages
 from musicflamingo_cli.engines.native.audio_encoder import AudioEncoder
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
 from musicflamingo_cli.engines.native.libraries import Libraries
+from musicflamingo_cli.llamacpp.binaries import FLASH_ATTENTION
 from musicflamingo_cli.types import Prompt, Sampling
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -65,6 +66,8 @@ class Model:
             raise RuntimeError("error loading model")  # binaries.diagnose knows this message
         self.vocabulary = llama.llama_model_get_vocab(self.model)
         self.context = self._new_context(options)
+        if options.lora:
+            self._add_adapter(options.lora)
         self.memory = llama.llama_get_memory(self.context)
         self.audio_encoder = AudioEncoder(self.libraries, self.model, options)
         self.template = _template(llama.llama_model_chat_template(self.model, None))
@@ -77,10 +80,22 @@ class Model:
         settings.n_seq_max = SEQUENCES * options.slots
         settings.kv_unified = True  # else each sequence has a part of its own, and copying one duplicates its memory
         settings.n_threads = settings.n_threads_batch = options.threads
+        if options.flash_attention:
+            settings.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         context = llama.llama_init_from_model(self.model, settings)
         if not context:
             raise RuntimeError("the context could not be created")
         return context
+
+    def _add_adapter(self, file: str) -> None:
+        """Let an adapter change all answers; it is freed with the model. Raises RuntimeError where it does not fit."""
+        llama = self.libraries.llama
+        adapter = llama.llama_adapter_lora_init(self.model, os.fsencode(file))
+        if not adapter:
+            raise RuntimeError("failed to apply lora adapter")
+        adapters, scales = (llama.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if llama.llama_set_adapters_lora(self.context, adapters, 1, scales):
+            raise RuntimeError("failed to apply lora adapter")
 
     # -- text --
 

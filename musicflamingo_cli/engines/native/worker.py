@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from musicflamingo_cli.engines.messages import Cancel, ClipRequest, Piece, Ready, Reply
+from musicflamingo_cli.engines.messages import Begun, Cancel, ClipRequest, Piece, Ready, Reply
 from musicflamingo_cli.engines.native.audio_encoder import PreparedAudio
 from musicflamingo_cli.engines.native.bindings import SEQUENCES
 from musicflamingo_cli.engines.native.libraries import Libraries
@@ -146,6 +146,7 @@ class Worker:
         started = time.monotonic()
         prefix = self._prefix(request.slot, group)
         prefill_seconds = time.monotonic() - started if group.audio else 0.0
+        self._connection.send(Begun(request.slot))
         for number, prompt in enumerate(group.prompts, 1):
             model.copy_sequence(first, first + number)
             self._active.append(
@@ -202,7 +203,7 @@ class Worker:
         text = answer.decoder.decode(data, final=is_last)
         answer.text.append(text)
         if text and answer.is_streamed:
-            self._connection.send(Piece(answer.slot, text))
+            self._connection.send(Piece(answer.slot, answer.prompt.preset, text))
 
     def _finish(self, answer: ActiveAnswer, hit_limit: bool) -> None:
         self._add(answer, b"", is_last=True)
@@ -233,18 +234,25 @@ def read_clip(path: str) -> NDArray[np.float32]:
     return np.ascontiguousarray(soundfile.read(path, dtype="float32")[0])
 
 
-def main() -> None:
-    """Run the worker; ``--connection`` is the number of an inherited file descriptor."""
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the worker's options (default: the command line's); ``--connection`` is an inherited file descriptor."""
     parser = argparse.ArgumentParser(prog="musicflamingo-native", allow_abbrev=False)
     parser.add_argument("--connection", type=int)
     parser.add_argument("--model")
     parser.add_argument("--mmproj")
+    parser.add_argument("--lora")
     parser.add_argument("--context", type=int)
     parser.add_argument("--slots", type=int)
     parser.add_argument("--gpu-layers", type=int)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("-fa", dest="flash_attention", choices=("on", "off"))
     parser.add_argument("--probe", action="store_true", help="only load the libraries")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run the worker."""
+    options = options_of()
     try:
         if options.probe:
             Libraries()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from musicflamingo_cli.engines.contract import Engine
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.engines.pool.member import Member, MemberStatus
 from musicflamingo_cli.engines.pool.roster import Roster, stopped
 from musicflamingo_cli.errors import (
@@ -77,7 +78,7 @@ class PoolEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt; see ``Engine.describe``.
 
@@ -87,10 +88,11 @@ class PoolEngine:
         failed: Member[Engine] | None = None
         for is_last in (False, True):
             member = self._roster.take(clip.path, failed)
+            observer.placed(member.name)
             held: list[Failure] = []
             answered = 0
             try:
-                for result in self._results_of(member, clip, list(pending.values()), sampling, on_text):
+                for result in self._results_of(member, clip, list(pending.values()), sampling, observer):
                     if isinstance(result, Failure) and result.kind in _MEMBERS_FAULT:
                         held.append(result)
                         continue
@@ -134,7 +136,7 @@ class PoolEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None,
+        observer: Observer,
     ) -> Iterator[Answer | Failure]:
         """Yield a member's results. Raises what it raises, TimedOutError where it hangs, StoppedError."""
         engine, results = member.worker, queue.SimpleQueue[_Item]()
@@ -142,7 +144,7 @@ class PoolEngine:
 
         def work() -> None:
             try:
-                for result in engine.describe(clip, prompts, sampling, on_text):
+                for result in engine.describe(clip, prompts, sampling, observer):
                     results.put(result)
                     if abandoned.is_set():
                         break

@@ -14,9 +14,18 @@ from typing import Any
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.conversation import messages, response_format
+from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage, pieces_for
 from musicflamingo_cli.engines.remote.encoding import AudioFormat, audio_part, encoded
-from musicflamingo_cli.errors import EngineError, ModelError, StoppedError, TimedOutError, TooLongError
-from musicflamingo_cli.models.endpoints import KEY_VARIABLE, Endpoint, Offer, offer_of
+from musicflamingo_cli.engines.remote.stream import ReaderFailed, StreamedCompletion, WrongAnswer
+from musicflamingo_cli.errors import (
+    AnswerCancelledError,
+    EngineError,
+    ModelError,
+    StoppedError,
+    TimedOutError,
+    TooLongError,
+)
+from musicflamingo_cli.models.endpoints import Endpoint, Offer, adapter_number, key_hint, offer_of
 from musicflamingo_cli.models.model import RemoteModel
 from musicflamingo_cli.system.http import HttpReply, RequestError, RequestTimeout
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -28,6 +37,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries
 _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])  # statuses that may go away
 _BYTES_PER_TOKEN = 8  # no text has fewer tokens than its bytes by this
 _CANNOT_DECODE = ("format", "flac", "decode", "audio")
+_STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 class RemoteEngine:
@@ -42,8 +52,10 @@ class RemoteEngine:
         self._model = model
         self._offer: Offer | None = None
         self._format = AudioFormat.FLAC
+        self._streams = True  # until it says that it does not
         self._stopped = threading.Event()
         self.provenance: Mapping[str, str] = {"endpoint": endpoint.url}
+        self._adapter: dict[str, Any] = {}  # what a request says of it
 
     @property
     def slots(self) -> int:
@@ -58,7 +70,26 @@ class RemoteEngine:
             raise self._unreachable(error) from error
         if offer.model.name != self._model.name:
             raise ModelError(f"{self._endpoint.url} now has {offer.model.name}", f"serve {self._model.name} there")
+        self._choose_adapter(offer)
         self._offer = offer
+
+    def _choose_adapter(self, offer: Offer) -> None:
+        """Find the adapter that the settings name. Raises ModelError where the endpoint has none of that name."""
+        name = self._settings.lora.name if self._settings.lora else offer.adapter
+        if not name:
+            return
+        if name != offer.adapter:
+            number = None
+            if offer.is_llama_server:
+                try:
+                    number = adapter_number(self._endpoint, name)
+                except RequestError as error:
+                    raise self._unreachable(error) from error
+            if number is None:
+                hint = f"start it with the adapter: musicflamingo serve --lora {name}, or llama-server --lora"
+                raise ModelError(f"{self._endpoint.url} has no adapter {name}", hint)
+            self._adapter = {"lora": [{"id": number, "scale": 1.0}]}
+        self.provenance = {"endpoint": self._endpoint.url, "lora": name}
 
     def expected_audio_tokens(self, clip: Clip) -> int:
         """The audio tokens that a clip makes there; the least of all implementations where that is not known."""
@@ -69,25 +100,25 @@ class RemoteEngine:
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Iterator[Answer | Failure]:
         """Yield one result for each prompt, in their order; see ``Engine.describe``.
 
-        A clip has ``timeout`` seconds for each prompt, all together, pauses between tries included.
+        A clip has ``timeout`` seconds for each prompt, all together, pauses between tries included. Where an answer
+        breaks off and is tried again, ``observer`` gets its beginning again, too.
         """
         deadline = time.monotonic() + self._settings.timeout * len(prompts)
         audio: dict[AudioFormat, list[str]] = {}
+        observer.reached(Stage.HEARING)
         for prompt in prompts:
             started = time.monotonic()
             try:
-                reply = self._ask(clip, prompt, sampling, audio, deadline)
-            except (StoppedError, TooLongError):
+                reply = self._ask(clip, prompt, sampling, audio, deadline, pieces_for(observer, prompt.preset))
+            except (StoppedError, TooLongError, AnswerCancelledError):
                 raise
             except EngineError as error:
                 yield Failure.for_preset(prompt.preset, error)
                 continue
-            if on_text is not None and len(prompts) == 1:
-                on_text(reply.text)
             yield self._answer(reply, clip, prompt, sampling, time.monotonic() - started)
 
     def close(self) -> None:
@@ -101,6 +132,7 @@ class RemoteEngine:
         sampling: Sampling,
         audio: dict[AudioFormat, list[str]],
         deadline: float,
+        on_text: Callable[[str], None] | None,
     ) -> _Completion:
         """Return the answer to one prompt, sending the audio as WAV where FLAC is not understood."""
         form = self._format
@@ -109,7 +141,7 @@ class RemoteEngine:
                 audio[form] = [encoded(each, form) for each in clip.all]
             parts = [audio_part(data, form) for data in audio[form]]
             try:
-                return self._complete(self._request(prompt, sampling, parts), deadline)
+                return self._complete(self._request(prompt, sampling, parts), deadline, on_text)
             except _NotUnderstood as error:
                 if form is AudioFormat.WAV:
                     raise EngineError(str(error), "is it a model that takes audio?") from error
@@ -129,10 +161,11 @@ class RemoteEngine:
             "repeat_penalty": sampling.repeat_penalty,
             "repetition_penalty": sampling.repeat_penalty,
             **response_format(prompt),
+            **self._adapter,
         }
 
-    def _complete(self, chat: dict[str, Any], deadline: float) -> _Completion:
-        """Send a request until there is an answer. Raises EngineError, _NotUnderstood, StoppedError."""
+    def _complete(self, chat: dict[str, Any], deadline: float, on_text: Callable[[str], None] | None) -> _Completion:
+        """Send a request until there is an answer. Raises EngineError, _NotUnderstood, and what ``on_text`` raises."""
         problem: EngineError = TimedOutError("no time was left for this prompt", "allow more with --timeout")
         for attempt in range(TRIES):
             if (left := deadline - time.monotonic()) <= 0:
@@ -141,9 +174,9 @@ class RemoteEngine:
                 raise StoppedError("the run was stopped before the answer arrived", "run the same command again")
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.5, 1.5)
             try:
-                reply = self._endpoint.send("POST", "/chat/completions", chat, min(left, self._settings.timeout))
-                if reply.status == 200:
-                    return _completion_in(reply)
+                reply, completion = self._send(chat, min(left, self._settings.timeout), on_text)
+                if completion:
+                    return completion
                 problem, wait = self._rejection(reply)
                 if reply.status not in _AGAIN:
                     raise problem
@@ -154,7 +187,7 @@ class RemoteEngine:
                 problem = self._unreachable(error)
                 if error.is_permanent:
                     raise problem from error
-            except _WrongAnswer as error:
+            except WrongAnswer as error:
                 problem = EngineError(f"{self._endpoint.url}: {error}", "check what runs there, and its log")
             if attempt == TRIES - 1 or time.monotonic() + pause >= deadline:
                 break
@@ -162,13 +195,36 @@ class RemoteEngine:
             self._stopped.wait(pause)
         raise problem
 
+    def _send(
+        self, chat: dict[str, Any], seconds: float, on_text: Callable[[str], None] | None
+    ) -> tuple[HttpReply, _Completion | None]:
+        """Send a request once; return the reply, and the completion in it. ``on_text`` gets pieces, or all of it."""
+        stream = StreamedCompletion(on_text) if on_text and self._streams else None
+        more, on_part = (_STREAMED, stream.feed) if stream else ({}, None)
+        try:
+            reply = self._endpoint.send("POST", "/chat/completions", chat | more, seconds, on_part)
+        except ReaderFailed as failure:
+            raise failure.error from None
+        if stream and stream.has_begun:
+            return reply, _completion_of(stream.whole())
+        if reply.status == 200:
+            completion = _completion_in(reply.body)
+            if on_text:
+                on_text(completion.text)
+            return reply, completion
+        if stream and _is_about_streaming(_message_in(reply.body)):
+            logger.info("%s does not stream answers", self._endpoint.url)
+            self._streams = False
+            return self._send(chat, seconds, on_text)
+        return reply, None
+
     def _rejection(self, reply: HttpReply) -> tuple[EngineError, float | None]:
         """Return the error for a status, and the seconds after which the endpoint wants to be asked again."""
         message = _message_in(reply.body)
         text = f"{self._endpoint.url} answered {reply.status}" + (f": {message}" if message else "")
         lower = message.lower()
         if reply.status in (401, 403):
-            return EngineError(text, f"set {KEY_VARIABLE}, or write the key into the key file"), None
+            return EngineError(text, key_hint()), None
         if reply.status == 429:
             return EngineError(text, "ask with fewer --slots, or later"), _retry_after(reply)
         if reply.status in (400, 413, 415, 422):
@@ -190,7 +246,12 @@ class RemoteEngine:
         heard = reply.audio_tokens
         if heard is None and reply.prompt_tokens is not None:
             # What is not text must be audio; so few tokens for the text that a whole clip never seems to be missing.
-            text = len((prompt.text + prompt.system).encode()) // _BYTES_PER_TOKEN
+            said = [
+                prompt.text,
+                prompt.system,
+                *(part for turn in prompt.history for part in (turn.question, turn.answer)),
+            ]
+            text = len("".join(said).encode()) // _BYTES_PER_TOKEN
             heard = min(max(0, reply.prompt_tokens - text), self.expected_audio_tokens(clip))
         provenance = {**self.provenance, **({} if heard is not None else {"heard": "not reported"})}
         return Answer(
@@ -209,10 +270,6 @@ class _NotUnderstood(Exception):
     """The endpoint could not read the audio."""
 
 
-class _WrongAnswer(Exception):
-    """The endpoint answered something else than a chat completion."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Completion:
     """A chat completion; numbers of tokens are None where the endpoint does not report them."""
@@ -224,20 +281,24 @@ class _Completion:
     answer_tokens: int | None
 
 
-def _completion_in(reply: HttpReply) -> _Completion:
-    """Return what an answer holds. Raises _WrongAnswer."""
+def _completion_in(body: bytes) -> _Completion:
+    """Return what an answer holds. Raises WrongAnswer."""
     try:
-        data = json.loads(reply.body)
+        return _completion_of(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        raise WrongAnswer(f"the answer is not JSON ({body[:40]!r})") from error
+
+
+def _completion_of(data: Any) -> _Completion:
+    try:
         choice = data["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason")
         usage = data.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
-    except (ValueError, RecursionError) as error:
-        raise _WrongAnswer(f"the answer is not JSON ({reply.body[:40]!r})") from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise _WrongAnswer("the answer is not a chat completion") from error
+        raise WrongAnswer("the answer is not a chat completion") from error
     if not isinstance(text, str) or not isinstance(usage, dict) or not isinstance(details, dict):
-        raise _WrongAnswer("the answer is not a chat completion")
+        raise WrongAnswer("the answer is not a chat completion")
     return _Completion(
         text=text,
         hit_limit=reason == "length",
@@ -245,6 +306,11 @@ def _completion_in(reply: HttpReply) -> _Completion:
         audio_tokens=_count(details.get("audio_tokens")),
         answer_tokens=_count(usage.get("completion_tokens")),
     )
+
+
+def _is_about_streaming(message: str) -> bool:
+    lower = message.lower()
+    return "stream" in lower and not any(word in lower for word in _CANNOT_DECODE)
 
 
 def _count(value: Any) -> int | None:

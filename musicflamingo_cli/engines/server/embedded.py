@@ -18,6 +18,7 @@ from typing import Any
 
 from musicflamingo_cli.engines.server.process import KEY_VARIABLE, Program
 from musicflamingo_cli.errors import ToolMissingError
+from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.types import Windows
 
 WHEEL = "xllamacpp"
@@ -52,6 +53,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--list-devices", action="store_true")
     parser.add_argument("-m", dest="model")
     parser.add_argument("--mmproj")
+    parser.add_argument("--lora")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--media-path")
@@ -59,6 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("-c", dest="context", type=int)
     parser.add_argument("-ngl", dest="gpu_layers", type=int)
     parser.add_argument("-t", dest="threads", type=int)
+    parser.add_argument("-fa", dest="flash_attention", choices=("on", "off"))
     parser.add_argument("--threads-http", type=int)
     parser.add_argument("--cache-ram", type=int)
     parser.add_argument("--log-colors")  # ignored: the wheel uses no colors when it writes to a file
@@ -77,10 +80,14 @@ def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
     params.n_threads_http, params.cache_ram_mib = options.threads_http, options.cache_ram
     params.use_jinja, params.offline = options.jinja, options.offline
     params.ui, params.endpoint_slots, params.warmup = not options.no_webui, not options.no_slots, not options.no_warmup
+    if options.lora:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(next(csv.reader([options.lora]))[0], 1.0)]
     if options.gpu_layers is not None:
         params.n_gpu_layers = options.gpu_layers
     if options.threads is not None:
         params.cpuparams.n_threads = options.threads
+    if options.flash_attention:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type(binaries.FLASH_ATTENTION[options.flash_attention])
     if key := os.environ.get(KEY_VARIABLE):
         params.api_keys = [key]
     return params

@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,6 +28,7 @@ from musicflamingo_cli.engines.resident_process import LOADING_SECONDS, Died, Re
 from musicflamingo_cli.engines.server.stream import events
 from musicflamingo_cli.errors import EngineError, TimedOutError
 from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.models.adapter_gguf import gguf_of
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Clip, Prompt, Sampling, Windows
 
@@ -84,6 +85,8 @@ class ServerProcess(ResidentProcess):
         command += (
             ["--host", binaries.list_item(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
         )
+        if model.adapter:
+            command += ["--lora", binaries.list_item(gguf_of(model.adapter))]
         command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
         command += ["--threads-http", str(_HTTP_THREADS_PER_SLOT * slots + 2)]
         # No web page, no list of slots, and no copies of finished clips' memory: a batch never returns to one
@@ -93,6 +96,7 @@ class ServerProcess(ResidentProcess):
             command += ["-ngl", str(settings.gpu_layers)]
         if settings.threads is not None:
             command += ["-t", str(settings.threads)]
+        command += binaries.flash_attention(settings.flash_attention)
         environment = binaries.child_environment(settings.gpus) | ({KEY_VARIABLE: self._key} if self._key else {})
         self._launch(command, environment, "build it with: musicflamingo build")
 
@@ -137,27 +141,38 @@ class ServerProcess(ResidentProcess):
             raise Died("it ended before the request reached it") from error  # and its folder was removed
 
     def ask(
-        self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        slot: int,
+        timeout: IdleTimeout,
+        clips: int = 1,
+        on_piece: Callable[[str], None] | None = None,
     ) -> tuple[dict[str, Any], float]:
         """Return one chat completion and how many seconds it took. ``timeout`` is shared by all requests of the slot.
 
-        Raises Died, TimedOutError, or EngineError where the server rejects the request.
+        ``on_piece`` gets the pieces of the answer as they are made; where it raises, the connection is closed, and then
+        the server ends the answer. Raises Died, TimedOutError, or EngineError where the server rejects the request.
         """
         started = time.monotonic()
-        with self._completion(chat_request(prompt, sampling, slot, clips), timeout) as response:
-            reply: dict[str, Any] = json.loads(response.read())
+        chat = chat_request(prompt, sampling, slot, clips)
+        if on_piece is None:
+            with self._completion(chat, timeout) as response:
+                reply: dict[str, Any] = json.loads(response.read())
+        else:
+            with contextlib.closing(self._stream(chat, timeout)) as stream:  # its errors are not those of on_piece
+                for event in stream:
+                    timeout.renew()
+                    if isinstance(event, str):
+                        on_piece(event)
+                    else:
+                        reply = event
         timeout.renew()
         return reply, time.monotonic() - started
 
-    def stream(
-        self, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
-    ) -> Generator[str | dict[str, Any]]:
-        """Yield the pieces of an answer as they are made, and then the whole reply.
-
-        Closing the iterator closes the connection, and then the server ends the answer. Raises as ``ask``.
-        """
-        chat = chat_request(prompt, sampling, slot, clips) | {"stream": True}
-        with self._completion(chat, timeout) as response:
+    def _stream(self, chat: dict[str, Any], timeout: IdleTimeout) -> Generator[str | dict[str, Any]]:
+        """Yield the pieces of an answer as they are made, and then the whole reply. Raises as ``ask``."""
+        with self._completion(chat | {"stream": True}, timeout) as response:
             yield from events(response)
 
     @contextlib.contextmanager

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.context import SlotBudget
+from musicflamingo_cli.engines.observer import Observer, pieces_for
 from musicflamingo_cli.engines.resident import ResidentEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server.process import IdleTimeout, Program, ServerProcess
 from musicflamingo_cli.engines.slots import Slot
 from musicflamingo_cli.errors import AnswerCancelledError, EngineError
 from musicflamingo_cli.llamacpp import binaries
+from musicflamingo_cli.models.adapter_gguf import gguf_of
 from musicflamingo_cli.models.model import ModelPair
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
@@ -43,6 +43,8 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         self.name = program.name
         self.windows = program.windows
         self.provenance = {"llama_cpp": program.version, "windows": str(program.windows)}
+        if model.adapter:
+            gguf_of(model.adapter)  # converted now, where it has to be: not while a track waits
         self._program = program
         self._pair = model
         self._warned_unshared = False
@@ -56,33 +58,22 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         clip: Clip,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_text: Callable[[str], None] | None,
+        observer: Observer,
     ) -> Iterator[Answer | Failure]:
-        if on_text is None or len(prompts) > 1:
-            yield from self._ask_together(slot, clip, prompts, sampling)
+        if observer.wants_text and len(prompts) == 1:
+            yield self._ask_alone(slot, clip, prompts[0], sampling, observer)
         else:
-            yield self._ask_streamed(slot, clip, prompts[0], sampling, on_text)
+            yield from self._ask_together(slot, clip, prompts, sampling, observer)
 
-    def _ask_streamed(
-        self,
-        slot: Slot[ServerProcess],
-        clip: Clip,
-        prompt: Prompt,
-        sampling: Sampling,
-        on_text: Callable[[str], None],
+    def _ask_alone(
+        self, slot: Slot[ServerProcess], clip: Clip, prompt: Prompt, sampling: Sampling, observer: Observer
     ) -> Answer | Failure:
-        """Return the answer to one prompt, after passing on its pieces."""
-        started, timeout = time.monotonic(), IdleTimeout(self._settings.timeout)
-        reply: dict[str, Any] = {}
+        """Return the answer to one prompt, after passing on its pieces, in the caller's thread."""
+        timeout = IdleTimeout(self._settings.timeout)
         try:
             slot.process.put(clip, slot.number)
-            stream = slot.process.stream(prompt, sampling, slot.number, timeout, len(clip.all))
-            with contextlib.closing(stream):
-                for event in stream:
-                    if isinstance(event, str):
-                        on_text(event)
-                    else:
-                        reply = event
+            on_piece = pieces_for(observer, prompt.preset, is_first=True)
+            reply, seconds = slot.process.ask(prompt, sampling, slot.number, timeout, len(clip.all), on_piece)
         except AnswerCancelledError:
             raise  # the connection is closed, at which the server ends the answer
         except EngineError as error:
@@ -90,25 +81,36 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         except BaseException as error:
             self._end(slot.process, error)
             raise
-        return _answer(reply, self.expected_audio_tokens(clip), prompt, sampling, time.monotonic() - started)
+        return _answer(reply, self.expected_audio_tokens(clip), prompt, sampling, seconds)
 
     def _ask_together(
-        self, slot: Slot[ServerProcess], clip: Clip, prompts: Sequence[Prompt], sampling: Sampling
+        self,
+        slot: Slot[ServerProcess],
+        clip: Clip,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        observer: Observer,
     ) -> Iterator[Answer | Failure]:
-        """Yield results as they come: the server processes the audio for one prompt, the others share its memory."""
+        """Yield results as they come: the server processes the audio for one prompt, the others share its memory.
+
+        The first answer is streamed, since its first token shows that the audio is processed.
+        """
         shared = answered = 0
         expected = self.expected_audio_tokens(clip)
         timeout = IdleTimeout(self._settings.timeout)
         pool = ThreadPoolExecutor(len(prompts), thread_name_prefix="prompt")
         try:
             slot.process.put(clip, slot.number)
-            waiting = {
-                pool.submit(slot.process.ask, prompt, sampling, slot.number, timeout, len(clip.all)): prompt
-                for prompt in prompts
-            }
+            waiting = {}
+            for number, prompt in enumerate(prompts):
+                on_piece = pieces_for(observer, prompt.preset, is_first=number == 0)
+                asked = pool.submit(slot.process.ask, prompt, sampling, slot.number, timeout, len(clip.all), on_piece)
+                waiting[asked] = prompt
             for done in as_completed(waiting):
                 try:
                     reply, seconds = done.result()
+                except AnswerCancelledError:
+                    raise
                 except EngineError as error:
                     yield Failure.for_preset(waiting[done].preset, error)
                     continue
@@ -116,6 +118,8 @@ class ServerEngine(ResidentEngine[ServerProcess]):
                 shared += reply["timings"]["cache_n"] >= expected
                 yield _answer(reply, expected, waiting[done], sampling, seconds)
             self._check_shared(shared, answered)
+        except AnswerCancelledError:
+            raise  # as above; the other prompts' connections are closed in the same way
         except BaseException as error:
             self._end(slot.process, error)  # and with it the other requests, so that the pool's threads can end
             raise

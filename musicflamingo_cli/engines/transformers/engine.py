@@ -65,8 +65,10 @@ class TransformersEngine(WorkerEngine):
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint, at_once: int = 1) -> None:
         """Check that it can work, without starting it. Raises ToolMissingError where a package is missing."""
-        self.provenance = installed_versions()
+        self.provenance = {**installed_versions(), "windows": str(self.windows)}
         _require_quantization(settings.quantize)
+        if checkpoint.adapter and importlib.util.find_spec("peft") is None:
+            raise ToolMissingError("--lora needs peft", "install it with: pip install 'musicflamingo[finetune]'")
         self._checkpoint = checkpoint
         super().__init__(settings, checkpoint, SlotsByMemory(settings, checkpoint, at_once))
 
@@ -74,6 +76,8 @@ class TransformersEngine(WorkerEngine):
         settings = self._settings
         command = [*WORKER, "--folder", str(self._checkpoint.folder), "--slots", str(slots)]
         command += ["--attention", settings.attention, "--quantize", settings.quantize]
+        if self._checkpoint.adapter:
+            command += ["--lora", str(self._checkpoint.adapter.folder)]
         if settings.device:
             command += ["--device", settings.device]
         if settings.threads:

@@ -61,6 +61,8 @@ class Model:
         )
         self.tokenizer = self._for_text.tokenizer
         self.net = _load(folder, self.device, self.dtype, options)
+        if options.lora:
+            self.net = _with_adapter(self.net, options.lora)
         self.audio_token = self._for_text.audio_token
         self.ends = _end_tokens(self.net, self.tokenizer)
         self.pad = self.tokenizer.pad_token_id or 0
@@ -111,12 +113,13 @@ class Model:
     def hear(self, features: Features) -> Tensor:
         """Return the clip's place in a prompt as vectors, (length, width): text tokens around the encoded audio."""
         self.encoder_calls += 1
+        return self.place(features.ids, features.mel.to(self.device, self.dtype), features.mask)
+
+    def place(self, ids: Tensor, mel: Tensor | None, mask: Tensor) -> Tensor:
+        """See ``hear``. ``mel`` is None where the encoder's output is known (finetuning.student)."""
         net = self.net.model
-        ids = features.ids[None].to(self.device)
-        given: dict[str, Any] = {
-            "input_features": features.mel.to(self.device, self.dtype),
-            "input_features_mask": features.mask.to(self.device),
-        }
+        ids = ids[None].to(self.device)
+        given: dict[str, Any] = {"input_features": mel, "input_features_mask": mask.to(self.device)}
         if hasattr(net, "pos_emb"):  # MusicFlamingo reads the windows' times from the placeholders
             given["input_ids"] = ids
         audio = net.get_audio_features(**given, return_dict=True).pooler_output
@@ -232,6 +235,16 @@ def _load(folder: str, device: Any, dtype: Any, options: argparse.Namespace) -> 
         given["device_map"] = {"": str(device)}  # straight to the device, without a copy in main memory
     # The mapping that has both classes; AutoModelForMultimodalLM does not know them (transformers 5.23).
     return AutoModelForSeq2SeqLM.from_pretrained(folder, **given).eval()
+
+
+def _with_adapter(net: Any, folder: str) -> Any:
+    """Return the model with an adapter's matrices beside its own, in float32 as they were trained; not merged.
+
+    Merging would round small changes away in bf16, and quantised weights cannot take them.
+    """
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(net, folder, local_files_only=True).get_base_model().eval()
 
 
 def _quantization(name: str, dtype: Any) -> Any:

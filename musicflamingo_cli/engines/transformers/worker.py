@@ -22,7 +22,7 @@ from pathlib import Path
 
 import soundfile
 
-from musicflamingo_cli.engines.messages import Cancel, ClipRequest, Notice, Piece, Ready, Reply
+from musicflamingo_cli.engines.messages import Begun, Cancel, ClipRequest, Notice, Piece, Ready, Reply
 from musicflamingo_cli.engines.transformers.answers import (
     Row,
     Together,
@@ -140,6 +140,8 @@ class Worker:
         try:
             with torch.inference_mode():
                 rows = self._rows(batch)
+            for each in batch:
+                self._send(Begun(each.request.slot))
             self._together.answer(rows)
             return
         except Exception as error:
@@ -205,18 +207,18 @@ class Worker:
 
     # -- what is sent --
 
-    def _send(self, message: Notice | Piece | Reply) -> None:
+    def _send(self, message: Notice | Piece | Begun | Reply) -> None:
         with self._sending:
             self._connection.send(message)
 
     def _show(self, row: Row) -> None:
         if row.is_streamed and (text := new_text(row, self._model.text_of(row.tokens))):
-            self._send(Piece(row.slot, text))
+            self._send(Piece(row.slot, row.prompt.preset, text))
 
     def _reply(self, row: Row) -> None:
         text = self._model.text_of(row.tokens)
         if row.is_streamed and (piece := new_text(row, text)):
-            self._send(Piece(row.slot, piece))
+            self._send(Piece(row.slot, row.prompt.preset, piece))
         self._send(
             Reply(
                 slot=row.slot,
@@ -263,6 +265,7 @@ def main() -> None:
     parser.add_argument("--connection", type=int)
     parser.add_argument("--folder")
     parser.add_argument("--slots", type=int)
+    parser.add_argument("--lora")
     parser.add_argument("--device")
     parser.add_argument("--attention")
     parser.add_argument("--quantize")

@@ -1,6 +1,6 @@
 // The review: state, commands and keys. Everything that changes goes through the server and comes back from it.
 
-import { button, byId, element, later, say, warn } from "./dom.js";
+import { button, byId, element, keyed, later, say, warn } from "./dom.js";
 import { get, post, session } from "./api.js";
 import { List } from "./list.js";
 import { Player } from "./player.js";
@@ -10,24 +10,26 @@ import { askForm, askPanel, isBusy } from "./asking.js";
 import { openReplace } from "./replacing.js";
 
 const KEYS = [
-  ["Space", "play or pause (Ctrl+Space while typing)"],
-  ["← →", "5 s back or forth"],
+  ["Space", "play, pause (typing: Ctrl+Space)"],
+  ["← →", "5 s back, forth (Shift: 30 s)"],
   ["J K, ↓ ↑", "next or previous track"],
   ["Enter", "approve the track, go on"],
-  ["X", "exclude from exports, go on (also Backspace)"],
+  ["X", "exclude, go on (also Backspace)"],
   ["1 … 9", "choose a caption"],
   ["A", "approve this caption only"],
-  ["E", "edit it (Enter saves, Esc leaves)"],
+  ["E", "edit (Enter saves, Esc leaves)"],
+  ["C", "correct a wrong tempo or key"],
   ["G", "ask the model again"],
   ["N", "write a note"],
   ["P", "show how captions were made"],
   ["Z, Y", "undo, redo"],
   ["R, W", "find and replace, trigger words"],
-  ["S, Shift+S", "select this track, all listed tracks"],
+  ["S, Shift+S", "select this track, all listed"],
   ["/, F", "search, filter"],
   ["L", "sort the list again"],
   ["?", "show or hide these keys"],
 ];
+const LEGEND = "musicflamingo-review-keys";
 const POLL = 1500; // milliseconds
 const POLL_ASKING = 400;
 
@@ -115,6 +117,7 @@ async function open(id) {
     state.at = 0;
     player.open(id, found.seconds, found.name);
     byId("detail").scrollTop = 0;
+    if (track && isNarrow()) byId("detail").scrollIntoView();
   }
   const is_same = !is_other && JSON.stringify(found) === JSON.stringify(track);
   track = found;
@@ -199,6 +202,7 @@ function changed(answer) {
   draw();
 }
 
+const isNarrow = () => matchMedia("(max-width: 52rem)").matches;
 const bases = () => Object.fromEntries(track.captions.map((each) => [each.preset, each.base]));
 const can = () => track && !about.readOnly;
 
@@ -210,6 +214,12 @@ const actions = {
     const caption = track?.captions[index];
     if (can() && caption) await change("approve", { bases: bases(), preset: caption.preset, value: !caption.approved });
   }),
+  correct: inTurn(async () => {
+    if (!can() || editor || form) return;
+    if (track.corrections.length) await change("correct", { bases: bases() }, `Corrected ${track.corrections.join(", ").replaceAll("->", "→")}; undo with Z.`);
+    else say("Nothing to correct: no tempo or key is contradicted by a sure measurement.");
+  }),
+  step: inTurn((by) => step(by)),
   exclude: inTurn(async () => {
     if (!can()) return;
     const value = !track.excluded;
@@ -350,9 +360,16 @@ function showLegend(is_shown) {
   const legend = byId("legend");
   legend.hidden = !is_shown;
   legend.replaceChildren(
-    element("dl", {}, ...KEYS.flatMap(([keys, text]) => [
-      element("dt", {}, element("kbd", { textContent: keys })), element("dd", { textContent: text })])),
-    button("Hide (?)", () => showLegend(false)));
+    element("dl", {}, ...KEYS.map(([keys, text]) => element("div", {},
+      element("dt", {}, element("kbd", { textContent: keys })), element("dd", { textContent: text })))),
+    keyed("Hide", "?", toggleLegend));
+}
+
+// A cookie, unlike storage, is kept for the next review, which has another port.
+function toggleLegend() {
+  const is_shown = byId("legend").hidden;
+  document.cookie = `${LEGEND}=${is_shown ? "shown" : "hidden"}; SameSite=Strict; Max-Age=31536000`;
+  showLegend(is_shown);
 }
 
 // -- keys ---------------------------------------------------------------------------------------------
@@ -370,6 +387,7 @@ const COMMANDS = {
   x: actions.exclude,
   backspace: actions.exclude,
   a: () => actions.approveCaption(),
+  c: actions.correct,
   e: inTurn(() => actions.edit()),
   g: inTurn(() => actions.ask()),
   n: inTurn(() => actions.note()),
@@ -387,7 +405,7 @@ const COMMANDS = {
   l: inTurn(reorder),
   "/": () => byId("search").focus(),
   f: () => byId("filter").focus(),
-  "?": () => showLegend(byId("legend").hidden),
+  "?": toggleLegend,
 };
 
 function onKey(event) {
@@ -399,6 +417,7 @@ function onKey(event) {
   else if (is_typing) onTyped(event, key, target);
   else if (target.matches("button, summary") && (key === " " || key === "enter")) return;
   else if (key === "s" && event.shiftKey) run(event, () => select(true));
+  else if (event.shiftKey && (key === "arrowleft" || key === "arrowright")) run(event, () => player.step(key === "arrowleft" ? -6 : 6));
   else if (/^[1-9]$/.test(key)) run(event, inTurn(() => choose(Number(key) - 1)));
   else if (COMMANDS[key]) run(event, COMMANDS[key]);
 }
@@ -441,14 +460,14 @@ async function begin() {
   if (about.readOnly) byId("open-replace").disabled = true;
   list = new List(inTurn(open));
   player = new Player(about.picture);
-  showLegend(matchMedia("(min-width: 52rem)").matches); // smaller screens are touched, not typed at
+  showLegend(!isNarrow() && !document.cookie.includes(`${LEGEND}=hidden`)); // smaller screens are touched, not typed at
   const reorder_soon = later(inTurn(reorder), 60);
   byId("search").addEventListener("input", reorder_soon);
   for (const id of ["filter", "sort"]) byId(id).addEventListener("change", inTurn(reorder));
   byId("undo").addEventListener("click", actions.undo);
   byId("redo").addEventListener("click", actions.redo);
   byId("open-replace").addEventListener("click", () => actions.replace("replace"));
-  byId("open-legend").addEventListener("click", () => showLegend(byId("legend").hidden));
+  byId("open-legend").addEventListener("click", toggleLegend);
   document.addEventListener("keydown", onKey);
   window.addEventListener("beforeunload", (event) => {
     if (editor?.isChanged) event.preventDefault();

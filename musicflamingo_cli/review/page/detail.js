@@ -1,6 +1,10 @@
 // One track: what is known of it, and its captions.
 
-import { button, clock, element } from "./dom.js";
+import { button, clock, element, keyed, percent } from "./dom.js";
+
+// Folder and file, of which the file is what one looks for.
+const named = (name) => [element("span", { className: "folder", textContent: name.slice(0, name.lastIndexOf("/") + 1) }),
+  element("span", { textContent: name.slice(name.lastIndexOf("/") + 1) })];
 
 const badge = (text, kind = "") => element("span", { className: `badge ${kind}`, textContent: text });
 
@@ -26,21 +30,24 @@ function facts(track) {
   const unique = (values) => [...new Set(values)];
   const tempi = unique(claimed("tempo"));
   const keys = unique(claimed("key"));
-  const measured = track.measured || {};
-  if (tempi.length || measured.tempo || track.known.bpm) {
-    rows.push(["Tempo", tempi.map((bpm) => `${bpm} BPM`).join(", "), measured.tempo ? `${measured.tempo.bpm} BPM` : "",
+  const { tempo, key } = track.measured || {};
+  const unsure = (found) => (found.sure ? "" : " (not sure)");
+  const wrong = (field) => track.captions.some((each) => each.marks.some((mark) => mark[3] === field));
+  if (tempi.length || tempo || track.known.bpm) {
+    rows.push(["Tempo", wrong("tempo"), tempi.map((bpm) => `${bpm} BPM`).join(", "),
+      tempo ? `${[tempo.bpm, ...tempo.alternatives].join(" or ")} BPM${unsure(tempo)}` : "",
       track.known.bpm ? `${track.known.bpm} BPM` : ""]);
   }
-  if (keys.length || measured.key || track.known.key) {
-    rows.push(["Key", keys.join(", "), measured.key ? measured.key.name : "", track.known.key || ""]);
+  if (keys.length || key || track.known.key) {
+    rows.push(["Key", wrong("key"), keys.join(", "), key ? key.name + unsure(key) : "", track.known.key || ""]);
   }
   if (!rows.length) return null;
-  const head = ["", "in captions", "measured", "in tags"].map((text) => element("th", { textContent: text, scope: "col" }));
+  const head = ["", "in captions", "measured", "other tools"].map((text) => element("th", { textContent: text, scope: "col" }));
   return element("div", {}, element("table", { className: "facts" },
     element("thead", {}, element("tr", {}, ...head)),
-    element("tbody", {}, ...rows.map(([name, ...values]) => element("tr", {},
+    element("tbody", {}, ...rows.map(([name, isWrong, ...values]) => element("tr", {},
       element("th", { textContent: name, scope: "row" }),
-      ...values.map((value) => element("td", { textContent: value || "–" })))))));
+      ...values.map((value, at) => element("td", { className: isWrong && at === 0 ? "wrong" : "", textContent: value || "–" })))))));
 }
 
 function provenance(caption, isOpen) {
@@ -71,10 +78,10 @@ export function captionCard(caption, index, state) {
     { className: `caption ${index === state.at ? "current" : ""}`, attributes: { "data-index": String(index), "aria-label": caption.preset } },
     element("header", {},
       element("h3", { textContent: `${index + 1}. ${caption.preset}` }), ...badges,
-      element("span", { className: "soft", textContent: tokens })),
+      element("span", { className: "soft", textContent: tokens }),
+      buttons.length ? element("div", { className: "buttons" }, ...buttons) : null),
     caption.text ? marked(caption.text, caption.marks) : element("p", { className: "soft", textContent: "No caption." }),
     element("div", { className: "place" }),
-    buttons.length ? element("div", { className: "buttons" }, ...buttons) : null,
     provenance(caption, state.showsProvenance),
   );
 }
@@ -84,26 +91,32 @@ export function trackView(track, state, player) {
   const badges = [];
   if (track.approved) badges.push(badge("approved"));
   if (track.excluded) badges.push(badge("excluded from exports", "warn"));
-  if (track.doubt !== null) badges.push(badge(`doubt ${Math.round(100 * track.doubt)} %`, track.doubt >= 0.5 ? "warn" : ""));
+  if (track.doubt !== null) badges.push(badge(`doubt ${percent(track.doubt)}`, track.doubt >= 0.5 ? "warn" : ""));
   badges.push(badge(clock(track.seconds)));
   const buttons = readOnly ? [] : [
-    button("Approve and next (Enter)", () => actions.approve(), { className: "approve" }),
-    button(track.excluded ? "Include (X)" : "Exclude (X)", () => actions.exclude()),
-    button("Note (N)", () => actions.note()),
+    keyed("Approve", "Enter", () => actions.approve(), { className: "primary", title: "Approve the track and go on" }),
+    keyed(track.excluded ? "Include" : "Exclude", "X", () => actions.exclude()),
+    keyed("Note", "N", () => actions.note()),
   ];
+  const correction = track.corrections.length && !readOnly
+    ? keyed(`Correct ${track.corrections.join(", ").replaceAll("->", "→")}`, "C", () => actions.correct(), { className: "correct" }) : null;
   const problem = track.problem ? element("p", { className: "flag", textContent: track.problem }) : null;
   const note = track.note ? element("p", { textContent: `Note: ${track.note}` }) : null;
   const reasons = track.reasons.length
     ? element("ul", { className: "flag" }, ...track.reasons.map((text) => element("li", { textContent: text }))) : null;
-  return [
-    element("h2", { textContent: track.name, title: track.file }),
-    element("div", { className: "badges" }, ...badges, element("span", { id: "elsewhere", className: "flag" })),
+  const steps = [["‹", "Previous track (K)", -1], ["›", "Next track (J)", 1]].map(([sign, label, by]) =>
+    button(sign, () => actions.step(by), { title: label, attributes: { "aria-label": label } }));
+  const about = [
+    element("div", { className: "title" }, element("h2", { title: track.file }, ...named(track.name)),
+      element("div", { className: "badges" }, ...badges, element("span", { id: "elsewhere", className: "flag" }))),
     problem,
     player.panel,
-    buttons.length ? element("div", { className: "buttons" }, ...buttons) : null,
+    element("div", { className: "actions" }, player.controls, ...steps, ...buttons),
     element("div", { id: "note-place" }, note),
-    facts(track),
-    reasons,
-    ...track.captions.map((caption, index) => captionCard(caption, index, state)),
-  ].filter(Boolean);
+    element("div", { className: "known" }, facts(track), correction, reasons),
+  ];
+  return [
+    element("div", { className: "about" }, ...about),
+    element("div", { className: "captions" }, ...track.captions.map((caption, index) => captionCard(caption, index, state))),
+  ];
 }

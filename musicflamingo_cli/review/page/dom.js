@@ -13,10 +13,16 @@ export const byId = (id) => document.getElementById(id);
 export const button = (label, onclick, properties = {}) =>
   element("button", { type: "button", textContent: label, onclick, ...properties });
 
+// A button that has a key: the key is not shown where there is no keyboard.
+export const keyed = (label, key, onclick, properties = {}) =>
+  element("button", { type: "button", onclick, ...properties }, label, element("span", { className: "key", textContent: ` (${key})` }));
+
 export const clock = (seconds) => {
   const whole = Math.max(0, Math.floor(seconds || 0));
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 };
+
+export const percent = (share) => `${Math.round(100 * (share || 0))} %`;
 
 export const later = (work, milliseconds) => {
   let waiting;

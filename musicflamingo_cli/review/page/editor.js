@@ -1,6 +1,7 @@
 // Editing one caption: what will be saved is shown while it is typed; a conflict shows both versions.
 
 import { button, element, later, say, warn } from "./dom.js";
+import { differences } from "./differences.js";
 import { post } from "./api.js";
 
 const drafts = new Map(); // what was typed and not saved, by track and preset
@@ -16,7 +17,7 @@ export class Editor {
     this.key = `${track.id}/${caption.preset}`;
     const label = `Caption ${caption.preset}`;
     this.text = element("textarea", {
-      rows: 5,
+      rows: 3,
       value: drafts.get(this.key) ?? caption.text,
       attributes: { "aria-label": label, "data-editor": "", spellcheck: "true" },
     });
@@ -35,6 +36,7 @@ export class Editor {
     );
     const normalize = later(() => this.normalize(), 150);
     this.text.addEventListener("input", () => {
+      this.fit();
       drafts.set(this.key, this.text.value);
       normalize();
     });
@@ -42,8 +44,16 @@ export class Editor {
   }
 
   focus() {
-    this.text.focus();
+    this.fit();
+    this.text.focus({ preventScroll: true });
     this.text.setSelectionRange(this.text.value.length, this.text.value.length);
+    this.panel.scrollIntoView({ block: "nearest" });
+  }
+
+  // As high as its text, so that a caption of two hundred words is read without scrolling in a small field.
+  fit() {
+    this.text.style.height = "auto";
+    this.text.style.height = `${this.text.scrollHeight + 2}px`;
   }
 
   get isChanged() {
@@ -56,9 +66,9 @@ export class Editor {
     if (!found || typed !== this.text.value) return;
     const beyond = Object.entries(this.limits).filter(([, limit]) => found.tokens > limit).map(([name]) => name);
     const note = beyond.length ? `, longer than ${beyond.join(" and ")} reads` : "";
-    const same = found.text === typed ? "" : ` Saved as: ${found.text}`;
-    this.preview.textContent = `${found.tokens} tokens${note}.${same}`;
-    this.preview.classList.toggle("flag", beyond.length > 0);
+    const count = element("span", { className: beyond.length ? "warn" : "", textContent: `${found.tokens} tokens${note}.` });
+    const same = found.text === typed.trim();
+    this.preview.replaceChildren(count, ...(same ? [] : [" Saved as: ", ...differences(typed, found.text, false)]));
   }
 
   async save(goOn) {

@@ -1,9 +1,10 @@
 // The list of tracks: only the rows in view exist, so that a hundred thousand are as fast as ten.
 
-import { byId, element } from "./dom.js";
+import { byId, element, percent } from "./dom.js";
 import { get } from "./api.js";
 
-const HEIGHT = 44; // pixels of a row, as in review.css
+const HEIGHT = 48; // pixels of a row, as in review.css
+const NEAR = 3; // rows kept in view on both sides of the chosen one
 const BEYOND = 8; // rows drawn above and below those in view
 
 export class List {
@@ -45,9 +46,10 @@ export class List {
   choose(id) {
     this.current = id;
     const top = this.place(id) * HEIGHT;
-    if (top < this.box.scrollTop) this.box.scrollTop = top;
-    else if (top + HEIGHT > this.box.scrollTop + this.box.clientHeight) {
-      this.box.scrollTop = top + HEIGHT - this.box.clientHeight;
+    const beside = Math.min(NEAR * HEIGHT, this.box.clientHeight / 3); // what comes next is in view
+    if (top - beside < this.box.scrollTop) this.box.scrollTop = top - beside;
+    else if (top + HEIGHT + beside > this.box.scrollTop + this.box.clientHeight) {
+      this.box.scrollTop = top + HEIGHT + beside - this.box.clientHeight;
     }
     this.draw();
   }
@@ -85,7 +87,7 @@ export class List {
     const flags = new Set(row ? row.flags : []);
     const marks = [];
     if (flags.has("failed")) marks.push(["failed", "!"]);
-    if (flags.has("doubtful")) marks.push(["doubtful", "?"]);
+    if (flags.has("doubtful")) marks.push([`doubt ${percent(row.doubt)}`, percent(row.doubt)]);
     if (flags.has("missing")) marks.push([`${row.missing} missing`, `−${row.missing}`]);
     if (flags.has("edited")) marks.push(["edited", "✎"]);
     if (flags.has("noted")) marks.push(["with a note", "¶"]);
@@ -110,8 +112,10 @@ export class List {
         },
       },
       element("span", { className: "tick", textContent: is_selected ? "●" : "" }),
-      element("span", { className: "name", textContent: name, title: name }),
-      element("span", { className: "marks", textContent: marks.map(([, sign]) => sign).join(" ") }),
+      element("span", { className: "name", title: name },
+        element("span", { textContent: name.slice(name.lastIndexOf("/") + 1) }),
+        element("small", { textContent: name.slice(0, Math.max(0, name.lastIndexOf("/"))) })),
+      element("span", { className: "marks", title: marks.map(([text]) => text).join(", "), textContent: marks.map(([, sign]) => sign).join(" ") }),
     );
     made.style.top = `${place * HEIGHT}px`;
     return made;

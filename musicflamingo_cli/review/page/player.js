@@ -5,6 +5,7 @@ import { picture } from "./api.js";
 
 const STEP = 5; // seconds
 const KEPT = 8; // pictures in memory
+const QUIET = 0.016; // two steps of a peak: below it there is nothing to see
 
 const colour = (name) => {
   const value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -30,7 +31,8 @@ export class Player {
     );
     this.time = element("span", { className: "time" });
     this.play = button("Play", () => this.toggle(), { className: "play" });
-    this.panel = element("div", { className: "player" }, this.slider, this.play, this.time, this.audio);
+    this.panel = element("div", { className: "player" }, this.slider, this.audio);
+    this.controls = element("div", { className: "controls" }, this.play, this.time);
     this.slider.addEventListener("pointerdown", (event) => {
       const box = this.slider.getBoundingClientRect();
       this.seek(((event.clientX - box.left) / box.width) * this.seconds);
@@ -42,13 +44,12 @@ export class Player {
   }
 
   async open(id, seconds, name) {
-    const was_playing = !this.audio.paused;
     this.id = id;
     this.length = seconds;
     this.converted = false;
     this.audio.src = `/api/tracks/${id}/audio`;
     this.slider.setAttribute("aria-label", `Position in ${name}`);
-    if (was_playing) this.start();
+    if (this.wanted) this.start(); // also where the last track ended by itself
     this.show();
     for (const canvas of [this.wave, this.spectrogram]) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
     const data = await this.picture(id);
@@ -119,11 +120,14 @@ export class Player {
     const { peaks, columns, rows } = this.shape;
     const wave = this.wave.getContext("2d");
     const middle = this.wave.height / 2;
+    let loudest = 0;
+    for (let at = 0; at < 2 * peaks; at++) loudest = Math.max(loudest, Math.abs(data[at] - 128) / 127);
+    const scale = loudest > QUIET ? 0.96 / loudest : 1; // a quiet track has a shape, too; silence has none
     wave.clearRect(0, 0, this.wave.width, this.wave.height);
     wave.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
     for (let at = 0; at < peaks; at++) {
-      const low = (data[2 * at] - 128) / 127;
-      const high = (data[2 * at + 1] - 128) / 127;
+      const low = scale * (data[2 * at] - 128) / 127;
+      const high = scale * (data[2 * at + 1] - 128) / 127;
       wave.fillRect(at, middle - high * middle, 1, Math.max(1, (high - low) * middle));
     }
     const context = this.spectrogram.getContext("2d");

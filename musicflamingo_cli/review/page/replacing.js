@@ -2,6 +2,7 @@
 
 import { button, byId, element, say, warn } from "./dom.js";
 import { post } from "./api.js";
+import { differences } from "./differences.js";
 
 const KINDS = [
   ["replace", "Find and replace"],
@@ -76,8 +77,11 @@ export function openReplace({ ids, selected, presets, kind = "replace", done }) 
       summary.textContent = `${left} of ${found.length} captions change.`;
       apply.disabled = !left;
     });
-    return element("li", {}, tick, element("div", {}, element("strong", { textContent: `${item.name}, ${item.preset}` }),
-      element("p", {}, element("del", { textContent: item.before })), element("p", {}, element("ins", { textContent: item.after }))));
+    const onclick = (event) => {
+      if (event.target !== tick) tick.click();
+    };
+    return element("li", { onclick }, tick, element("div", {}, element("strong", { textContent: `${item.name}, ${item.preset}` }),
+      element("p", {}, ...differences(item.before, item.after))));
   }
 
   async function change() {

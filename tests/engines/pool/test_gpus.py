@@ -13,7 +13,7 @@ import pytest
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines import open_engine
 from musicflamingo_cli.engines.pool.engine import PoolEngine
-from musicflamingo_cli.engines.pool.gpus import gpus_to_use
+from musicflamingo_cli.engines.pool.gpus import gpus_to_use, vulkan_numbers
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.llamacpp import memory
 from musicflamingo_cli.llamacpp.binaries import child_environment
@@ -62,9 +62,53 @@ def test_vulkans_numbers_are_the_drivers(tmp_path: Path) -> None:
     assert gpus_to_use(put_server(tmp_path, "Vulkan", VULKAN, "GGML_VK_VISIBLE_DEVICES")) == [1, 3]
 
 
+def test_a_clusters_choice_is_passed_on_to_vulkan(tmp_path: Path) -> None:
+    settings = put_server(tmp_path, "Vulkan", VULKAN, "GGML_VK_VISIBLE_DEVICES")
+    assert [vulkan_numbers(settings, chosen) for chosen in ("0", "1", "0,1", "7", "GPU-aa", "")] == [
+        "1",
+        "3",
+        "1,3",
+        "",
+        "",
+        "",
+    ]
+    assert vulkan_numbers(put_server(tmp_path, "CUDA", CUDA, "CUDA_VISIBLE_DEVICES"), "1") == ""
+
+
 def test_no_gpu_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no GPU"):
         gpus_to_use(put_server(tmp_path, "CUDA", (), "CUDA_VISIBLE_DEVICES"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "chosen", "missing"),
+    [
+        ("CUDA", CUDA, "0,2", None),
+        ("CUDA", CUDA, "0,3", 3),
+        ("CUDA", (), "0,2", 0),  # a build for the processor
+        ("Vulkan", VULKAN, "3,0", None),  # also an integrated one, where it is named
+        ("Vulkan", VULKAN, "1,4", 4),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, kind: str, names: tuple[str, ...], chosen: str, missing: int | None
+) -> None:
+    variable = "CUDA_VISIBLE_DEVICES" if kind == "CUDA" else "GGML_VK_VISIBLE_DEVICES"
+    settings = replace(put_server(tmp_path, kind, names, variable), gpus=chosen)
+    if missing is None:
+        assert gpus_to_use(settings) == [int(part) for part in chosen.split(",")]
+        return
+    with pytest.raises(ConfigError, match=f"no GPU {missing}$"):
+        gpus_to_use(settings)
+
+
+def test_transformers_gpus_are_the_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A llama.cpp for the processor says nothing of them."""
+    settings = put_server(tmp_path, "CUDA", (), "CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(memory, "_nvidia", lambda: [memory.Card(name, 9, 9) for name in CUDA])
+    assert gpus_to_use(settings, by_drivers=True) == [0, 1, 2]
+    with pytest.raises(ConfigError, match="no GPU 3"):
+        gpus_to_use(replace(settings, gpus="3"), by_drivers=True)
 
 
 @pytest.mark.parametrize("text", ["", "a", "0,,1", "-1", "0,0", "0 1", "1e3"])

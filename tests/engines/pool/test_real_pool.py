@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,46 @@ def ask(pool: PoolEngine, audio: Path) -> dict[str, str]:
     return {result.prompt.preset: result.text for result in results if isinstance(result, Answer)}
 
 
+def process_of(engine: ServerEngine) -> int:
+    process = engine._slots._process
+    assert process is not None
+    return process.child.process.pid
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_server_that_hangs_is_replaced(
+    engines: list[ServerEngine], random_settings: Settings, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_module, "PAUSES", (0.1, 0.2))
+    model = resolve("F32", random_settings.models_folder)
+    opened: list[ServerEngine] = []
+
+    def open_again() -> ServerEngine:
+        opened.append(ServerEngine(llama_server(random_settings), random_settings, model))
+        return opened[-1]
+
+    pool = PoolEngine([Member(f"s{n}", open_again, each) for n, each in enumerate(engines)], idle_limit=20)
+    try:
+        tracks = [make_wav(f"{number}.wav", 3, 200 + 50 * number) for number in range(8)]
+        with ThreadPoolExecutor(3) as threads:
+            first = list(threads.map(lambda track: ask(pool, track), tracks))
+            frozen = process_of(engines[0])
+            os.kill(frozen, signal.SIGSTOP)
+            again = list(threads.map(lambda track: ask(pool, track), tracks))
+            assert again == first
+            deadline = time.monotonic() + 30
+            while not opened and time.monotonic() < deadline:
+                time.sleep(0.1)
+            last = list(threads.map(lambda track: ask(pool, track), tracks))
+        assert last == first
+        assert len(opened) == 1
+        assert not Path(f"/proc/{frozen}/fd").exists(), "the frozen one is killed"
+        assert sum(member.clips for member in pool.members) == 24
+    finally:
+        pool.close()
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_both_servers_answer_and_one_may_be_killed(
@@ -53,9 +94,7 @@ def test_both_servers_answer_and_one_may_be_killed(
     tracks = [make_wav(f"{number}.wav", 3, 200 + 50 * number) for number in range(12)]
     with ThreadPoolExecutor(3) as threads:
         first = list(threads.map(lambda track: ask(pool, track), tracks))
-        process = engines[0]._slots._process
-        assert process is not None
-        os.kill(process.child.process.pid, signal.SIGKILL)
+        os.kill(process_of(engines[0]), signal.SIGKILL)
         again = list(threads.map(lambda track: ask(pool, track), tracks))
     assert all(sorted(answers) == ["brief", "full"] for answers in first)
     assert again == first

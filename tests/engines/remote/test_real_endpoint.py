@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,8 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.captioning.captioner import open_captioner
+from musicflamingo_cli.captioning.conversation import Chat
+from musicflamingo_cli.config import Settings
+from musicflamingo_cli.demo.songs import songs
+from musicflamingo_cli.errors import AnswerCancelledError
 from musicflamingo_cli.models.model import TINY
 from musicflamingo_cli.paths import data_file
+from musicflamingo_cli.types import Workload
 from tests.conftest import MakeWav
 
 PRESETS = ("-p", "brief", "-p", "full")
@@ -26,14 +34,16 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture
-def llama_server(real_llama_dir: Path, tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def plain_server(real_llama_dir: Path, log_folder: Path, *more: str) -> Iterator[str]:
+    """A llama-server with the tiny model; yields its address."""
     folder, port = data_file("models", TINY), free_port()
     (language_model,) = folder.glob("*.Q8_0.gguf")
     (projector,) = folder.glob("*mmproj*.gguf")
     command = [str(real_llama_dir / "llama-server"), "-m", str(language_model), "--mmproj", str(projector), "--jinja"]
     command += ["--host", "127.0.0.1", "--port", str(port), "-np", "2", "-c", "16384", "-t", "1", "--no-webui"]
-    with (tmp_path / "server.log").open("wb") as log:
+    command += more
+    with (log_folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         for _ in range(300):
@@ -46,6 +56,12 @@ def llama_server(real_llama_dir: Path, tmp_path: Path) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture
+def llama_server(real_llama_dir: Path, tmp_path: Path) -> Iterator[str]:
+    with plain_server(real_llama_dir, tmp_path) as address:
+        yield address
 
 
 @pytest.mark.real
@@ -68,3 +84,40 @@ def test_a_batch_by_a_plain_llama_server(llama_server: str, make_wav: MakeWav, t
     assert not any("not heard" in failure["reason"] for outcome in outcomes for failure in outcome["failures"])
     assert "engine" in outcomes[0]
     assert {outcome["engine"] for outcome in outcomes} == {"remote"}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_conversation_with_a_plain_llama_server(llama_server: str, tmp_path: Path) -> None:
+    """The server gets the whole conversation each time, and keeps the audio: later questions read only their text."""
+    song = songs()[0]
+    command = [sys.executable, "-m", "musicflamingo_cli", "chat", str(song.path), "--json", "--endpoint", llama_server]
+    command += ["--temperature", "0", "--ask", "What are the tempo and the key of this track?"]
+    command += ["--ask", "Which instruments are played?", "--ask", "How is the track structured?"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 3, done.stderr
+    assert song.truth["tempo"].split()[0] in answers[0]["answer"]
+    assert {answer["engine"] for answer in answers} == {"remote"}
+    assert [answer["audio_tokens"] > 400 for answer in answers] == [True] * 3
+    read = [int(count) for count in re.findall(r"prompt eval time = .*? / +(\d+) tokens", log_of(tmp_path))]
+    assert read[0] > 400
+    assert max(read[1:]) < 200, read
+    settings = Settings(endpoint=llama_server, temperature=0.0)
+    pieces: list[str] = []
+    with open_captioner(settings, Workload(1, 1)) as captioner, Chat(captioner, [song.path]) as chat:
+        text = chat.ask("What are the tempo and the key of this track?", pieces.append)
+        assert text == answers[0]["answer"]
+        assert len(pieces) > 5
+
+        def stop(piece: str) -> None:
+            raise AnswerCancelledError("enough")
+
+        with pytest.raises(AnswerCancelledError):
+            chat.ask("Which instruments are played?", stop)
+        assert chat.ask("Which instruments are played?") == answers[1]["answer"]
+    assert "cancel task" in log_of(tmp_path)
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "server.log").read_text(errors="replace")

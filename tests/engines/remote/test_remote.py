@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,24 @@ from musicflamingo_cli.captioning.captioner import open_captioner
 from musicflamingo_cli.config import Settings, load_settings
 from musicflamingo_cli.dataset.tracks import track_for
 from musicflamingo_cli.engines import open_engine
+from musicflamingo_cli.engines.observer import TextObserver
 from musicflamingo_cli.engines.pool import member as member_module
 from musicflamingo_cli.engines.remote import engine as remote
 from musicflamingo_cli.engines.remote.engine import RemoteEngine
-from musicflamingo_cli.errors import ConfigError, EngineError, ModelError, StoppedError, TooLongError
+from musicflamingo_cli.errors import (
+    AnswerCancelledError,
+    ConfigError,
+    EngineError,
+    ModelError,
+    StoppedError,
+    TooLongError,
+)
 from musicflamingo_cli.models.endpoints import endpoints_of, key_file, offer_of, parse_endpoint, resolve_remote
 from musicflamingo_cli.models.model import RemoteModel
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.system.http import HttpReply
-from musicflamingo_cli.types import MAX_SECONDS, Answer, Clip, Failure, Outcome, Prompt, Sampling, Workload
+from musicflamingo_cli.types import MAX_SECONDS, Answer, Clip, Failure, Outcome, Prompt, Sampling, Turn, Workload
 from tests.conftest import MakeWav
 from tests.fakes.endpoint import GOOD, FakeEndpoint, make_certificate
 
@@ -57,6 +66,77 @@ def engine_for(fake: FakeEndpoint, timeout: float = 20.0) -> RemoteEngine:
 
 def ask(fake: FakeEndpoint, clip: Clip, timeout: float = 20.0) -> list[Answer | Failure]:
     return list(engine_for(fake, timeout).describe(clip, PROMPTS, Sampling(seed=7)))
+
+
+def ask_streamed(
+    fake: FakeEndpoint, clip: Clip, on_text: Callable[[str], None], history: tuple[Turn, ...] = ()
+) -> Answer | Failure:
+    """The answer to one question, whose pieces ``on_text`` gets."""
+    (result,) = engine_for(fake).describe(
+        clip, [replace(PROMPTS[0], history=history)], Sampling(), TextObserver(on_text)
+    )
+    return result
+
+
+def test_pieces_arrive_as_the_endpoint_makes_them(clip: Clip) -> None:
+    pieces: list[str] = []
+    with FakeEndpoint(streams=True) as fake:
+        result = ask_streamed(fake, clip, pieces.append)
+    assert pieces == list(fake.pieces)
+    assert isinstance(result, Answer)
+    assert (result.text, result.hit_limit, result.answer_tokens) == ("".join(pieces), False, 9)
+    assert result.audio_tokens == clip.trimmed_tokens
+    assert fake.chats[0]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(("word", "requests"), [("good", 1), ("unstreamed", 2)])
+def test_an_endpoint_that_does_not_stream_answers_at_once(clip: Clip, word: str, requests: int) -> None:
+    pieces: list[str] = []
+    with FakeEndpoint([word, word]) as fake:
+        engine = engine_for(fake)
+        for _ in range(2):
+            (result,) = engine.describe(clip, PROMPTS[:1], Sampling(), TextObserver(pieces.append))
+            assert isinstance(result, Answer), result
+    assert pieces == [GOOD, GOOD]
+    assert len(fake.chats) == requests + 1, "a refusal of streaming is remembered"
+
+
+@pytest.mark.parametrize("word", ["cut", "gave up", "no events"])
+def test_a_stream_that_breaks_off_is_tried_again(clip: Clip, word: str) -> None:
+    pieces: list[str] = []
+    with FakeEndpoint([word], streams=True) as fake:
+        result = ask_streamed(fake, clip, pieces.append)
+    assert isinstance(result, Answer), result
+    assert result.text == "".join(fake.pieces)
+    assert pieces[-4:] == list(fake.pieces)
+    assert len(fake.chats) == 2
+    with FakeEndpoint([word] * 9, streams=True) as fake:
+        failure = ask_streamed(fake, clip, pieces.append)
+    assert isinstance(failure, Failure)
+    assert fake.url in failure.reason
+
+
+@pytest.mark.parametrize("error", [AnswerCancelledError("enough"), ConnectionResetError("the browser left")])
+def test_what_the_reader_raises_ends_the_answer(clip: Clip, error: Exception) -> None:
+    def fail(text: str) -> None:
+        raise error
+
+    for streams in (True, False):
+        with FakeEndpoint(streams=streams) as fake:
+            with pytest.raises(type(error), match=str(error)):
+                ask_streamed(fake, clip, fail)
+            assert len(fake.chats) == 1, "it is no fault of the endpoint"
+
+
+def test_earlier_turns_are_text_and_no_audio(clip: Clip) -> None:
+    """A model that got no audio is noticed however long the conversation is."""
+    turns = (Turn("Which key?", "It is in D minor. " * 100),)
+    with FakeEndpoint(tokens=250) as fake:
+        result = ask_streamed(fake, clip, lambda text: None, turns)
+    assert isinstance(result, Answer), result
+    assert [message["role"] for message in fake.chats[0]["messages"]] == ["system", "user", "assistant", "user"]
+    assert result.audio_tokens is not None
+    assert result.audio_tokens < clip.trimmed_tokens
 
 
 def test_the_request_holds_audio_first_and_all_settings(clip: Clip) -> None:
@@ -214,6 +294,20 @@ def test_the_provenance_names_model_and_endpoint_and_no_secret(
     assert "model_identity" not in made
 
 
+@pytest.mark.parametrize("status", [401, 400, 500])
+def test_a_key_that_an_endpoint_quotes_is_not_shown(
+    status: int, clip: Clip, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MUSICFLAMINGO_API_KEY", "sk-secret")
+    with caplog.at_level(logging.DEBUG), FakeEndpoint([f"echo:{status}"] * 8) as fake:
+        results = ask(fake, clip)
+    assert len(results) == 2
+    for failure in results:
+        assert isinstance(failure, Failure)
+        assert f"answered {status}: wrong: Bearer [key]" in failure.reason
+    assert "sk-secret" not in f"{results} {caplog.text}"
+
+
 def test_the_provenance_says_where_hearing_is_not_proven(make_wav: MakeWav) -> None:
     audio = make_wav(seconds=3)
     with FakeEndpoint(tokens=None) as fake:
@@ -235,6 +329,7 @@ def test_a_wrong_key_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeEndpoint(key="right") as fake, pytest.raises(ConfigError, match="refuses the key") as error:
         resolve_remote(Settings(endpoint=fake.url))
     assert "MUSICFLAMINGO_API_KEY" in error.value.hint
+    assert str(key_file()) in error.value.hint
 
 
 def test_nobody_there_is_one_message() -> None:

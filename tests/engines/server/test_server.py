@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.server.embedded import embedded_server
-from musicflamingo_cli.engines.server.process import IdleTimeout, Program, ServerProcess, chat_request
+from musicflamingo_cli.engines.server.process import Program, ServerProcess, chat_request
 from musicflamingo_cli.engines.server.server import ServerEngine, llama_server
 from musicflamingo_cli.errors import EngineError, MusicFlamingoError
 from musicflamingo_cli.models.resolve import resolve
@@ -71,10 +72,8 @@ def prompt_tokens(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     counted: list[tuple[int, int]] = []
     ask = ServerProcess.ask
 
-    def counting(  # type: ignore[no-untyped-def]
-        self: ServerProcess, prompt: Prompt, sampling: Sampling, slot: int, timeout: IdleTimeout, clips: int = 1
-    ):
-        reply, seconds = ask(self, prompt, sampling, slot, timeout, clips)
+    def counting(self: ServerProcess, *arguments: Any) -> Any:
+        reply, seconds = ask(self, *arguments)
         timings = reply["timings"]
         counted.append((timings["prompt_n"], timings["prompt_n"] + timings["cache_n"]))
         return reply, seconds
@@ -173,7 +172,7 @@ def test_a_key_and_settings_of_the_user_do_not_reach_it(
     finally:
         engine.close()
     assert isinstance(answer, Answer), answer
-    assert b"secret" not in environment
+    assert b"hf_secret" not in environment
     assert b"of-another-server" not in environment
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.choices import Quantization
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
+from musicflamingo_cli.engines.observer import TextObserver
 from musicflamingo_cli.engines.transformers import engine as engine_module
 from musicflamingo_cli.engines.transformers.engine import TransformersEngine
 from musicflamingo_cli.engines.worker_process import WorkerProcess
@@ -140,8 +142,9 @@ def test_odd_lengths_are_heard(samples: int, checkpoints: dict[str, Checkpoint],
         engine.close()
 
 
-def test_a_conversation_equals_the_recipe_and_hears_once(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
-    recipe, engine = Recipe(checkpoints["tiny"]), opened(checkpoints["tiny"])
+@pytest.mark.parametrize("kind", ["tiny", "random 2601"])
+def test_a_conversation_equals_the_recipe(kind: str, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    recipe, engine = Recipe(checkpoints[kind]), opened(checkpoints[kind])
     clip = write_clip(songs()[2].path, tmp_path / "clip.wav")
     questions = ["What genre is this?", "Which instruments are played?", "What is the tempo?"]
     turns: list[Turn] = []
@@ -167,13 +170,17 @@ def test_a_question_in_words_only_equals_the_recipe(kind: str, checkpoints: dict
         engine.close()
 
 
-def test_two_clips_in_one_question(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+def test_two_clips_are_heard_in_their_order(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    """The published processor takes one clip for each conversation: there is no recipe to compare with."""
     first, second = (write_clip(song.path, tmp_path / f"{song.path.stem}.wav") for song in songs()[:2])
-    engine = opened(checkpoints["tiny as MusicFlamingo"])
+    engine = opened(checkpoints["random 2601"])
     try:
-        both = replace(first, also=(second,))
-        (answer,) = answers(engine, both, SHORT[:1]).values()
-        assert answer.audio_tokens == first.trimmed_tokens + second.trimmed_tokens
+        found = []
+        for clip in (replace(first, also=(second,)), replace(second, also=(first,)), first):
+            (answer,) = answers(engine, clip, PRESETS[:1]).values()
+            assert answer.audio_tokens == clip.trimmed_tokens
+            found.append(answer.text)
+        assert len(set(found)) == 3
     finally:
         engine.close()
 
@@ -181,7 +188,7 @@ def test_two_clips_in_one_question(checkpoints: dict[str, Checkpoint], tmp_path:
 def test_pieces_of_an_answer_and_its_end_from_outside(tiny: TransformersEngine, tmp_path: Path) -> None:
     clip = write_clip(songs()[0].path, tmp_path / "clip.wav")
     pieces: list[str] = []
-    (whole,) = tiny.describe(clip, PRESETS[:1], GREEDY, pieces.append)
+    (whole,) = tiny.describe(clip, PRESETS[:1], GREEDY, TextObserver(pieces.append))
     assert isinstance(whole, Answer)
     assert "".join(pieces) == whole.text
     assert len(pieces) > 5
@@ -191,7 +198,7 @@ def test_pieces_of_an_answer_and_its_end_from_outside(tiny: TransformersEngine, 
         raise AnswerCancelledError("enough", "")
 
     with pytest.raises(AnswerCancelledError):
-        list(tiny.describe(clip, PRESETS[:1], GREEDY, stop))
+        list(tiny.describe(clip, PRESETS[:1], GREEDY, TextObserver(stop)))
     assert process_of(tiny) is before
     assert texts(tiny, clip, PRESETS[:1]) == [whole.text]
 
@@ -211,7 +218,9 @@ def test_a_killed_worker_is_started_again(
     try:
         before = texts(engine, clip, PRESETS[:1])
         first = process_of(engine)
-        results = list(engine.describe(clip, PRESETS[:1], GREEDY, lambda text: first.child.process.kill()))
+        results = list(
+            engine.describe(clip, PRESETS[:1], GREEDY, TextObserver(lambda text: first.child.process.kill()))
+        )
         assert [result.text for result in results if isinstance(result, Answer)] == before
         assert process_of(engine) is not first
         assert "transformers died and is restarted" in caplog.text
@@ -226,13 +235,14 @@ def test_closing_stops_it_in_the_middle(checkpoints: dict[str, Checkpoint], make
     texts(engine, clip, SHORT[:1])
     threading.Timer(0.3, engine.close).start()
     with pytest.raises(StoppedError):
-        list(engine.describe(clip, endless, GREEDY, lambda text: None))
+        list(engine.describe(clip, endless, GREEDY, TextObserver(lambda text: None)))
 
 
 def test_provenance_says_how_the_model_was_run(tiny: TransformersEngine, make_wav: MakeWav) -> None:
     texts(tiny, clip_of(make_wav(seconds=1.0)), SHORT[:1])
-    assert set(tiny.provenance) == {"transformers", "torch", "device", "dtype", "attention", "quantization"}
-    assert tiny.provenance["dtype"] == "float32"
+    keys = {"transformers", "torch", "device", "dtype", "attention", "quantization", "windows"}
+    assert set(tiny.provenance) == keys
+    assert (tiny.provenance["dtype"], tiny.provenance["windows"]) == ("float32", "trimmed")
 
 
 MEMORY_LIMIT = """
@@ -341,6 +351,25 @@ def test_quantization_without_its_library_names_it(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ToolMissingError, match="nf4 needs bitsandbytes"):
         opened(checkpoints["tiny"], quantize=Quantization.NF4)
+
+
+@pytest.mark.parametrize("name", [name for name in Quantization if name is not Quantization.NONE])
+def test_only_the_language_model_is_quantized(name: Quantization, checkpoints: dict[str, Checkpoint]) -> None:
+    """Where the libraries are installed, which no extra brings: the answers depend on what they leave alone."""
+    pytest.importorskip("torchao" if name is Quantization.INT8 else "bitsandbytes")
+    from musicflamingo_cli.engines.transformers.model import Model
+
+    options = argparse.Namespace(
+        folder=str(checkpoints["tiny"].folder), device="cpu", attention="sdpa", quantize=name, threads=1
+    )
+    layers: dict[str, set[str]] = {}
+    for path, module in Model(options).net.named_modules():
+        if "Linear" in type(module).__name__:
+            part = path.removeprefix("model.").split(".")[0]
+            layers.setdefault(part, set()).add(type(module.weight).__name__)
+    changed = {part for part, weights in layers.items() if weights != {"Parameter"}}
+    assert changed == {"language_model"}
+    assert {"audio_tower", "multi_modal_projector", "lm_head"} < set(layers)
 
 
 def test_quantization_is_refused_on_rocm(checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ class Counted:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         options = argparse.Namespace(
-            folder=str(checkpoint.folder), device="cpu", attention="sdpa", quantize="none", threads=1
+            folder=str(checkpoint.folder), device="cpu", attention="sdpa", quantize="none", threads=1, lora=None
         )
         self.model = Model(options)
         self.tokens = 0
@@ -51,13 +51,12 @@ class Counted:
             message = self.ours.recv()
             if isinstance(message, Notice):
                 self.notices.append(message.text)
-            else:
+            elif isinstance(message, Reply):  # and not Begun
                 replies.append(message)
         return replies
 
     def ask(self, paths: Sequence[str], prompts: Sequence[Prompt]) -> list[Reply]:
-        self.ours.send(ClipRequest(0, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
-        return [self.ours.recv() for _ in prompts]
+        return self.ask_together([paths], prompts)
 
 
 @pytest.fixture
