@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from musicflamingo_cli.audio.clip import measure
 from musicflamingo_cli.audio.thumbnail import thumbnail
@@ -15,6 +16,7 @@ from musicflamingo_cli.report.survey import Survey, read_in_batches
 from musicflamingo_cli.sidecars.captions import TINY_MODEL_ONLY, has_tiny_captions, real_captions
 from musicflamingo_cli.sidecars.checks import CheckResult, check_result
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.segments import Segment, segments_of
 from musicflamingo_cli.text.facts import Facts, facts_in
 from musicflamingo_cli.text.t5_tokens import TokenCounter
 from musicflamingo_cli.types import Track
@@ -41,7 +43,7 @@ class Entry:
     ``tokens``: preset to T5 tokens of its caption. ``facts``: what its captions name. ``problem``: why audio or
     captions are missing, or what failed in the last run; ``kinds``: how problems are counted. ``thumbnail``: see
     ``audio.thumbnail``. ``flags``: see ``Survey.flags``, and those of the check. ``check``: the result of
-    `musicflamingo check`, None where there is no current one.
+    `musicflamingo check`, None where there is no current one. ``segments``: with the captions that are shown.
     """
 
     track: Track
@@ -54,6 +56,7 @@ class Entry:
     thumbnail: bytes | None = None
     flags: list[str] = field(default_factory=list)
     check: CheckResult | None = None
+    segments: list[Segment] = field(default_factory=list)
 
 
 def read_entries(
@@ -77,13 +80,13 @@ def read_entries(
 def _entry(track: Track, source: Source, failed: dict[Path, list[str]]) -> Entry:
     """Read one track. ``failed``: absolute path to kinds of failure in the last run."""
     captions: dict[str, str] = {}
-    check = None
+    check, segments = None, list[Segment]()
     problem: TrackError | None = None
     is_tiny = False
     try:
         info = read_sidecar(track.sidecar)
         captions, is_tiny = real_captions(info, source.presets), has_tiny_captions(info, source.presets)
-        check = check_result(info)
+        check, segments = check_result(info), _segments(info, source.presets)
     except SidecarError as error:
         problem = error
     entry = Entry(
@@ -92,6 +95,7 @@ def _entry(track: Track, source: Source, failed: dict[Path, list[str]]) -> Entry
         tokens={preset: source.counter.count(text) for preset, text in captions.items()},
         facts=facts_in(" ".join(captions.values())),
         check=check,
+        segments=segments,
     )
     if check and (check.contradicted or check.reasons):
         entry.flags.append(CONTRADICTED if check.contradicted else IN_DOUBT)
@@ -110,3 +114,9 @@ def _entry(track: Track, source: Source, failed: dict[Path, list[str]]) -> Entry
     if source.pictures and entry.seconds:
         entry.thumbnail = thumbnail(track.audio)
     return entry
+
+
+def _segments(info: Mapping[str, Any], presets: Sequence[str]) -> list[Segment]:
+    """Return the segments that are silent or have captions of the presets, with these captions."""
+    found = [replace(each, captions=real_captions(each.as_info(), presets)) for each in segments_of(info)]
+    return [each for each in found if each.captions or each.is_silent]

@@ -8,7 +8,8 @@ for (const [index, track] of data.tracks.entries()) {
   track.index = index;
   track.longest = Math.max(0, ...Object.values(track.tokens));
   track.number = Object.keys(track.captions).length;
-  track.text = [track.name, track.problem, ...track.reasons, ...Object.values(track.captions)].join("\n").toLowerCase();
+  track.text = [track.name, track.problem, ...track.reasons, ...Object.values(track.captions),
+    ...(track.segments || []).flatMap((segment) => segment.captions)].join("\n").toLowerCase();
 }
 
 function summary() {
@@ -117,8 +118,19 @@ function toggle(made, track) {
   const captions = element("dl", {}, ...data.presets.filter((preset) => preset in track.captions).map((preset) =>
     element("div", {}, element("dt", { textContent: `${preset} (${track.tokens[preset]} tokens)` }),
       element("dd", { textContent: track.captions[preset] }))));
+  const segments = element("dl", { className: "segments" }, ...(track.segments || []).map((segment) => {
+    const play = element("button", { textContent: segment.span, title: "Play from here" });
+    play.addEventListener("click", () => playFrom(player, segment.start));
+    return element("div", {}, element("dt", {}, play),
+      ...segment.captions.map((caption) => element("dd", { textContent: caption })));
+  }));
   const reasons = element("ul", { className: "reasons" }, ...track.reasons.map((reason) => element("li", { textContent: reason })));
-  made.after(element("tr", { className: "detail" }, element("td", { colSpan: 8 }, player, reasons, captions)));
+  made.after(element("tr", { className: "detail" }, element("td", { colSpan: 8 }, player, reasons, captions, segments)));
+}
+
+function playFrom(player, seconds) {
+  player.currentTime = seconds; // before anything is loaded: where it will begin
+  player.play();
 }
 
 function colour(name) {

@@ -17,6 +17,7 @@ from musicflamingo_cli.report import template
 from musicflamingo_cli.report.contents import CONTRADICTED, Entry
 from musicflamingo_cli.report.figures import Figures
 from musicflamingo_cli.report.survey import SHARED_CAPTION, UNUSUAL_LENGTH
+from musicflamingo_cli.sidecars.segments import Segment
 from musicflamingo_cli.text.t5_tokens import LIMITS
 
 MARKER = "<!-- a report of musicflamingo -->"  # identifies reports: only these are replaced by a later one
@@ -137,5 +138,16 @@ def _track(entry: Entry, root: Path, folder: Path) -> dict[str, Any]:
         "flags": entry.flags,
         "trust": entry.check.score if entry.check else None,
         "reasons": entry.check.reasons if entry.check else [],
+        **({"segments": [_segment(each) for each in entry.segments]} if entry.segments else {}),
         "picture": base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else "",
+    }
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    """Return one segment of a track's data."""
+    texts = [f"{preset}: {text}" for preset, text in segment.captions.items()]
+    return {
+        "span": str(segment.span),
+        "start": segment.span.start,
+        "captions": ["silent"] if segment.is_silent else texts,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,27 @@ from playwright.sync_api import Browser, Page, sync_playwright
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A real Chromium; where MUSICFLAMINGO_REQUIRE_CHROMIUM is set, it must be installed."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    if find_chromium() is None:
         reason = "NOT RUN in a browser: no Chromium on the PATH (apt-get install chromium)"
         if os.environ.get("MUSICFLAMINGO_REQUIRE_CHROMIUM"):
             pytest.fail(reason)
         pytest.skip(reason)
+    with headless_chromium() as browser:
+        yield browser
+
+
+def find_chromium() -> str | None:
+    """Return the Chromium on the PATH."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextmanager
+def headless_chromium() -> Iterator[Browser]:
+    """Run the Chromium on the PATH."""
     with sync_playwright() as playwright:
         options = ["--disable-gpu", "--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        browser = playwright.chromium.launch(executable_path=found, args=options)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
         yield browser
         browser.close()
 

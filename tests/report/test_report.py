@@ -260,6 +260,35 @@ def test_a_track_opens_plays_and_shows_its_captions(chromium: Browser, report_pa
 
 
 @pytest.mark.slow
+def test_segments_are_listed_found_and_played(chromium: Browser, tmp_path: Path) -> None:
+    write_tone(tmp_path / "a.wav", 6.0, 220.0)
+    captions = {"full": "A quiet organ.", "structure": "The theme begins."}
+    segments = [
+        {"start": 0, "end": 2.5, "captions": {}, "silent": True},
+        {"start": 2.5, "end": 4, "captions": captions},
+        {"start": 4, "end": 6, "captions": {"full": NASTY, "mood": "Not a preset that is shown."}},
+        {"start": 5, "end": 6, "captions": {"full": "Of the tiny model."}, "provenance": {"full": {"toy": True}}},
+    ]
+    (tmp_path / "a.INFO").write_text(json.dumps({"music_flamingo_segments": segments}))
+    write_tone(tmp_path / "b.wav", 1.0, 220.0)
+    report_on(tmp_path, tmp_path / "page.html")
+    page, complaints = open_page(chromium, tmp_path / "page.html")
+    page.fill("#search", "quiet organ")
+    expect(page.locator("tr.track")).to_have_count(1)
+    page.locator("tr.track").click()
+    shown = page.locator("dl.segments")
+    assert shown.locator("dt").all_inner_texts() == ["0:00-0:02.5", "0:02.5-0:04", "0:04-0:06"]
+    texts = shown.locator("dd").all_inner_texts()
+    assert texts[:3] == ["silent", "full: A quiet organ.", "structure: The theme begins."]
+    assert texts[3].startswith("full: </script><script>")
+    page.evaluate("document.querySelector('audio').muted = true")
+    shown.locator("button").nth(2).click()  # the last 2 of 6 s: the end comes before the time limit of 5 s
+    expect(page.locator("audio")).to_have_js_property("ended", True)
+    assert (complaints, page.evaluate("window.hacked")) == ([], None)
+    page.close()
+
+
+@pytest.mark.slow
 def test_captions_are_shown_as_text_not_markup(chromium: Browser, report_page: Path) -> None:
     page, complaints = open_page(chromium, report_page)
     page.locator("tr.track", has_text="track 06").click()
