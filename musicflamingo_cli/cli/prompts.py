@@ -23,6 +23,11 @@ PromptsFile = Annotated[
     Path | None, typer.Option("--prompts", help="Another presets file.", metavar="FILE", show_default=False)
 ]
 
+OwnFolder = Annotated[
+    Path | None,
+    typer.Option("--dataset", help="Write it into this dataset's folder, not the settings folder.", metavar="DIR"),
+]
+
 
 @command(prompts_app, "list")
 def list_(common: Common, json: Json, prompts: PromptsFile = None) -> None:
@@ -110,10 +115,7 @@ def path(common: Common, json: Json) -> None:
 def init(
     common: Common,
     json: Json,
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", help="Write it into this dataset's folder, not the settings folder.", metavar="DIR"),
-    ] = None,
+    dataset: OwnFolder = None,
 ) -> None:
     """Copy the built-in presets to a file of your own."""
     console = console_for(common, json.as_json)
@@ -131,10 +133,7 @@ def import_(
     ],
     common: Common,
     json: Json,
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", help="Write it into this dataset's folder, not the settings folder.", metavar="DIR"),
-    ] = None,
+    dataset: OwnFolder = None,
 ) -> None:
     """Make a presets file from the YAML settings of the MIR feature pipeline."""
     from musicflamingo_cli.imported_prompts import as_yaml, import_presets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,3 +66,12 @@ def contrast(one: str, other: str) -> float:
 
     low, high = sorted([luminance(one), luminance(other)])
     return (high + 0.05) / (low + 0.05)
+
+
+def assert_fits(page: Page, width: int, contrasts: Mapping[str, float]) -> None:
+    """Check that the page needs no scrolling sideways, and the contrast of the elements against its background."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    for element, least in contrasts.items():
+        front = page.evaluate(f"getComputedStyle(document.querySelector('{element}')).color")
+        assert contrast(front, back) >= least, element

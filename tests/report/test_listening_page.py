@@ -20,7 +20,7 @@ from musicflamingo_cli.report.listening_page import require_free_page, write_lis
 from musicflamingo_cli.trust.claims import Field
 from musicflamingo_cli.types import Failure
 from tests.conftest import MakeWav
-from tests.report.conftest import contrast, open_page
+from tests.report.conftest import assert_fits, open_page
 
 NASTY = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'> \u2028 {{clips}} </p>"
 CAPTION = "House at 120 BPM in A minor with piano. This end is cut off."
@@ -142,9 +142,6 @@ def test_the_page_of_listen_fits(chromium: Browser, page_file: Path, scheme: Any
     page, complaints = open_page(
         chromium, page_file, "section", viewport={"width": width, "height": 800}, color_scheme=scheme
     )
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    for part, least in ((".caption", 7), (".facts", 4.5), (".facts .flag", 4.5), (".caption del", 4.5)):
-        assert contrast(page.evaluate(f"getComputedStyle(document.querySelector('{part}')).color"), back) >= least
+    assert_fits(page, width, {".caption": 7, ".facts": 4.5, ".facts .flag": 4.5, ".caption del": 4.5})
     assert complaints == []
     page.close()

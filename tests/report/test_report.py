@@ -22,7 +22,7 @@ from musicflamingo_cli.report.figures import Figures
 from musicflamingo_cli.text.t5_tokens import token_counter
 from musicflamingo_cli.trust.scan import check_dataset
 from musicflamingo_cli.types import Failure, Outcome, Track
-from tests.report.conftest import contrast, open_page
+from tests.report.conftest import assert_fits, open_page
 from tests.trust.test_check import write_track
 
 PRESETS = ("full", "structure")
@@ -204,10 +204,7 @@ def report_page(dataset: Path) -> Path:
 def test_the_page_fits_and_has_contrast(chromium: Browser, report_page: Path, scheme: Any, width: int) -> None:
     page, complaints = open_page(chromium, report_page, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.locator("tr.track").nth(1).click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    front, back = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
-    assert contrast(front, back) >= 7
-    assert contrast(page.evaluate("getComputedStyle(document.querySelector('.soft')).color"), back) >= 4.5
+    assert_fits(page, width, {"body": 7, ".soft": 4.5})
     assert complaints == []
     page.close()
 
