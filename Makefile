@@ -6,7 +6,7 @@ SOURCES := musicflamingo_cli tiny_flamingo tests benchmarks docs
 # The venv's tools first (ninja, shellcheck), so that nothing has to be installed system-wide.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo review test quick lint check package docs format llama clean
+.PHONY: demo review test quick lint check package docs pictures format llama clean
 
 # The server out of a wheel: a first try takes seconds and builds nothing.
 demo: $(VENV)/installed
@@ -52,6 +52,10 @@ format: $(VENV)/installed
 # docs/cli.md from the program's own help; a test fails when it is outdated.
 docs: $(VENV)/installed
 	$(BIN)/python docs/command_reference.py > docs/cli.md
+
+# docs/pictures from real runs of the tiny model; needs Chromium. A test fails when they are outdated.
+pictures: llama
+	$(BIN)/python -m docs.pictures
 
 llama: $(VENV)/installed
 	PYTHON=$(BIN)/python bash scripts/build_llama_cpp.sh >/dev/null

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from musicflamingo_cli.types import Failure
 
+_COMMAND = "musicflamingo "
 _UNLIMITED = 100_000  # columns: rich breaks no line
 _HARMLESS = "\n\t\u200c\u200d"  # line ends, and the joiners of Persian and the scripts of India
 
@@ -159,10 +160,20 @@ class Console:
         package.setLevel(logging.DEBUG if self.verbose else logging.INFO)
 
     def _message(self, text: str, style: str) -> None:
+        if not self._is_plain_stderr:
+            text = "\n".join(map(self._at_words, text.splitlines()))
         if style and self.colour and sys.stderr.isatty():
             rich_stderr(self.colour).print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
         else:
             write_message(text)
+
+    def _at_words(self, line: str) -> str:
+        """Break a line of prose between words; a path or a command stays whole, so that it can be copied."""
+        if len(line) < self.width or "/" in line or _COMMAND in line or line.startswith(" "):
+            return line
+        from musicflamingo_cli.cli.styled import wrap
+
+        return "\n".join(wrap(line, self.width - 1, len(line), ""))
 
 
 class _ConsoleHandler(logging.Handler):

@@ -17,7 +17,7 @@ from musicflamingo_cli.types import COMPLETE, Outcome, Summary
 
 TINY_MODEL_WARNING = (
     "TINY MODEL: it was trained on simple synthesised music only; its captions of real music are meaningless."
-    " For real captions use a real model: musicflamingo models list"
+    "\nFor real captions use a real model: musicflamingo models list"
 )
 _SHOWN_FAILURES = 20
 

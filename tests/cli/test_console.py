@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from musicflamingo_cli.cli.console import printable
+from tests.fakes.screen import Screen
 from tests.fakes.terminal import Terminal
 
 _HOSTILE = "a\x1b]0;owned\x07b\x9b2Jc\u202ed"
@@ -56,3 +57,26 @@ def test_files_and_json_hold_them_unchanged(method: str, shown: str) -> None:
 
 def test_joiners_and_wide_spaces_are_shown() -> None:
     assert printable("می\u200cخواهم, 120\u00a0BPM\n") == "می\u200cخواهم, 120\u00a0BPM\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nothing here is longer than a line", ["nothing here is longer than a line"]),
+        (
+            "these words have no room on one line of forty columns, and none is cut in two",
+            ["these words have no room on one line of", "forty columns, and none is cut in two"],
+        ),
+        # The terminal breaks it, and gives back the whole where it is copied.
+        (
+            "see: musicflamingo status '/music/a very long folder'",
+            ["see: musicflamingo status '/music/a very", " long folder'"],
+        ),
+        ("cannot read /music/a/very/long/folder/of songs", ["cannot read /music/a/very/long/folder/of", " songs"]),
+    ],
+)
+@pytest.mark.parametrize("method", ["info", "warn"])
+def test_prose_is_broken_between_words(method: str, text: str, shown: list[str], tmp_path: Path) -> None:
+    with Screen([sys.executable, "-c", _PRINT, method, text], tmp_path, columns=40) as screen:
+        screen.wait_for_end()
+        assert [line for line in screen.lines if line] == [*shown, "end"]
