@@ -31,7 +31,8 @@ def main() -> None:
             seconds, peak, said = measured([words[0], folder, *words[1:], "--model", "tiny"])
             print(f"{' '.join(words)} over {options.library} tracks: {seconds:.1f} s, {peak:.0f} MiB: {said[:100]}")
     started = time.perf_counter()
-    words = [sys.executable, "-m", "pytest", "-q", "tests/captioning/test_overnight.py", "-k", "kills_at_any_moment"]
+    words = [sys.executable, "-m", "pytest", "-q", "--timeout", "0", "tests/captioning/test_overnight.py"]
+    words += ["-k", "kills_at_any_moment"]
     environment = {**os.environ, "MUSICFLAMINGO_KILLS": str(options.kills), "MUSICFLAMINGO_REQUIRE_REAL": "1"}
     done = subprocess.run(words, cwd=ROOT, env=environment, check=False)
     verdict = "nothing lost" if done.returncode == 0 else "FAILED"

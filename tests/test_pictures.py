@@ -49,7 +49,7 @@ def test_a_terminal_is_drawn_without_paths_of_a_machine(name: str) -> None:
     svg = (pictures.PICTURES / name).read_text(encoding="utf-8")
     assert len(re.findall("<text", svg)) > 10
     assert len(svg) < 150_000
-    assert not re.search(r"/home/|/root/|/work/|/tmp/pictures|Traceback|@font-face", svg)
+    assert not re.search(r"/(home|root|Users|mnt|srv|opt)/|/tmp/pictures|Traceback|@font-face", svg)
     assert re.findall(r'(?:href|src)="(http[^"]*)"', svg) == []  # nothing is loaded from elsewhere
 
 

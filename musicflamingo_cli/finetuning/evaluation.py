@@ -96,7 +96,7 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """The result in a sentence."""
+        """The result as one line."""
         total = sum(score.total for score in self.scores.values())
         base, adapted = (sum(getattr(score, side) for score in self.scores.values()) for side in ("base", "adapted"))
         counts = f"{adapted} of {total} claims agree with the adapter, {base} without ({len(self.lost)} lost,"
