@@ -65,7 +65,7 @@ def spans_of(begin: float, end: float, cutting: Cutting, snap: Callable[[float],
     """Return the segments of the part of a track from ``begin`` to ``end`` (seconds), in order; at least one.
 
     The last one may be shorter; a rest of less than 5 s and of less than half a segment is left out. ``snap`` moves a
-    cut; the part's own ends stay.
+    cut; the part's own ends stay, and of two segments that it gives one beginning the first is taken.
 
     >>> [str(span) for span in spans_of(0.0, 65.0, Cutting(30.0, 30.0))]
     ['0:00-0:30', '0:30-1:00', '1:00-1:05']
@@ -80,7 +80,9 @@ def spans_of(begin: float, end: float, cutting: Cutting, snap: Callable[[float],
         if number and stop - start < least:
             break
         cut = [place if place in (begin, end) or snap is None else snap(place) for place in (start, stop)]
-        found.append(Span(*(round(min(end, max(begin, place)), _DIGITS) for place in cut)))
+        span = Span(*(round(min(end, max(begin, place)), _DIGITS) for place in cut))
+        if not found or span.start - found[-1].start > cutting.hop / 2:  # else both begin at the same beat
+            found.append(span)
         number += 1
     return found
 

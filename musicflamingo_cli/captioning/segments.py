@@ -105,9 +105,10 @@ class SegmentCaptioner:
 
     def _answered(self, task: _Task) -> _Result:
         """Cut a segment and ask about it, in a thread of its own."""
-        target = task.whole.path.with_name(f"{task.segment.span.start}.wav")
+        span = task.segment.span
+        target = task.whole.path.with_name(f"{span.start}-{span.end}.wav")
         try:
-            clip = cut_clip(task.whole, task.segment.span, target)
+            clip = cut_clip(task.whole, span, target)
         except SilentError:
             return _Result(task.segment, is_silent=True)
         try:

@@ -25,7 +25,7 @@ from musicflamingo_cli.sidecars.segments import (
 )
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.system.identity import is_replaced
-from musicflamingo_cli.types import COMPLETE, CUT_OTHERWISE, OTHER_AUDIO, Track
+from musicflamingo_cli.types import COMPLETE, CUT_OTHERWISE, OTHER_AUDIO, OTHER_SEGMENTS, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +88,40 @@ class Selection:
         self, track: Track, info: Mapping[str, Any], segment: Segment, presets: Sequence[Preset]
     ) -> list[Preset]:
         """Return the presets to ask about one segment of a track whose sidecar holds ``info``."""
-        if segment.is_silent and (self.wanted != Wanted.OUTDATED or not is_replaced(track.audio, cut_audio(info))):
+        if segment.is_silent and not is_replaced(track.audio, cut_audio(info)):
             return []
         return replace(self, cutting=None).presets_of(track, segment.as_info(), presets)
 
-    def complete_reason(self, info: Mapping[str, Any]) -> str:
+    def complete_reason(self, track: Track, info: Mapping[str, Any]) -> str:
         """Return why nothing is to be asked about a track whose sidecar holds ``info``."""
-        return COMPLETE if self.cutting is None or is_cut_so(info, self.cutting) else CUT_OTHERWISE
+        if self.cutting is None:
+            return COMPLETE
+        if not is_cut_so(info, self.cutting):
+            return CUT_OTHERWISE
+        return OTHER_SEGMENTS if self._keeps_segments_of_other_audio(track, info) else COMPLETE
 
     def notes_on(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> tuple[str, ...]:
         """Return what a person should know about a track that needs nothing."""
         is_kept = self.wanted == Wanted.MISSING and self.cutting is None
-        return (OTHER_AUDIO,) if is_kept and staleness.has_other_audio(info, presets, track.audio) else ()
+        names = [preset.name for preset in presets]
+        return (OTHER_AUDIO,) if is_kept and staleness.has_other_audio(info, names, track.audio) else ()
 
     def _presets_of_segments(
         self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset], cutting: Cutting
     ) -> list[Preset]:
         segments = segments_of(info)
+        if self._keeps_segments_of_other_audio(track, info):
+            return []
         if segments and not is_cut_so(info, cutting):
             is_kept = has_edited_segments(info) and not self.edited
             is_kept |= self.wanted == Wanted.OUTDATED and self.settings.is_tiny and has_real_segments(info)
             return [] if is_kept or self.wanted == Wanted.MISSING else list(presets)
         wanted = [self.presets_of_segment(track, info, segment, presets) for segment in segments]
         return [preset for preset in presets if not segments or any(preset in each for each in wanted)]
+
+    def _keeps_segments_of_other_audio(self, track: Track, info: Mapping[str, Any]) -> bool:
+        """Whether a track's file was replaced after it was cut; captions of both files would be mixed in one list."""
+        return self.wanted == Wanted.MISSING and bool(segments_of(info)) and is_replaced(track.audio, cut_audio(info))
 
 
 def _contradicted(info: Mapping[str, Any], presets: Sequence[Preset]) -> list[Preset]:

@@ -26,7 +26,9 @@ from musicflamingo_cli.sidecars.captions import (
 )
 from musicflamingo_cli.sidecars.checks import SHORT, SUMMARY, has_outdated_short, has_outdated_summary
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.sidecars.segments import segments_of
+from musicflamingo_cli.sidecars.segments import cut_audio, segments_of
+from musicflamingo_cli.sidecars.staleness import has_other_audio
+from musicflamingo_cli.system.identity import is_replaced
 from musicflamingo_cli.text.facts import facts_in
 from musicflamingo_cli.types import KEY_PREFIX, Failure, Skipped, Track
 
@@ -225,8 +227,10 @@ def rows_of(root: Path, options: ExportOptions, stats: ExportStats) -> Iterator[
         for row in rows:
             if isinstance(row, str):
                 stats.leave_out(row)
-            else:
-                yield row
+                continue
+            if not options.segments and has_other_audio(info, row.captions, row.track.audio):
+                stats.remark("have captions of an earlier audio file (make them again with batch --stale)")
+            yield row
 
 
 def share(text: str) -> float:
@@ -242,6 +246,9 @@ def _segment_rows(track: Track, root: Path, info: Mapping[str, Any], options: Ex
         yield _EXCLUDED
     elif not segments:
         yield "no segments (make them with batch --segments)"
+    elif is_replaced(track.audio, cut_audio(info)):
+        segments = []
+        yield "segments of an earlier audio file (cut it again with batch --segments --stale)"
     # What our keys say is about the whole, as are the lyrics.
     known = {key: value for key, value in info.items() if not key.startswith(KEY_PREFIX) and key != "lyrics"}
     path = PurePosixPath(track.audio.relative_to(root).as_posix())

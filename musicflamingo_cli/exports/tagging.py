@@ -23,10 +23,12 @@ from musicflamingo_cli.sidecars.captions import (
     EXCLUDED_KEY,
     MEASURED_KEY,
     PROVENANCE_KEY,
+    SEGMENTS_KEY,
     real_captions,
 )
 from musicflamingo_cli.sidecars.leftovers import lock_now, temporary_name
 from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sidecar, update_sidecar
+from musicflamingo_cli.sidecars.segments import segments_with_audio
 from musicflamingo_cli.system.identity import file_identity
 from musicflamingo_cli.text.facts import key_of, tempo_of
 from musicflamingo_cli.trust.measured import measured_of
@@ -232,6 +234,8 @@ def _with_identity(
     made = info.get(PROVENANCE_KEY)
     if isinstance(made, dict):
         keys[PROVENANCE_KEY] = {preset: {**each, "audio": now} for preset, each in made.items() if _is_of(each, was)}
+    if was is not None and now is not None and (segments := segments_with_audio(info, was, now)):
+        keys[SEGMENTS_KEY] = segments
     measured = info.get(MEASURED_KEY)
     if _is_of(measured, was):
         keys[MEASURED_KEY] = {**measured, "audio": now}  # type: ignore[dict-item]

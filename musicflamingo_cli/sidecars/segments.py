@@ -128,8 +128,40 @@ def keys_with(
 ) -> dict[str, Any]:
     """Return the keys that set ``segment`` in a sidecar with ``info``, of a track that is cut into ``spans``.
 
-    Segments that are there with the same ends stay; others go. ``record``: how the track is cut.
+    Segments that are there with the same ends stay; others go, as does the silence of another audio file. ``record``:
+    how the track is cut.
     """
-    known = {each.span: each for each in segments_of(info)} | {segment.span: segment}
+    is_other = _hash_of(cut_audio(info)) != _hash_of(record.get("audio"))
+    kept = (each for each in segments_of(info) if not (each.is_silent and is_other))
+    known = {each.span: each for each in kept} | {segment.span: segment}
     segments = [known.get(span) or Segment(span) for span in spans]
     return {SEGMENTS_KEY: [each.as_json() for each in segments], PROVENANCE_KEY: {SEGMENTS: dict(record)}}
+
+
+def _hash_of(identity: Any) -> Any:
+    return identity.get("hash") if isinstance(identity, Mapping) else None
+
+
+def segments_with_audio(info: Mapping[str, Any], was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Any] | None:
+    """Return the list of segments where what is recorded of the audio file ``was`` holds for the file ``now``.
+
+    None where there is nothing to change.
+    """
+    segments = info.get(SEGMENTS_KEY)
+    if not isinstance(segments, list):
+        return None
+    changed = [_with_audio(each, was, now) for each in segments]
+    return changed if changed != segments else None
+
+
+def _with_audio(segment: Any, was: Mapping[str, Any], now: Mapping[str, Any]) -> Any:
+    made_of = segment.get("provenance") if isinstance(segment, dict) else None
+    if not isinstance(made_of, dict):
+        return segment
+    moved = {
+        preset: {**made, "audio": now}
+        if isinstance(made, dict) and _hash_of(made.get("audio")) == was["hash"]
+        else made
+        for preset, made in made_of.items()
+    }
+    return {**segment, "provenance": moved}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,12 +104,12 @@ def _is_settled(info: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
     return info.get(APPROVED_KEY) is True or made.get("approved") is True or is_edited(made)
 
 
-def has_other_audio(info: Mapping[str, Any], presets: Sequence[Preset], audio: Path) -> bool:
-    """Return whether one of the presets has a caption of a file that was at the place of ``audio`` before."""
+def has_other_audio(info: Mapping[str, Any], presets: Iterable[str], audio: Path) -> bool:
+    """Return whether one of the presets, by name, has a caption of an earlier file at the place of ``audio``."""
     known: list[Any] = []
     for preset in presets:
-        made = provenance_of(info, preset.name)
-        if has_caption(info, preset.name) and not _is_settled(info, made) and made.get("audio") not in known:
+        made = provenance_of(info, preset)
+        if has_caption(info, preset) and not _is_settled(info, made) and made.get("audio") not in known:
             known.append(made.get("audio"))  # as a rule that of all presets
     return any(is_replaced(audio, each) for each in known)
 

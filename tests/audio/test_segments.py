@@ -36,6 +36,15 @@ def test_cuts_are_moved_but_not_the_ends() -> None:
     assert found == [Span(0, 20.123), Span(20.123, 40.123), Span(40.123, 60)]
 
 
+@pytest.mark.parametrize("beat", [1.2, 0.5, 2.0])
+def test_no_two_overlapping_segments_begin_at_one_beat(beat: float) -> None:
+    found = spans_of(0.0, 40.0, Cutting(4, 1, Alignment.BEATS), lambda place: round(place / beat) * beat)
+    starts = [span.start for span in found]
+    assert all(later - start > 0.9 * min(beat, 1.0) for start, later in itertools.pairwise(starts))
+    assert all(4 - beat <= span.seconds <= 4 + beat for span in found[:-1])
+    assert len(found) > 17
+
+
 @given(st.floats(0.5, 2000), st.floats(2, 120), st.floats(1, 120))
 def test_segments_are_in_the_track_and_in_order(seconds: float, length: float, hop: float) -> None:
     found = spans_of(0.0, seconds, Cutting(length, hop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from musicflamingo_cli.prompts import Preset, choose, load_presets, prompts_file
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.segments import Segment, segments_of
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
-from musicflamingo_cli.types import CUT_OTHERWISE, Outcome, Prompt, Sampling, Workload
+from musicflamingo_cli.types import CUT_OTHERWISE, OTHER_SEGMENTS, Outcome, Prompt, Sampling, Workload
 from tests.conftest import RATE, MakeWav, start_batch, tone
 from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, Scripted, ScriptedEngine
 from tiny_flamingo import music
@@ -52,6 +52,7 @@ def run(
     respond: Respond = good,
     cutting: Cutting = TEN,
     model: ModelPair = REAL_PAIR,
+    presets: Sequence[Preset] = PRESETS,
     **selection: Any,
 ) -> tuple[Outcome, ScriptedEngine]:
     """One track as a batch would do it."""
@@ -59,7 +60,7 @@ def run(
     selected = Selection(cutting=cutting, **{"settings": CaptionSettings(is_tiny=model.is_tiny), **selection})
     overwrite = selected.wanted == Wanted.ALL
     captioner = SegmentCaptioner(Captioner(engine, model, Policy(retries=0, overwrite=overwrite)), selected)
-    (item,) = scan([Dataset(audio, PRESETS)], selected)
+    (item,) = scan([Dataset(audio, presets)], selected)
     if isinstance(item, Outcome):
         return item, engine
     asked = claim_and_caption(
@@ -153,6 +154,33 @@ def test_a_silent_segment_has_no_captions_and_is_complete(tmp_path: Path) -> Non
     assert run(audio)[0].skipped == "complete"
     soundfile.write(audio, tone(20), RATE)
     assert len(run(audio, wanted=Wanted.OUTDATED, settings=REAL)[0].segments) == 2
+
+
+def test_segments_of_an_earlier_file_are_not_mixed_with_those_of_the_new_one(make_wav: MakeWav) -> None:
+    audio = make_wav(seconds=20)
+    run(audio)
+    before = audio.with_suffix(".INFO").read_bytes()
+    audio.write_bytes(make_wav("other.wav", 20, 300).read_bytes())
+    presets = (*PRESETS, Preset("mood", "Which mood?"))
+    assert run(audio)[0].skipped == OTHER_SEGMENTS
+    assert run(audio, presets=presets)[0].skipped == OTHER_SEGMENTS
+    assert audio.with_suffix(".INFO").read_bytes() == before
+    assert len(run(audio, wanted=Wanted.OUTDATED, settings=REAL)[0].segments) == 2
+    assert run(audio)[0].skipped == "complete"
+
+
+def test_the_silence_of_an_earlier_file_goes_with_it(tmp_path: Path) -> None:
+    audio = tmp_path / "a.wav"
+    soundfile.write(audio, np.vstack([tone(20), np.zeros((10 * RATE, 1))]), RATE)
+    run(audio)
+    soundfile.write(audio, tone(30), RATE)
+    answered = iter([GOOD] * 4)  # for two segments of three, then no more
+
+    def interrupted(prompt: Prompt, sampling: Sampling) -> Scripted:
+        return next(answered, StoppedError("stopped"))
+
+    run(audio, interrupted, wanted=Wanted.ALL)
+    assert not any(segment.is_silent for segment in found(audio))
 
 
 def test_another_cutting_is_kept_unless_stale_is_given(make_wav: MakeWav) -> None:

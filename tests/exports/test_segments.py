@@ -21,6 +21,7 @@ from musicflamingo_cli.exports.cutting import Cutter
 from musicflamingo_cli.sidecars.checks import digests_of, segment_descriptions
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.segments import Segment, keys_with
+from musicflamingo_cli.system.identity import file_identity
 from tests.exports.conftest import read_csv, read_jsonl, read_parquet, run
 
 RATE = 22_050
@@ -195,6 +196,24 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         "captions of the tiny model only": 1,
     }
     assert (stats.exported, stats.failures) == (4, 2)
+
+
+def test_segments_of_an_earlier_file_are_left_out(tmp_path: Path) -> None:
+    audio = tmp_path / "music" / "a.wav"
+    write_music(audio, 3.0)
+    caption_segments(audio, 3.0, Cutting(1, 1))
+    whole = {"full": {"audio": file_identity(audio)}, "segments": {"audio": file_identity(audio)}}
+    merge_sidecar(audio.with_suffix(".INFO"), {"music_flamingo_provenance": whole})
+    assert run("txt", tmp_path / "music", tmp_path / "out", SEGMENTS).exported == 3
+    write_music(audio, 3.5)
+    write_music(tmp_path / "music" / "b.wav", 3.0)
+    caption_segments(tmp_path / "music" / "b.wav", 3.0, Cutting(1, 1))
+    stats = run("txt", tmp_path / "music", tmp_path / "later", SEGMENTS)
+    reason = "segments of an earlier audio file (cut it again with batch --segments --stale)"
+    assert (stats.exported, stats.left_out) == (3, {reason: 1})
+    stats = run("jsonl", tmp_path / "music", tmp_path / "whole.jsonl", replace(SEGMENTS, segments=False))
+    remark = "have captions of an earlier audio file (make them again with batch --stale)"
+    assert (stats.exported, stats.remarks) == (2, {remark: 1})
 
 
 def test_a_summary_is_exported_while_it_is_current(cut_music: Path, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from musicflamingo_cli.review.history import History
 from musicflamingo_cli.review.library import Library
 from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.merge import read_sidecar
+from musicflamingo_cli.sidecars.segments import cut_audio, segments_of
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
-from musicflamingo_cli.system.identity import file_identity
+from musicflamingo_cli.system.identity import file_identity, is_replaced
 from musicflamingo_cli.trust.measured import as_json
 from musicflamingo_cli.trust.measuring import measure_track
 from musicflamingo_cli.trust.scan import check_dataset
@@ -152,6 +153,21 @@ def test_tagged_audio_makes_no_caption_outdated(tmp_path: Path) -> None:
     with audio.open("ab") as other:
         other.write(b"replaced")
     assert state_of(info, Preset("full", "x"), CaptionSettings(), audio) == CaptionState.OUTDATED
+
+
+def test_tagged_audio_makes_no_segment_outdated(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.flac")
+    identity = file_identity(audio)
+    segment = {"start": 0, "end": 5, "captions": {"full": "It."}, "provenance": {"full": {"audio": identity}}}
+    made = {"segments": {"audio": identity}}
+    others = [{"start": 5, "end": 9}, "of another tool"]
+    file = sidecar(audio, music_flamingo_provenance=made, music_flamingo_segments=[segment, *others])
+    for option in ((), ("--undo",)):
+        assert tags(tmp_path, *option).exit_code == 0
+        info = read_sidecar(file)
+        assert not is_replaced(audio, cut_audio(info))
+        assert not is_replaced(audio, segments_of(info)[0].provenance["full"]["audio"])
+        assert info["music_flamingo_segments"][1:] == others
 
 
 def test_tags_keep_the_approval_of_a_track(tmp_path: Path) -> None:

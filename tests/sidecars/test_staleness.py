@@ -191,10 +191,10 @@ def test_other_audio_of_the_same_name_makes_it_outdated(make_wav: MakeWav) -> No
     assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED
     make_wav(seconds=2, hertz=880)
     assert state_of(made, FULL, NOW, audio) == CaptionState.OUTDATED
-    assert has_other_audio(made, [FULL], audio)
+    assert has_other_audio(made, [FULL.name], audio)
     approved = {**made, "music_flamingo_approved": True}
     assert state_of(approved, FULL, NOW, audio) == CaptionState.CAPTIONED
-    assert not has_other_audio(approved, [FULL], audio)
+    assert not has_other_audio(approved, [FULL.name], audio)
     assert state_of(info(), FULL, NOW, audio) == CaptionState.CAPTIONED  # made before identities were recorded
     audio.unlink()
     assert state_of(made, FULL, NOW, audio) == CaptionState.CAPTIONED
