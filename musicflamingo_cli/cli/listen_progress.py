@@ -59,13 +59,15 @@ class ClipBar:
         self._part = share * clips
         self._show()
 
-    def finished(self, name: str) -> None:
+    def finished(self, name: str, has_failed: bool = False) -> None:
         """Count a clip, and print a line where there is no live bar."""
         self._done += 1
         self._part = max(0.0, self._part - 1)
         self._show()
         if self._progress is None and not self._quiet:
-            write_message(f"[{self._done}/{self._total}] {self._verb} {name} ({self._left()})")
+            write_message(
+                f"[{self._done}/{self._total}] {'failed' if has_failed else self._verb} {name} ({self._left()})"
+            )
 
     def _show(self) -> None:
         if self._progress is not None and self._task is not None:

@@ -77,7 +77,7 @@ class ListenRun:
         if was_interrupted:
             self._console.warn("interrupted; finished clips are kept, and the same command continues from here")
             raise typer.Exit(ExitCode.INTERRUPTED)
-        if any(clip.failure for clip in self._clips):
+        if any(clip.failure or (round_trip and clip.round_trip and clip.round_trip.failure) for clip in self._clips):
             raise typer.Exit(ExitCode.TRACK_FAILED)
 
     def _returning(self) -> Returning:
@@ -99,7 +99,7 @@ class ListenRun:
                 f"{clip.source.track.audio} [{clip.source.preset}]: the caption has {clip.tokens} T5 tokens,"
                 f" more than the text encoder reads; cut off: {shown}"
             )
-        bar.finished(f"{clip.wav.name}{' (was there already)' if clip.is_kept else ''}")
+        bar.finished(f"{clip.wav.name}{' (was there already)' if clip.is_kept else ''}", has_failed=bool(clip.failure))
 
     def _return(self, returning: Returning) -> None:
         """Caption again the clips that need it."""
@@ -111,7 +111,7 @@ class ListenRun:
             for clip in returning.run(clips):
                 if clip.round_trip and clip.round_trip.failure:
                     self._console.warn(f"{clip.wav}: not captioned again: {clip.round_trip.failure}")
-                bar.finished(clip.wav.name)
+                bar.finished(clip.wav.name, has_failed=bool(clip.round_trip and clip.round_trip.failure))
 
     def _finish(self, seconds: float) -> None:
         """Write the page, and print all results."""

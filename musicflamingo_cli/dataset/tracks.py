@@ -17,6 +17,7 @@ EXTENSIONS = LOSSLESS + LOSSY
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 
 FULL_MIX = "full_mix"
+NO_TRACKS = ".musicflamingo-clips"  # in a folder of generated clips, which are no tracks of the dataset around it
 LEADS_OUT = "a link that leads out of the dataset (to follow it: --follow-links)"  # why a folder is skipped
 STEMS = frozenset(["drums", "bass", "other", "vocals", "kick", "snare", "cymbals", "toms", "percussion"])
 
@@ -93,6 +94,8 @@ def find_tracks(
             if not _is_new(folder, visited):
                 continue
             names, folders, links = _listed(folder, wanted, sweep_leftovers)
+            if NO_TRACKS in links and folder != root:
+                continue
         except OSError as error:
             reason = f"cannot read the folder: {error.strerror}"
             yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)
@@ -122,6 +125,8 @@ def _listed(folder: Path, wanted: frozenset[str], sweep_leftovers: bool) -> tupl
         for entry in entries:
             if sweep_leftovers and may_be_leftover(entry.name):
                 leftovers.append(entry.name)
+            if entry.name == NO_TRACKS:
+                links.add(entry.name)
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):

@@ -98,9 +98,16 @@ def request_for(source: Source, model: Generator, settings: GenerationSettings, 
         "preset": source.preset,
         "caption": source.caption,
         "model": model.name,
+        "model_identity": model.identity,
         "licence": model.licence or None,
         "settings": {**values, "melody": melody},
     }
+
+
+def is_of_another_track(clip: MadeClip) -> bool:
+    """Return whether the clip's place holds one that was made for another track of the same name."""
+    found = _read(clip.json_file)
+    return found.get("made_by") == MADE_BY and found.get("track") != clip.request.get("track")
 
 
 def existing(clip: MadeClip) -> MadeClip | None:

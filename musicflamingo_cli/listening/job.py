@@ -10,8 +10,9 @@ from collections.abc import Generator as Yielding
 from pathlib import Path
 
 from musicflamingo_cli.config import GenerationSettings, Settings
+from musicflamingo_cli.dataset.tracks import NO_TRACKS
 from musicflamingo_cli.errors import AudioError, ConfigError, FailureKind, kind_of
-from musicflamingo_cli.listening.clips import MadeClip, existing, request_for
+from musicflamingo_cli.listening.clips import MadeClip, existing, is_of_another_track, request_for
 from musicflamingo_cli.listening.excerpt import write_excerpt
 from musicflamingo_cli.listening.generator import MusicGenerator
 from musicflamingo_cli.listening.messages import ClipOrder, Made, Step
@@ -43,6 +44,7 @@ class ListenJob:
         self._melody = melody
         try:
             out.mkdir(parents=True, exist_ok=True)
+            (out / NO_TRACKS).touch()
         except OSError as error:
             raise ConfigError(
                 f"cannot make the folder {out}: {error.strerror}", "name another one with --out"
@@ -62,6 +64,8 @@ class ListenJob:
             clip = MadeClip(source, self._out / f"{source.name}.wav", failure=source.failure)
             if source.failure is None:
                 clip.request = request_for(source, self._model, self._generation, self._melody)
+                if is_of_another_track(clip):
+                    clip.wav = self._out / f"{source.name_of_its_own}.wav"
                 found = existing(clip)
                 if found is None:
                     to_make.append(clip)
@@ -123,9 +127,9 @@ class ListenJob:
         clip.tokens, clip.read = made.tokens, made.read
         clip.samples, clip.rate, clip.channels = made.samples, made.rate, made.channels
         try:
-            clip.json_file.unlink(missing_ok=True)  # of an earlier clip: no JSON file describes another's audio
+            clip.wav.unlink(missing_ok=True)  # of an earlier clip: no JSON file describes another's audio
+            clip.save()  # first: a WAV file without it would be taken for somebody else's
             os.replace(self._unfinished(made.number), clip.wav)
-            clip.save()
         except OSError as error:
             reason = f"cannot save the clip: {error.strerror}"
             clip.failure = Failure(

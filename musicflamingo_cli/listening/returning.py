@@ -35,11 +35,13 @@ class Returning:
         self.model: Model = resolve_model(settings)
 
     def is_needed(self, clip: MadeClip) -> bool:
-        """Return whether a clip lacks a round trip with this model."""
+        """Return whether a clip lacks a round trip with this model that did not fail."""
         return (
             clip.failure is None
             and clip.source.caption is not None
-            and (clip.round_trip is None or clip.round_trip.captioner != self.model.name)
+            and (
+                clip.round_trip is None or bool(clip.round_trip.failure) or clip.round_trip.captioner != self.model.name
+            )
         )
 
     def run(self, clips: Sequence[MadeClip]) -> Iterator[MadeClip]:

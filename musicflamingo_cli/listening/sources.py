@@ -15,15 +15,14 @@ from musicflamingo_cli.errors import ConfigError, FailureKind, SidecarError
 from musicflamingo_cli.sidecars.captions import (
     EXCLUDED_KEY,
     TINY_MODEL_ONLY,
-    captions_in,
     has_tiny_captions,
     is_approved,
     is_protected,
     real_captions,
 )
-from musicflamingo_cli.sidecars.checks import SHORT, has_outdated_short
+from musicflamingo_cli.sidecars.checks import SHORT, descriptions, has_outdated_short
 from musicflamingo_cli.sidecars.merge import read_sidecar
-from musicflamingo_cli.types import KEY_PREFIX, Failure, Track
+from musicflamingo_cli.types import Failure, Track
 
 # MusicGen was trained on short descriptions. Of several captions the first of these is taken, unless a person edited or
 # approved another.
@@ -47,6 +46,12 @@ class Source:
     is_approved: bool = False
     failure: Failure | None = None
 
+    @property
+    def name_of_its_own(self) -> str:
+        """The name with a hash of the track's path, which no other track has."""
+        stem, mark = self.name.removesuffix(f".{self.preset}"), f"-{_hash_of(self.track.audio)}"
+        return f"{stem.removesuffix(mark)}{mark}.{self.preset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -68,7 +73,7 @@ def require_outside(out: Path, places: Sequence[Path]) -> None:
         if real.is_relative_to(folder):
             raise ConfigError(
                 f"--out {out} is inside the dataset {folder}: clips there would be captioned as its tracks",
-                f"choose a folder outside, for example: --out '{folder.parent / 'listened'}'",
+                "choose a folder outside, for example: --out ~/listened",
             )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", "name a folder")
@@ -129,8 +134,7 @@ def _sources(track: Track, name: str, wanted: Wanted, is_sample: bool = False) -
 
 def _best_preset(info: Mapping[str, Any]) -> str:
     """Return the preset whose caption suits MusicGen: one that a person edited, else approved, else by SUITABLE."""
-    named = [key.removeprefix(KEY_PREFIX) for key in captions_in(info)]
-    order = [*([] if has_outdated_short(info) else [SHORT]), *SUITABLE[1:], *sorted(named)]
+    order = [*([] if has_outdated_short(info) else [SHORT]), *SUITABLE[1:], *sorted(descriptions(info))]
     usable = real_captions(info, list(dict.fromkeys(order)))
     for is_preferred in (is_protected, is_approved):
         if chosen := next((preset for preset in usable if is_preferred(info, preset)), None):
@@ -154,6 +158,10 @@ def _with_names_of_their_own(sources: Sequence[Source]) -> list[Source]:
         stem = os.fsencode(each.name)[:_LONGEST_NAME].decode("utf-8", "ignore")
         audio = each.track.audio.absolute()
         if owners.setdefault(stem.casefold(), audio) != audio:
-            stem += f"-{hashlib.sha256(os.fsencode(audio)).hexdigest()[:8]}"
+            stem += f"-{_hash_of(audio)}"
         named.append(replace(each, name=f"{stem}.{each.preset}"))
     return named
+
+
+def _hash_of(audio: Path) -> str:
+    return hashlib.sha256(os.fsencode(audio.absolute())).hexdigest()[:8]

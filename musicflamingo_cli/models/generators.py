@@ -23,6 +23,7 @@ from musicflamingo_cli.models.checkpoints import (
 )
 from musicflamingo_cli.models.hub import cached_snapshot
 from musicflamingo_cli.models.safetensors import require_whole
+from musicflamingo_cli.system.identity import digest
 
 _NEEDED = ("tokenizer.json", "tokenizer_config.json")
 _WHOLE = "model.safetensors"
@@ -33,7 +34,8 @@ _RATES = (8_000, 192_000)  # Hz; beyond them a configuration is damaged
 class Generator:
     """A MusicGen checkpoint.
 
-    ``rate``: of its audio, in Hz. ``channels``: 1 or 2. ``size``: of its weights, in bytes.
+    ``rate``: of its audio, in Hz. ``channels``: 1 or 2. ``size``: of its weights, in bytes. ``identity``: a hash of
+    parts of its files, which tells checkpoints of one name apart.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Generator:
     channels: int
     size: int
     licence: str = ""
+    identity: str | None = None
 
     @property
     def takes_melody(self) -> bool:
@@ -117,6 +120,7 @@ def check_generator(folder: Path, name: str = "") -> Generator:
         channels=int(channels),
         size=sum(require_whole(file, f"delete it, then {again}") for file in weights),
         licence=published.licence if published else "",
+        identity=digest([folder / CONFIG, *weights]),
     )
 
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.cli.console import Console
 from musicflamingo_cli.cli.listen_progress import clip_bar
+from musicflamingo_cli.dataset.tracks import NO_TRACKS
 from tests.conftest import MakeWav, hear_interrupts
 from tests.fakes.checkpoints import put_generator
 
@@ -79,12 +80,12 @@ def test_a_sample_makes_clips_beside_a_page(dataset: Path, listen: Listen, tmp_p
     }
     assert last["page"] == str(out / "listen.html")
     assert LONG[511:540] in (out / "listen.html").read_text()
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [NO_TRACKS]
 
     kept = state(out)
     again = [json.loads(line) for line in listen(*arguments, kind="stereo").stdout.splitlines()]
     assert [clip["was_there"] for clip in again[:-1]] == [True, True]
-    del kept[str(out / "listen.html")]
+    del kept[str(out / "listen.html")], kept[str(out / NO_TRACKS)]
     assert kept.items() <= state(out).items()
     other = [json.loads(line) for line in listen(*arguments, "--seed", 7, kind="stereo").stdout.splitlines()]
     assert [clip["was_there"] for clip in other[:-1]] == [False, False]
@@ -114,7 +115,7 @@ def test_an_interrupt_keeps_what_is_finished(dataset: Path, listen: Listen, gene
     assert running.returncode == 130, messages
     assert "finished clips are kept, and the same command continues from here" in messages
     assert len(list(out.glob("*.wav"))) == len(list(out.glob("*.json"))) == 1
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [NO_TRACKS]
     assert "full.wav" in (out / "listen.html").read_text()
     assert "1 made, 1 were there" in listen(*arguments).stderr
 
@@ -132,6 +133,7 @@ def test_what_cannot_be_made_is_one_failure(dataset: Path, listen: Listen, tmp_p
     assert "--save -p full" in results["plain"]["failure"]["hint"]
     assert (out / "techno.full.json").read_text() == '{"mine": true}'
     assert "1 made, 0 were there, 2 failed" in done.stderr
+    assert done.stderr.count("] failed ") == 2
 
 
 @pytest.mark.parametrize(

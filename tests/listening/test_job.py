@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from musicflamingo_cli.config import GenerationSettings, Settings
+from musicflamingo_cli.dataset.tracks import NO_TRACKS, find_tracks, track_for
 from musicflamingo_cli.listening import generator as module
 from musicflamingo_cli.listening.clips import MadeClip
 from musicflamingo_cli.listening.job import ListenJob
@@ -30,9 +33,10 @@ def _double(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(
-    folder: Path, sources: list[Source], settings: GenerationSettings = SETTINGS, name: str = "fake"
+    folder: Path, sources: list[Source], settings: GenerationSettings = SETTINGS, **model_is: str
 ) -> list[MadeClip]:
-    model = Generator(folder=folder, name=name, model_type=MUSICGEN, rate=32_000, channels=1, size=0)
+    values: dict[str, Any] = {"name": "fake", "identity": "1234", **model_is}
+    model = Generator(folder=folder, model_type=MUSICGEN, rate=32_000, channels=1, size=0, **values)
     return list(ListenJob(folder / "out", model, Settings(timeout=20), settings).clips(sources, lambda step: None))
 
 
@@ -52,6 +56,8 @@ def test_a_clip_is_made_again_only_if_it_would_differ(make_wav: MakeWav, tmp_pat
     assert kept(made(tmp_path, sources, replace(SETTINGS, guidance=4.0))) == [False]
     assert kept(made(tmp_path, sources, name="other")) == [False]
     assert kept(made(tmp_path, [replace(sources[0], caption="loud")], name="other")) == [False]
+    assert kept(made(tmp_path, sources)) == [False]
+    assert kept(made(tmp_path, sources, identity="5678")) == [False], "other weights of the same name"
     continued = replace(SETTINGS, start_seconds=0.5)
     assert kept(made(tmp_path, sources, continued)) == [False]
     assert kept(made(tmp_path, sources, continued)) == [True]
@@ -93,8 +99,46 @@ def test_a_failure_leaves_nothing_and_stops_nothing(make_wav: MakeWav, tmp_path:
     ]
     clips = {clip.source.name: clip for clip in made(tmp_path, sources, replace(SETTINGS, start_seconds=0.5))}
     assert {name for name, clip in clips.items() if clip.failure} == {"empty.text", "b.text"}
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir() if path.name != NO_TRACKS) == [
         f".musicflamingo-elsewhere-{os.getpid()}-3.wav",
         "a.text.json",
         "a.text.wav",
     ]
+
+
+def test_tracks_of_one_name_keep_their_clips(make_wav: MakeWav, tmp_path: Path) -> None:
+    one, other = make_wav("a/intro.wav"), make_wav("b/intro.wav")
+    (first,) = made(tmp_path, sources_of_tracks([one], Wanted(text="calm")))
+    before = first.json_file.read_bytes()
+    (second,) = made(tmp_path, sources_of_tracks([other], Wanted(text="loud")))
+    assert (first.wav.name, first.json_file.read_bytes()) == ("intro.text.wav", before)
+    assert second.wav.is_file()
+    for sources in ([other], [one, other], [other, one]):
+        clips = made(tmp_path, [each for audio in sources for each in sources_of_tracks([audio], Wanted(text="calm"))])
+        assert {clip.source.track.audio: clip.wav for clip in clips}.items() <= {
+            one: first.wav,
+            other: second.wav,
+        }.items()
+
+
+def test_a_full_disk_costs_the_clip_and_no_later_one(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = sources_of_tracks([make_wav("music/a.wav")], Wanted(text="calm"))
+
+    def full(clip: MadeClip) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MadeClip, "save", full)
+        (clip,) = made(tmp_path, sources)
+    assert clip.failure
+    assert "No space left" in clip.failure.reason
+    assert [clip.failure for clip in made(tmp_path, sources)] == [None]
+
+
+def test_clips_are_no_tracks_of_a_dataset_around_them(make_wav: MakeWav, tmp_path: Path) -> None:
+    audio = make_wav("a.wav")
+    made(tmp_path, sources_of_tracks([audio], Wanted(text="calm")))
+    assert list(find_tracks(tmp_path)) == [track_for(audio)]
+    assert len(list(find_tracks(tmp_path / "out"))) == 1, "but it can be captioned by itself"

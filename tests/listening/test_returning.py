@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,6 @@ def test_what_a_clip_says_comes_back(real_llama_dir: Path, tmp_path: Path) -> No
     assert found
     assert found.round_trip == trip
     assert not returning.is_needed(found)
+    assert found.round_trip
+    found.round_trip = replace(found.round_trip, failure="took longer than 600 s")
+    assert returning.is_needed(found)

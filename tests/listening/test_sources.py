@@ -40,6 +40,8 @@ def captions(*presets: str, **more: Any) -> dict[str, Any]:
         (captions("full", "brief", music_flamingo_provenance={"brief": {"toy": True}}), "full"),
         (captions("full", "short", music_flamingo_provenance={"short": {"made_from": {"full": "other"}}}), "full"),
         (captions("full", "short", music_flamingo_provenance={"short": {"edited": True}}), "short"),
+        (captions("full", "lyrics", music_flamingo_provenance={"lyrics": {"edited": True}}), "full"),
+        (captions("lyrics", "technical", "transcription"), "technical"),
     ],
 )
 def test_the_most_suitable_caption_is_used(tmp_path: Path, info: dict[str, Any], preset: str) -> None:
