@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ def import_presets(file: Path) -> list[Preset]:
     return list(presets.values())
 
 
+def others_off(presets: Sequence[Preset]) -> list[Preset]:
+    """Return the built-in presets that are asked by default and not by the pipeline, with that turned off."""
+    named = {preset.name for preset in presets}
+    others = [each for each in read_presets(built_in_prompts()).values() if each.default and each.name not in named]
+    return [replace(each, default=False) for each in others]
+
+
 def _read(file: Path, hint: str) -> dict[str, Any]:
     import yaml
 
@@ -72,7 +79,10 @@ def _preset(name: str, value: object, limit: object, built_in: Mapping[str, Pres
         return validate(replace(known, default=value, max_tokens=tokens), place, hint)
     if not isinstance(value, str):
         raise ConfigError(f"{place} must be a text, true or false, not {shown(value)}", hint)
-    return read_preset(_name(name), {"prompt": " ".join(value.split()), "default": True, **limits}, file)
+    try:
+        return read_preset(_name(name), {"prompt": " ".join(value.split()), "default": True, **limits}, file)
+    except ConfigError as error:
+        raise ConfigError(str(error), f"change it in a copy of {file}, and import the copy") from error
 
 
 def _name(name: str) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.imported_prompts import as_yaml, import_presets
-from musicflamingo_cli.prompts import read_presets
+from musicflamingo_cli.imported_prompts import as_yaml, import_presets, others_off
+from musicflamingo_cli.paths import built_in_prompts
+from musicflamingo_cli.prompts import choose, load_presets, read_presets
 
 TEXTS = """
 paths: {input: null}
@@ -76,8 +77,16 @@ def test_what_is_written_reads_back(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_what_cannot_be_imported_is_one_error(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")) as caught:
         import_presets(write(tmp_path, text))
+    assert "prompts check" not in caught.value.hint, "the pipeline's file is no presets file"
+
+
+def test_only_what_the_pipeline_asks_is_asked(tmp_path: Path) -> None:
+    presets = import_presets(write(tmp_path, FLAGS))
+    own = tmp_path / "own.yaml"
+    own.write_text(as_yaml([*presets, *others_off(presets)], Path("master_pipeline.yaml")))
+    assert [preset.name for preset in choose(load_presets([built_in_prompts(), own]), [])] == ["full"]
 
 
 def test_the_command_writes_a_file_that_is_in_force(tmp_path: Path) -> None:

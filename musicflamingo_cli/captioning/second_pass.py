@@ -64,9 +64,9 @@ _SUMMARY_PRESET = Preset(
     ),
     max_tokens=300,
 )
-_MOST_OF_SEGMENTS = (
-    16_000  # characters of their descriptions, about 4,000 tokens; of more, the first sentences are used
-)
+# Characters of segments' descriptions, about 4,000 tokens. Of more, the first sentences are used; of more of these,
+# those of every second, third, … segment.
+_MOST_OF_SEGMENTS = 16_000
 _FIRST_SENTENCE = re.compile(r"(?<=[.!?])\s")
 
 
@@ -165,7 +165,8 @@ class SecondPass:
             return "\n".join(texts.values())
         if sum(map(len, texts.values())) > _MOST_OF_SEGMENTS:
             texts = {time: _FIRST_SENTENCE.split(text, maxsplit=1)[0] for time, text in texts.items()}
-        return "\n".join(f"{time}: {text}" for time, text in texts.items())
+        step = -(-sum(map(len, texts.values())) // _MOST_OF_SEGMENTS)
+        return "\n".join(f"{time}: {text}" for time, text in list(texts.items())[:: max(1, step)])
 
     def _is_wanted(self, info: Mapping[str, Any], preset: Preset, captions: Mapping[str, str]) -> bool:
         made = provenance_of(info, preset.name)

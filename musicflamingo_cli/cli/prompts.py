@@ -136,12 +136,12 @@ def import_(
     dataset: OwnFolder = None,
 ) -> None:
     """Make a presets file from the YAML settings of the MIR feature pipeline."""
-    from musicflamingo_cli.imported_prompts import as_yaml, import_presets
+    from musicflamingo_cli.imported_prompts import as_yaml, import_presets, others_off
 
     console = console_for(common, json.as_json)
     presets = import_presets(file)
     own = _new_own_file(dataset)
-    _write_new(own, as_yaml(presets, file).encode())
+    _write_new(own, as_yaml([*presets, *others_off(presets)], file).encode())
     console.info(f"{len(presets)} presets are imported; look at them, then: musicflamingo prompts check")
     console.data(str(own))
     console.json({"path": str(own), "presets": [preset.name for preset in presets]})

@@ -74,13 +74,15 @@ class NewWord:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result. ``lost``: claims that the base model made and the adapted one does not; ``gained``: the reverse.
+    """The result. ``failed``: captions that the adapter did not give.
 
-    ``loss_base``, ``loss_adapted``: over the validation captions when it was trained.
+    ``lost``: claims that the base model made and the adapted one does not; ``gained``: the reverse. ``loss_base``,
+    ``loss_adapted``: over the validation captions when it was trained.
     """
 
     tracks: int
     captions: int
+    failed: int
     scores: Mapping[Kind, Score]
     lost: Sequence[Claim]
     gained: Sequence[Claim]
@@ -90,24 +92,29 @@ class Evaluation:
 
     @property
     def is_better(self) -> bool:
-        """Whether the loss fell and no kind of claim got worse."""
+        """Whether the loss fell, every caption was given, and of the claims that were compared no kind got worse."""
         kept = all(score.adapted >= score.base for score in self.scores.values())
-        return self.loss_adapted < self.loss_base and kept
+        return self.loss_adapted < self.loss_base and kept and not self.failed and self._total > 0
+
+    @property
+    def _total(self) -> int:
+        return sum(score.total for score in self.scores.values())
 
     @property
     def verdict(self) -> str:
         """The result as one line."""
-        total = sum(score.total for score in self.scores.values())
         base, adapted = (sum(getattr(score, side) for score in self.scores.values()) for side in ("base", "adapted"))
-        counts = f"{adapted} of {total} claims agree with the adapter, {base} without ({len(self.lost)} lost,"
+        counts = f"{adapted} of {self._total} claims agree with the adapter, {base} without ({len(self.lost)} lost,"
         advice = "better" if self.is_better else "not recommended"
-        return f"{advice}: {counts} {len(self.gained)} gained)"
+        failed = f"; it gave no caption {self.failed} times" if self.failed else ""
+        return f"{advice}: {counts} {len(self.gained)} gained){failed}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what `compare --lora --json` prints at its end (docs/finetune.md)."""
         return {
             "tracks": self.tracks,
             "captions": self.captions,
+            "failed": self.failed,
             "better": self.is_better,
             "claims": {
                 kind.value: {
@@ -171,16 +178,18 @@ def validation_tracks(datasets: Sequence[Path], adapter: Adapter, presets: Seque
 def evaluate(compared: Sequence[TrackComparison], approved: Sequence[Approved], adapter: Adapter) -> Evaluation:
     """Compare answers with approved captions. Of each comparison, the first side is the base, the second the adapter's.
 
-    Presets that a side failed to answer are left out.
+    A preset that the base failed to answer is left out; where the adapter fails, it makes no claims.
     """
     claims: list[Claim] = []
     extra: dict[Kind, list[int]] = {kind: [0, 0] for kind in Kind}
     texts: list[tuple[str, str, str]] = []
+    failed = 0
     for track, known in zip(compared, approved, strict=True):
         for preset, text in known.captions.items():
             base, adapted = track.presets[preset].captions[:2]
-            if base.failure or adapted.failure:
+            if base.failure:
                 continue
+            failed += adapted.failure is not None
             texts.append((text, base.text, adapted.text))
             expected = facts_in(text)
             for side, facts in enumerate((base.facts, adapted.facts)):
@@ -191,6 +200,7 @@ def evaluate(compared: Sequence[TrackComparison], approved: Sequence[Approved], 
     return Evaluation(
         tracks=len(compared),
         captions=len(texts),
+        failed=failed,
         scores={kind: _score([each for each in claims if each.kind == kind], extra[kind]) for kind in Kind},
         lost=[claim for claim in claims if claim.base and not claim.adapted],
         gained=[claim for claim in claims if claim.adapted and not claim.base],

@@ -57,17 +57,29 @@ class Training:
         """Where an unfinished training is, beside the adapter."""
         return self.out.with_name(f".{self.out.name}.training")
 
+    @property
+    def _lock_file(self) -> Path:
+        """Beside the folder, which ``restart`` removes."""
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
     def prepare(self, restart: bool = False, overwrite: bool = False) -> bool:
         """Make the folder of the training; return whether an unfinished one is continued.
 
         Raises ConfigError where ``out`` is something else than an adapter, or an adapter and ``overwrite`` is not set;
-        and where the unfinished training is another one and ``restart`` is not set.
+        where the unfinished training is another one and ``restart`` is not set; and where another process trains there.
         """
         if self.out.exists() and not (is_adapter(self.out) and overwrite):
             hint = (
                 "replace it with --overwrite, or name another --out" if is_adapter(self.out) else "name another --out"
             )
             raise ConfigError(f"{self.out} exists", hint)
+        if self.folder.exists():
+            with self._locked():  # a training that runs is neither discarded nor given another plan
+                return self._prepare(restart)
+        return self._prepare(restart)
+
+    def _prepare(self, restart: bool) -> bool:
+        """See ``prepare``."""
         if restart and self.folder.exists():
             shutil.rmtree(self.folder)
         plan = self.folder / PLAN
@@ -99,7 +111,8 @@ class Training:
             if self.out.exists():
                 shutil.rmtree(self.out)
             part.rename(self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock_file.unlink(missing_ok=True)
         return result
 
     def _train(self, on_event: OnEvent) -> Mapping[str, Any]:
@@ -149,7 +162,7 @@ class Training:
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.folder / "lock", timeout=0):
+            with FileLock(self._lock_file, timeout=0):
                 yield
         except Timeout as error:
             raise ConfigError(

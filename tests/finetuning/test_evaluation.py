@@ -78,9 +78,18 @@ def test_a_loss_that_did_not_fall_is_not_recommended() -> None:
     assert not evaluated(OLD, KEEPS, of=adapter(0.2, 0.3)).is_better
 
 
-def test_a_failed_answer_is_left_out() -> None:
-    found = evaluated(OLD, "", times=1)
+def test_an_adapter_that_gives_no_caption_is_not_recommended() -> None:
+    found = evaluated(OLD, "", times=2)
+    assert (found.captions, found.failed, found.scores[Kind.KEY].total) == (2, 2, 2)
+    assert len(found.lost) == sum(score.base for score in evaluated(OLD, OLD).scores.values()) > 0
+    assert not found.is_better
+    assert found.verdict.endswith("it gave no caption 2 times")
+
+
+def test_what_the_base_failed_to_answer_is_left_out() -> None:
+    found = evaluated("", KEEPS)
     assert (found.captions, found.scores[Kind.KEY].total) == (0, 0)
+    assert not found.is_better, "nothing was compared"
 
 
 def test_the_page_and_the_json_hold_it() -> None:

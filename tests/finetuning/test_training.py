@@ -207,6 +207,20 @@ def test_an_unfinished_training_of_something_else_stays(plan: Plan, checkpoint: 
     assert not other.prepare(restart=True)
 
 
+def test_a_training_that_runs_is_not_discarded(plan: Plan, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    training = Training(plan=plan, checkpoint=checkpoint, out=tmp_path / "mine")
+    training.prepare()
+    state = training.folder / "state.pt"
+    state.touch()
+    with training._locked():
+        for restart in (False, True):
+            with pytest.raises(ConfigError, match="another process trains"):
+                training.prepare(restart=restart)
+        assert state.exists()
+    assert training.prepare()
+    assert not training.prepare(restart=True)
+
+
 def test_a_folder_of_something_else_is_not_replaced(plan: Plan, checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="exists"):
