@@ -56,3 +56,18 @@ def test_a_dataset_as_its_sidecars_say(tmp_path: Path) -> None:
     assert blind["presets"]["full"] == {"captioned": 2, "missing": 1, "outdated": None}  # nothing to compare with
     other = status.examine([Dataset(tmp_path, PRESETS)], CaptionSettings(model="other.gguf"))
     assert other.presets["full"] == {"captioned": 0, "missing": 1, "outdated": 2}
+
+
+def test_links_that_are_not_followed_are_counted(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other"
+    for folder in (data, other):
+        folder.mkdir()
+        (folder / "a.wav").touch()
+    (data / "a.mp3").touch()
+    (data / "one").symlink_to(other)
+    (data / "two").symlink_to(tmp_path)
+    found = status.examine([Dataset(data, PRESETS)], None)
+    assert (found.tracks, found.skipped, found.links_out) == (1, 3, 2)
+    assert status.as_json(found, [data])["links_not_followed"] == 2
+    followed = status.examine([Dataset(data, PRESETS)], None, follow_links=True)
+    assert (followed.tracks, followed.skipped, followed.links_out) == (2, 1, 0)

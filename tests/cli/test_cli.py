@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_replaced_audio_makes_its_captions_outdated(make_wav: MakeWav, fake: lis
     assert kept.returncode == 0
     done = musicflamingo("status", audio.parent, "--preset", "brief", *fake, "--json")
     assert json.loads(done.stdout)["presets"]["brief"] == {"captioned": 0, "missing": 0, "outdated": 1}
+    assert "1 captioned" in musicflamingo(*batch, "--stale").stderr
+    assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
+
+
+def test_another_model_of_the_same_name_makes_captions_outdated(
+    make_wav: MakeWav, fake: list[str], random_models: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(random_models, models)
+    batch = ["batch", make_wav("data/a.wav", 3).parent, "--preset", "brief", *fake, "--models-dir", models]
+    assert "1 captioned" in musicflamingo(*batch).stderr
+    assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
+    data = bytearray((models / random_pair.LANGUAGE_MODEL_NAME).read_bytes())
+    data[-1] ^= 1  # of the weights
+    (models / random_pair.LANGUAGE_MODEL_NAME).write_bytes(data)
     assert "1 captioned" in musicflamingo(*batch, "--stale").stderr
     assert "0 tracks to caption, 1 complete" in musicflamingo(*batch, "--stale").stderr
 

@@ -100,6 +100,15 @@ def test_status_shows_segments_and_what_failed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("links", "line"),
+    [(0, "5 files skipped"), (2, "5 files skipped, 2 of them links that lead out of the dataset")],
+)
+def test_status_says_how_many_links_are_not_followed(links: int, line: str) -> None:
+    todo = _todo(Status(skipped=5, links_out=links), "music", UNICODE)
+    assert [(name, str(text)) for name, text in todo] == [("skipped", line)]
+
+
 def test_prompts_show_is_a_table_and_in_a_pipe_the_text(tmp_path: Path) -> None:
     lines = shown(["prompts", "show", "brief"], tmp_path, 60)
     assert lines[:3] == ["preset  brief", "asked   with --preset brief", "answer  at most 100 tokens"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 
 from musicflamingo_cli import exports
 from musicflamingo_cli.choices import ExportFormat
+from musicflamingo_cli.dataset.tracks import LEADS_OUT
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports import ExportOptions, ExportStats, Target
 from musicflamingo_cli.exports.rows import share
 from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
-from tests.exports.conftest import PRESETS, read_jsonl, run, write_sound, write_track
+from tests.exports.conftest import ALL_CAPTIONS, PRESETS, read_jsonl, run, write_sound, write_track
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,17 @@ def test_options_choose_the_tracks(
     exports.rehearse(ExportFormat.CSV, tmp_path / "music", target, options, rehearsed, tokens)
     assert (rehearsed.exported, rehearsed.left_out) == (exported, left_out)
     assert not target.out.exists()
+
+
+def test_links_out_of_the_dataset_are_counted(tmp_path: Path) -> None:
+    for name in ("music/a.wav", "other/b.wav"):
+        write_track(tmp_path / name, {"music_flamingo_full": "A caption"})
+    (tmp_path / "music" / "link").symlink_to(tmp_path / "other")
+    stats = run("csv", tmp_path / "music", tmp_path / "out.csv")
+    assert (stats.exported, stats.left_out) == (1, {LEADS_OUT: 1})
+    options = replace(ALL_CAPTIONS, follow_links=True)
+    stats = run("csv", tmp_path / "music", tmp_path / "followed.csv", options)
+    assert (stats.exported, stats.left_out) == (2, {})
 
 
 def test_captions_of_the_tiny_model_are_not_exported(tmp_path: Path) -> None:

@@ -110,3 +110,24 @@ def test_attributes_that_cannot_be_kept_are_an_error(tmp_path: Path, monkeypatch
         merge_sidecar(path, OURS)
     assert path.read_text() == "{}"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("group", [0, 1001], ids=["the same", "another"])
+def test_a_group_that_cannot_be_kept_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """A new file of the user's own group would give that group the rights that the old one had."""
+    path = tmp_path / "a.INFO"
+    path.write_text("{}")
+    os.chown(path, 1000, group)
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    if group == 0:
+        assert merge_sidecar(path, OURS)
+        return
+    with pytest.raises(SidecarError, match="its group cannot be kept"):
+        merge_sidecar(path, OURS)
+    assert path.read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [path]
