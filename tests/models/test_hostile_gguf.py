@@ -69,8 +69,9 @@ def test_values_of_wrong_types_count_as_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["models", "list"], ["doctor"]])
 @pytest.mark.parametrize("kind", ["alignment 0", "dimensions without end"])
 def test_commands_survive_a_hostile_model(tmp_path: Path, command: list[str], kind: str) -> None:
-    write(tmp_path / _NAME, kind)
-    write(tmp_path / "music-flamingo-hf.mmproj-f16.gguf", kind)
+    # `doctor` reads a model that its name says is ours, `models list` one of another name.
+    for name in (_NAME, "music-flamingo-hf.mmproj-f16.gguf", "other.Q8_0.gguf"):
+        write(tmp_path / name, kind)
     environment = {**os.environ, "MUSICFLAMINGO_MODELS_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "musicflamingo_cli", *command],
