@@ -48,6 +48,12 @@ def test_what_a_model_thinks_is_not_shown() -> None:
     assert shown(stream)[1:] == ["full", "  A slow song."]
 
 
+def test_neither_a_name_nor_an_answer_controls_the_terminal() -> None:
+    stream = CaptionStream(Path("a\x1b[2Jb.wav"), ["full"], reasons=False)
+    stream.text("full", "A slow\x1b]0;owned\x07 song.")
+    assert shown(stream) == ["a\ufffd[2Jb.wav: preparing", "full", "  A slow\ufffd]0;owned\ufffd song."]
+
+
 def test_pieces_appear_before_the_captions(make_wav: MakeWav, tmp_path: Path) -> None:
     make_wav("song.wav", 2.0)
     with FakeEndpoint(streams=True, pause=0.02) as fake:

@@ -27,6 +27,14 @@ if sys.argv[1] == "table":
     console.table(table)
 elif sys.argv[1] == "json":
     console.json({"text": text})
+elif sys.argv[1] == "fail":
+    from musicflamingo_cli.errors import MusicFlamingoError
+    console.fail(MusicFlamingoError(text, text))
+elif sys.argv[1] == "track_failed":
+    from pathlib import Path
+    from musicflamingo_cli.errors import FailureKind
+    from musicflamingo_cli.types import Failure
+    console.track_failed(Failure(text, FailureKind.ENGINE, text, text), Path(text))
 else:
     getattr(console, sys.argv[1])(text)
 print("end")
@@ -37,7 +45,7 @@ def arguments(method: str) -> list[str]:
     return ["-c", _PRINT, method, _HOSTILE.encode("unicode_escape").decode()]
 
 
-@pytest.mark.parametrize("method", ["data", "stream", "table", "info", "warn"])
+@pytest.mark.parametrize("method", ["data", "stream", "table", "info", "warn", "fail", "track_failed"])
 def test_no_control_character_reaches_a_terminal(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fakes.terminal._SEQUENCES", re.compile(r"\x1b\[\d*(?:;\d+)*m|\r"))
     with Terminal(arguments(method), tmp_path) as terminal:

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from musicflamingo_cli.captioning.batch import Dataset, make_plan
-from musicflamingo_cli.cli.batch_view import BatchView
+from musicflamingo_cli.cli.batch_view import BatchView, Heading
 from musicflamingo_cli.cli.progress import BatchBar
+from musicflamingo_cli.cli.symbols import UNICODE
 from musicflamingo_cli.dataset.selection import Selection
+from musicflamingo_cli.engines.pool.member import MemberState, MemberStatus
 from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.types import Failure, Outcome, Track
+from musicflamingo_cli.types import Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
 from tests.fakes.screen import Screen
@@ -130,6 +132,24 @@ def test_members_and_nodes_are_groups() -> None:
 def test_without_colours_or_unicode() -> None:
     (text,) = screens(["middle"], 60, {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
     compare("ascii-60", text)
+
+
+def test_nothing_that_is_shown_controls_the_terminal() -> None:
+    """Names of files, folders and machines, answers, and the reasons of failures may hold anything."""
+    hostile = "x\x1b[2J\x9b\u202ey"
+    root, heading = Path("/music"), Heading(hostile, hostile, lambda: 1)
+    members = [MemberStatus(hostile, MemberState.READY, 1, 1, 1, 1.0)]
+    view = BatchView(9, {}, heading, members=lambda: members, roots=[root])
+    view.device = hostile
+    view.starting(root / hostile / "a.wav").placed(hostile)
+    view.starting(Path("/elsewhere") / f"{hostile}.wav")
+    answer = Answer(Prompt("full", "x", 9), hostile, False, 750, 1.0, Sampling())
+    track = Track(root / hostile, root / hostile)
+    view.finished(Outcome(track, captions=(Caption("full", hostile, answer),), audio_seconds=9.0, seconds=1.0))
+    view.finished(Outcome(track, failures=(Failure("", FailureKind.ENGINE, hostile),)))
+    shown = ["".join(text for text, _ in line) for line in view.lines(120, 40, UNICODE)]
+    assert sum("x\ufffd[2J\ufffd\ufffdy" in line for line in shown) == 7, shown
+    assert all(line.isprintable() for line in shown), shown
 
 
 def compare(name: str, text: str) -> None:

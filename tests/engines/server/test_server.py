@@ -174,6 +174,7 @@ def test_a_key_and_settings_of_the_user_do_not_reach_it(
     assert isinstance(answer, Answer), answer
     assert b"hf_secret" not in environment
     assert b"of-another-server" not in environment
+    assert b"LLAMA_ARG_" not in environment
 
 
 @pytest.mark.real
