@@ -39,6 +39,23 @@ def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_csv_cells_are_marked_unless_asked(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "0.INFO").write_text(json.dumps({"music_flamingo_full": "=HYPERLINK(1)"}))
+    for name, more in (("marked.csv", []), ("raw.csv", ["--raw-cells"])):
+        assert CliRunner().invoke(app, ["export", "csv", str(dataset), str(tmp_path / name), *more]).exit_code == 0
+        assert ("'=HYPERLINK(1)" in (tmp_path / name).read_text()) is not bool(more)
+
+
+def test_links_are_followed_only_when_asked(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "out").symlink_to(dataset)
+    command = ["export", "txt", str(tmp_path / "links"), str(tmp_path / "out"), "--audio", "copy"]
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "a link that leads out of the dataset" in refused.stderr) == (2, True)
+    assert CliRunner().invoke(app, [*command, "--follow-links"]).exit_code == 0
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 4
+
+
 def test_captions_that_a_trainer_would_cut_are_counted(dataset: Path, tmp_path: Path) -> None:
     arguments = ["export", "csv", str(dataset), str(tmp_path / "t.csv"), "--preset", "brief"]
     done = CliRunner().invoke(app, arguments)

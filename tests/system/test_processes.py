@@ -10,7 +10,11 @@ from typer.testing import CliRunner
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.engines.transformers.engine import environment
 from musicflamingo_cli.llamacpp.binaries import child_environment
+from musicflamingo_cli.models.adapter_gguf import CONVERTER, convert
+from musicflamingo_cli.models.adapters import GGUF, check_adapter
+from musicflamingo_cli.paths import llama_cache_dir
 from musicflamingo_cli.system.processes import Guarded, probe
+from tests.models.test_adapters import write_adapter
 
 _SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "PGPASSWORD", "LLAMA_API_KEY", "GITHUB_TOKEN")
 _HARMLESS = ("TOKENIZERS_PARALLELISM", "KEYBOARD", "CUDA_VISIBLE_DEVICES")
@@ -41,6 +45,19 @@ def test_a_build_gets_no_secrets(
     assert CliRunner().invoke(app, ["build"]).exit_code == 0
     shown = capfd.readouterr().out
     assert all(f"{name}=1" in shown for name in _HARMLESS)
+    assert not [name for name in _SECRETS if name in shown]
+
+
+def test_a_converter_gets_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a script of the downloaded source, too."""
+    script = llama_cache_dir() / "current" / "convert" / CONVERTER
+    script.parent.mkdir(parents=True)
+    script.write_text("import os, sys; open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write(str(os.environ))")
+    monkeypatch.setattr("musicflamingo_cli.models.adapter_gguf._PACKAGES", ())
+    folder = write_adapter(tmp_path / "mine", "0" * 16)
+    convert(check_adapter(folder))
+    shown = (folder / GGUF).read_text()
+    assert all(name in shown for name in _HARMLESS)
     assert not [name for name in _SECRETS if name in shown]
 
 
