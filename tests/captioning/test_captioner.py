@@ -104,6 +104,14 @@ def test_a_refused_answer_is_asked_again_with_other_seeds(make_wav: MakeWav) -> 
     assert engine.asked[-1][1].repeat_penalty == 1.1
 
 
+@pytest.mark.parametrize(("min_words", "accepted"), [(1, True), (2, True), (3, False)])
+def test_a_preset_says_how_short_an_answer_may_be(make_wav: MakeWav, min_words: int, accepted: bool) -> None:
+    era = Preset("era", "From which decade?", max_tokens=20, min_words=min_words)
+    outcome, _ = run(make_wav(), lambda prompt, sampling: "The 1980s.", [era])
+    assert [caption.text for caption in outcome.captions] == ["The 1980s."] * accepted
+    assert ["too short" in failure.reason for failure in outcome.failures] == [True] * (not accepted)
+
+
 @pytest.mark.parametrize("retries", [0, 2])
 def test_what_stays_refused_is_a_failure_and_never_saved(make_wav: MakeWav, retries: int) -> None:
     audio = make_wav()
