@@ -5,14 +5,17 @@ import multiprocessing
 import os
 import stat
 import threading
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from packaging.requirements import Requirement
 
 from musicflamingo_cli.errors import SidecarError, StorageError
 from musicflamingo_cli.sidecars import file as sidecar_file
+from musicflamingo_cli.sidecars.leftovers import has_our_mark
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 
 OURS = {"music_flamingo_full": "A calm piece.", "music_flamingo_provenance": {"full": {"seed": 1}}}
@@ -44,6 +47,22 @@ def test_a_lock_file_of_others_stays(tmp_path: Path) -> None:
     lock.touch()
     merge_sidecar(tmp_path / "song.INFO", OURS)
     assert lock.exists()
+
+
+def test_locking_keeps_the_mark_in_our_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, a lock file that a killed process left would never be swept. Old releases of filelock empty it."""
+    marked, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        marked.append(has_our_mark(tmp_path / "song.INFO.lock"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    merge_sidecar(tmp_path / "song.INFO", OURS)
+    assert marked[0]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    (needed,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "filelock")
+    assert "4.2.10" not in needed.specifier
 
 
 def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
