@@ -420,6 +420,21 @@ def test_an_absurd_sample_rate_is_refused(make_wav: MakeWav, tmp_path: Path, rat
             use()
 
 
+@pytest.mark.parametrize("rate", [1, 999, 2_000_000])
+def test_an_absurd_sample_rate_is_refused_by_ffmpeg(tmp_path: Path, rate: int) -> None:
+    audio = tmp_path / "a.mka"
+    with av.open(str(audio), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 5000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = rate
+        for piece in (frame, None):
+            container.mux(stream.encode(piece))
+    for use in (lambda: write_clip(audio, tmp_path / "clip.wav"), lambda: measure(audio)):
+        with pytest.raises(AudioError, match=f"has a sample rate of {rate} Hz"):
+            use()
+
+
 @pytest.mark.parametrize("rate", [1000, 768_000])
 def test_the_lowest_and_highest_real_rates_are_decoded(make_wav: MakeWav, tmp_path: Path, rate: int) -> None:
     assert write_clip(make_wav(seconds=2, hertz=200, rate=rate), tmp_path / "clip.wav").seconds == pytest.approx(2)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from musicflamingo_cli.captioning.batch import Dataset, scan
+from musicflamingo_cli.cli import app
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import find_tracks
 from musicflamingo_cli.errors import SidecarError
@@ -14,6 +16,7 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.claims import claimed
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.types import Outcome, Skipped, Track
+from tests.conftest import MakeWav
 
 OURS = {"music_flamingo_full": "A calm piece."}
 
@@ -91,3 +94,28 @@ def test_folder_links_out_are_followed_when_asked(data: Path, tmp_path: Path) ->
     assert isinstance(track, Track)
     merge_sidecar(track.sidecar, OURS, track.within)
     assert read_sidecar(tmp_path / "other" / "store.json") == OURS
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["batch", "--dry-run"], "b.wav"),
+        (["measure", "--workers", "1"], "b.wav"),
+        (["check", "--dry-run"], "b.wav"),
+        (["status"], '"tracks": 2'),
+        (["report", "--out", "report.html"], '"tracks": 2'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_commands_follow_links_only_when_asked(
+    data: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch, command: list[str], shown: str
+) -> None:
+    for name in ("data/a", "other/b"):
+        audio = make_wav(f"{name}.wav", 2)
+        merge_sidecar(audio.with_suffix(".INFO"), OURS)
+    (data / "link").symlink_to(data.parent / "other")
+    monkeypatch.chdir(data.parent)
+    for more in ([], ["--follow-links"]):
+        done = CliRunner().invoke(app, [*command, "data", "--json", *more])
+        assert done.exit_code == 0, done.output
+        assert (shown in done.stdout) is bool(more), done.output
