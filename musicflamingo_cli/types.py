@@ -286,6 +286,7 @@ COMPLETE = "complete"  # it has all its captions
 OTHER_AUDIO = "its captions are of an earlier audio file"  # a note: it is complete all the same
 TOO_SHORT = "too short"  # counted, not listed
 OTHER_SEGMENTS = "its segments are of an earlier audio file (cut it again with --stale)"
+WOULD_BE_LOST = "cutting it again would lose the captions of its segments for"
 CUT_OTHERWISE = "it has segments that were cut in another way (cut them again with --stale)"
 
 

@@ -108,7 +108,7 @@ def _look_at(track: Track, presets: Sequence[Preset], selection: Selection) -> T
         return Outcome(track, failures=(Failure.for_track(error),))
     wanted = selection.presets_of(track, info, presets)
     if not wanted:
-        reason = selection.complete_reason(track, info)
+        reason = selection.complete_reason(track, info, presets)
         return Outcome(track, skipped=reason, notes=selection.notes_on(track, info, presets))
     if selection.save and (failure := obstacle(track.sidecar, track.within)):
         return Outcome(track, failures=(failure,))

@@ -214,7 +214,7 @@ class _TrackRun:
             track=self.track,
             failures=tuple(self.failures),
             notes=notes,
-            audio_seconds=self.whole.seconds if self.whole else 0.0,
+            audio_seconds=sum(each.end - each.start for each in self.segments),
             seconds=time.monotonic() - self.started,
             saved=self.saved,
             segments=tuple(sorted(self.segments, key=lambda each: each.start)),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musicflamingo_cli.cli.console import duration, printable
+from musicflamingo_cli.cli.console import duration, one_line, printable
 from musicflamingo_cli.cli.groups import Group, groups_of
 from musicflamingo_cli.cli.styled import Line, Piece, Style, fit, joined, shorten_middle, width_of, wrap
 from musicflamingo_cli.cli.symbols import Symbols
@@ -170,9 +170,9 @@ class BatchView:
         slots = heading.slots()
         at_once = f"{slots} tracks at once" if slots > 1 else "1 track at once"
         first = joined((heading.engine, heading.model, at_once, self.device), width, symbols.separator)
-        lines: list[Line] = [[(printable(fit(first, width, symbols.ellipsis)), Style.STRONG)]]
+        lines: list[Line] = [[(one_line(fit(first, width, symbols.ellipsis)), Style.STRONG)]]
         if self.device and self.device not in first:
-            lines.append([(printable(fit(self.device, width, symbols.ellipsis)), Style.STRONG)])
+            lines.append([(one_line(fit(self.device, width, symbols.ellipsis)), Style.STRONG)])
         return lines
 
     def _bar(self, width: int, symbols: Symbols) -> Line:
@@ -245,8 +245,8 @@ class BatchView:
     def _name(self, audio: Path) -> str:
         for root in self._roots:
             if audio != root and audio.is_relative_to(root):
-                return printable(str(audio.relative_to(root)))
-        return printable(audio.name)
+                return one_line(str(audio.relative_to(root)))
+        return one_line(audio.name)
 
 
 @dataclass(slots=True)
@@ -271,7 +271,7 @@ class _TrackObserver(Observer):
 def _group_line(group: Group, width: int, symbols: Symbols) -> Line:
     style = Style.ACCENT if group.is_ready else Style.WARNING
     sign = "" if group.is_ready else f"{symbols.warning} "
-    text = joined((f"{sign}{printable(group.name)}", *group.facts), width, symbols.separator)
+    text = joined((f"{sign}{one_line(group.name)}", *group.facts), width, symbols.separator)
     return [(fit(text, width, symbols.ellipsis), style)]
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from musicflamingo_cli.cli.console import Console, printable
+from musicflamingo_cli.cli.console import Console, one_line, printable
 from musicflamingo_cli.cli.live_area import LiveArea
 from musicflamingo_cli.cli.progress import can_draw
 from musicflamingo_cli.cli.styled import Line, Style, fit, rendered, wrap
@@ -56,7 +56,7 @@ class CaptionStream(Observer):
         width = min(columns - 1, _WIDEST)
         begun = {preset: text for preset, text in self._texts.items() if text.strip()}
         lines: list[Line] = [
-            [(fit(f"{printable(self._audio.name)}: {self._stage}", width, symbols.ellipsis), Style.FAINT)]
+            [(fit(f"{one_line(self._audio.name)}: {self._stage}", width, symbols.ellipsis), Style.FAINT)]
         ]
         for preset, text in begun.items():
             lines += caption_lines(preset, text, width, symbols)

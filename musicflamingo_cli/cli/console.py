@@ -222,6 +222,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in _HARMLESS or category(c) == "Zs" else "\ufffd" for c in text)
 
 
+def one_line(text: str) -> str:
+    """Return ``printable`` text without line ends and tabs, which names of files may hold."""
+    return printable(text).replace("\n", "\ufffd").replace("\t", "\ufffd")
+
+
 def write_message(text: str) -> None:
     """Write a plain line to stderr."""
     _write(sys.stderr, printable(text))

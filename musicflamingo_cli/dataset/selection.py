@@ -13,7 +13,7 @@ from musicflamingo_cli.audio.segments import Cutting
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars import staleness
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY, is_protected, provenance_of
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, has_real_caption, is_protected, provenance_of
 from musicflamingo_cli.sidecars.checks import check_result
 from musicflamingo_cli.sidecars.segments import (
     Segment,
@@ -25,7 +25,7 @@ from musicflamingo_cli.sidecars.segments import (
 )
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
 from musicflamingo_cli.system.identity import is_replaced
-from musicflamingo_cli.types import COMPLETE, CUT_OTHERWISE, OTHER_AUDIO, OTHER_SEGMENTS, Track
+from musicflamingo_cli.types import COMPLETE, CUT_OTHERWISE, OTHER_AUDIO, OTHER_SEGMENTS, WOULD_BE_LOST, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,13 @@ class Selection:
             return []
         return replace(self, cutting=None).presets_of(track, segment.as_info(), presets)
 
-    def complete_reason(self, track: Track, info: Mapping[str, Any]) -> str:
+    def complete_reason(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> str:
         """Return why nothing is to be asked about a track whose sidecar holds ``info``."""
         if self.cutting is None:
             return COMPLETE
         if not is_cut_so(info, self.cutting):
-            return CUT_OTHERWISE
+            lost = [] if self.wanted == Wanted.MISSING else self._lost(info, presets)
+            return f"{WOULD_BE_LOST}: {', '.join(lost)} (name these presets, too)" if lost else CUT_OTHERWISE
         return OTHER_SEGMENTS if self._keeps_segments_of_other_audio(track, info) else COMPLETE
 
     def notes_on(self, track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> tuple[str, ...]:
@@ -114,10 +115,19 @@ class Selection:
             return []
         if segments and not is_cut_so(info, cutting):
             is_kept = has_edited_segments(info) and not self.edited
+            is_kept |= bool(self._lost(info, presets))
             is_kept |= self.wanted == Wanted.OUTDATED and self.settings.is_tiny and has_real_segments(info)
             return [] if is_kept or self.wanted == Wanted.MISSING else list(presets)
         wanted = [self.presets_of_segment(track, info, segment, presets) for segment in segments]
         return [preset for preset in presets if not segments or any(preset in each for each in wanted)]
+
+    def _lost(self, info: Mapping[str, Any], presets: Sequence[Preset]) -> list[str]:
+        """The presets whose captions would be lost where a track is cut again and only ``presets`` are asked."""
+        names: set[str] = set()
+        for segment in segments_of(info) if not self.edited else []:
+            own = segment.as_info()  # to a real model, captions of the tiny model are no loss
+            names |= {name for name in segment.captions if self.settings.is_tiny or has_real_caption(own, name)}
+        return sorted(names - {preset.name for preset in presets})
 
     def _keeps_segments_of_other_audio(self, track: Track, info: Mapping[str, Any]) -> bool:
         """Whether a track's file was replaced after it was cut; captions of both files would be mixed in one list."""

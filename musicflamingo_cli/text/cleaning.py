@@ -91,6 +91,7 @@ def _normalize_once(text: str) -> str:
     """Apply each rule once."""
     text = TEMPLATE_TOKEN.sub(" ", text)
     text = _HTML_TAG.sub(" ", _ENTITY.sub(_character, text))
+    text = "".join(each for each in text if not _is_invisible(each))  # it would hide a number from the rules below
     text = re.sub(r"(?<=\d)(?=[¼½¾⅐-⅞₀-₉①-⓿])", " ", text)  # 2½ is not 21/2
     text = re.sub(r"(?<=[²³¹⁰-⁹¼½¾⅐-⅞₀-₉①-⓿])(?=[0-9])", " ", text)
     text = re.sub(rf"(?<=\d)(⁻?)([{_SUPERSCRIPTS}])", rf"{_POWER}\1\2", text)  # 10² is not 102
@@ -113,6 +114,11 @@ def _normalize_once(text: str) -> str:
     text = "".join(_replacement(character) for character in _JOINER.sub("", text))
     text = re.sub(r"\s+([,.;!?])(?=\s|$)", r"\1", " ".join(text.split()))
     return text.strip()
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether it is a mark of format, such as a zero-width space; the joiners that words need are none."""
+    return character not in _JOINERS and unicodedata.category(character) == "Cf"
 
 
 def _character(entity: re.Match[str]) -> str:

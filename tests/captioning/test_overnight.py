@@ -84,6 +84,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(scratch)}
 
 
+def is_pythons_own(file: Path) -> bool:
+    """Whether it is the file of four bytes with which the module tempfile tries a folder, before any code of ours."""
+    return file.is_file() and file.read_bytes() in (b"", b"blat")
+
+
 @pytest.mark.real
 def test_kills_at_any_moment_lose_nothing(
     make_wav: MakeWav, random_settings: Settings, tmp_path: Path, environment: dict[str, str]
@@ -117,7 +122,7 @@ def test_kills_at_any_moment_lose_nothing(
     assert reader.broken == []
     assert foreign_is_whole(data)
     assert left_over(data) == []
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert [file.name for file in (tmp_path / "scratch").iterdir() if not is_pythons_own(file)] == []
     listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(random_settings.models_folder) not in listed, "an engine outlived a killed run"
 

@@ -31,7 +31,7 @@ from musicflamingo_cli.prompts import Preset, choose, load_presets, prompts_file
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.sidecars.segments import Segment, segments_of
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, EarlierRuns
-from musicflamingo_cli.types import CUT_OTHERWISE, OTHER_SEGMENTS, Outcome, Prompt, Sampling, Workload
+from musicflamingo_cli.types import CUT_OTHERWISE, OTHER_SEGMENTS, WOULD_BE_LOST, Outcome, Prompt, Sampling, Workload
 from tests.conftest import RATE, MakeWav, start_batch, tone
 from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, Scripted, ScriptedEngine
 from tiny_flamingo import music
@@ -141,6 +141,7 @@ def test_an_engine_that_is_down_is_not_asked_about_every_segment(make_wav: MakeW
 
 def test_an_interrupt_is_one_failure(make_wav: MakeWav) -> None:
     outcome, _ = run(make_wav(seconds=60), lambda prompt, sampling: StoppedError("stopped"))
+    assert outcome.audio_seconds == 0
     assert [failure.kind for failure in outcome.failures] == [FailureKind.INTERRUPTED]
     assert outcome.was_interrupted
 
@@ -156,7 +157,7 @@ def test_a_silent_segment_has_no_captions_and_is_complete(tmp_path: Path) -> Non
     assert len(run(audio, wanted=Wanted.OUTDATED, settings=REAL)[0].segments) == 2
 
 
-def test_segments_of_an_earlier_file_are_not_mixed_with_those_of_the_new_one(make_wav: MakeWav) -> None:
+def test_segments_of_two_files_are_not_mixed(make_wav: MakeWav) -> None:
     audio = make_wav(seconds=20)
     run(audio)
     before = audio.with_suffix(".INFO").read_bytes()
@@ -192,6 +193,17 @@ def test_another_cutting_is_kept_unless_stale_is_given(make_wav: MakeWav) -> Non
     assert len(run(audio, cutting=five, wanted=Wanted.OUTDATED, settings=REAL)[0].segments) == 4
     assert len(found(audio)) == 4
     assert run(audio, cutting=five, wanted=Wanted.OUTDATED, settings=REAL)[0].skipped == "complete"
+
+
+def test_cutting_again_loses_no_other_presets_captions(make_wav: MakeWav) -> None:
+    audio = make_wav(seconds=20)
+    run(audio)
+    before = audio.with_suffix(".INFO").read_bytes()
+    for wanted in (Wanted.OUTDATED, Wanted.ALL):
+        outcome, _ = run(audio, cutting=Cutting(5, 5), wanted=wanted, settings=REAL, presets=PRESETS[:1])
+        assert outcome.skipped == f"{WOULD_BE_LOST}: brief (name these presets, too)"
+    assert audio.with_suffix(".INFO").read_bytes() == before
+    assert run(audio, cutting=Cutting(5, 5), wanted=Wanted.ALL, edited=True, presets=PRESETS[:1])[0].saved
 
 
 def test_what_makes_a_segment_outdated(make_wav: MakeWav) -> None:

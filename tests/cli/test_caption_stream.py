@@ -49,9 +49,9 @@ def test_what_a_model_thinks_is_not_shown() -> None:
 
 
 def test_neither_a_name_nor_an_answer_controls_the_terminal() -> None:
-    stream = CaptionStream(Path("a\x1b[2Jb.wav"), ["full"], reasons=False)
+    stream = CaptionStream(Path("a\x1b[2J\n\tb.wav"), ["full"], reasons=False)
     stream.text("full", "A slow\x1b]0;owned\x07 song.")
-    assert shown(stream) == ["a\ufffd[2Jb.wav: preparing", "full", "  A slow\ufffd]0;owned\ufffd song."]
+    assert shown(stream) == ["a\ufffd[2J\ufffd\ufffdb.wav: preparing", "full", "  A slow\ufffd]0;owned\ufffd song."]
 
 
 def test_pieces_appear_before_the_captions(make_wav: MakeWav, tmp_path: Path) -> None:

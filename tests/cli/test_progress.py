@@ -136,7 +136,7 @@ def test_without_colours_or_unicode() -> None:
 
 def test_nothing_that_is_shown_controls_the_terminal() -> None:
     """Names of files, folders and machines, answers, and the reasons of failures may hold anything."""
-    hostile = "x\x1b[2J\x9b\u202ey"
+    hostile = "x\x1b[2J\x9b\u202ey\n\tz"
     root, heading = Path("/music"), Heading(hostile, hostile, lambda: 1)
     members = [MemberStatus(hostile, MemberState.READY, 1, 1, 1, 1.0)]
     view = BatchView(9, {}, heading, members=lambda: members, roots=[root])

@@ -56,6 +56,7 @@ from musicflamingo_cli.text.loops import loops
         ("120~130 BPM, 120 ～ 130", "120-130 BPM, 120-130"),
         ("symphony n° 9, N°5, 20 °C", "symphony no. 9, No. 5, 20 degreesC"),
         ("10^3 and 10 ^ -2", "10 to the power of 3 and 10 to the power of -2"),
+        ("10\u200b^3, 10\u00ad², 2\u200b½", "10 to the power of 3, 10 to the power of 2, 2 1/2"),
         ("10², 10⁻³, m², C⁷", "10 to the power of 2, 10 to the power of -3, m2, C7"),
         ("dub&reggae, R&amp;B, &notreal; &#9835;", "dub&reggae, R&B, &notreal;"),
         ("- 3 dB\n- drums\n+ 2 semitones", "- 3 dB drums + 2 semitones"),
