@@ -19,8 +19,9 @@ from musicflamingo_cli.sidecars.captions import APPROVED_KEY, MARKS, PROVENANCE_
 from musicflamingo_cli.sidecars.file import left_untouched, read_text, rewrite
 from musicflamingo_cli.types import KEY_PREFIX
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_SPACE_AND_SEPARATOR = re.compile(r"[ \t\r\n]*[:,]?[ \t\r\n]*")
+_SPACES = " \t\r\n"
+_SPACE = re.compile(rf"[{_SPACES}]*")
+_SPACE_AND_SEPARATOR = re.compile(rf"[{_SPACES}]*[:,]?[{_SPACES}]*")
 _DEEPEST, _TOO_DEEP = 100, "its values are nested too deeply"
 _decoder = json.JSONDecoder()
 
@@ -48,7 +49,8 @@ def merge_sidecar(path: Path | str, ours: Mapping[str, Any], within: Path | None
     merged preset by preset (an empty provenance goes), and captions that change are no longer approved. ``within``: see
     Track. Raises SidecarError, and then the file is unchanged.
     """
-    return update_sidecar(path, lambda before: ours, within).changed
+    path = Path(path)
+    return rewrite(path, lambda text: merged_text(text, lambda before: ours, path)[1], within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def merged_text(
     try:
         before = _parse(text, path) if text is not None else {}
         values = _merged(before, decide(before))
-        return before, _spliced(text, values) if values else text
+        return before, _spliced(text, values, before) if values else text
     except RecursionError as error:
         raise left_untouched(path, _TOO_DEEP) from error
 
@@ -150,16 +152,17 @@ def splice(text: str | None, values: Mapping[str, Any], path: Path = Path("sidec
 
     Raises SidecarError where the text is not a JSON object.
     """
-    if text is not None:
-        _parse(text, path)
-    return _spliced(text, values)
+    return _spliced(text, values, _parse(text, path) if text is not None else {})
 
 
-def _spliced(text: str | None, values: Mapping[str, Any]) -> str:
-    """See ``splice``; the text is valid."""
+def _spliced(text: str | None, values: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """See ``splice``; the text is valid, and holds ``before``."""
     present = {key: value for key, value in values.items() if value is not REMOVED}
     if text is None or not text.strip():
         return _json(present, 2) + "\n"
+    if before and not any(key in before for key in values):  # nothing to replace: no need to know where each member is
+        end = len(text[: text.rindex("}")].rstrip(_SPACES))
+        return "".join([text[:end], *_appended(text, present), text[end:]])
     members = list(_members(text))
     if not members:  # `{}`: the first keys get lines of their own, inside what surrounds the braces
         return (
@@ -174,11 +177,16 @@ def _spliced(text: str | None, values: Mapping[str, Any]) -> str:
             pieces.append(text[members[number - 1].end : member.key_start])
         pieces.append(text[member.key_start : member.start])
         pieces.append(_dump(value, text) if member.key in values else text[member.start : member.end])
-    indent = _indent(text)
-    for key, value in present.items():
-        if key not in known:
-            pieces += [f",{indent}" if pieces else "", f"{_dump(key, text)}: {_dump(value, text)}"]
+    added = "".join(_appended(text, {key: value for key, value in present.items() if key not in known}))
+    pieces.append(added if pieces else added.removeprefix("," + _indent(text)))
     return "".join([text[: members[0].key_start], *pieces, text[members[-1].end :]])
+
+
+def _appended(text: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """The new members as they follow the last one of ``text``."""
+    indent = _indent(text)
+    for key, value in values.items():
+        yield f",{indent}{_dump(key, text)}: {_dump(value, text)}"
 
 
 class _Member(NamedTuple):
