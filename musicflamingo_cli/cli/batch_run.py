@@ -258,7 +258,8 @@ class BatchRun:
     def _show_next(self, run_log: Path | None) -> None:
         if self._console.as_json or not self._selection.save:
             return
-        if commands := next_commands(self._summary, [dataset.root for dataset in self._datasets], run_log):
+        roots = [dataset.root for dataset in self._datasets]
+        if commands := next_commands(self._summary, roots, run_log, self._selection.cutting is not None):
             self._console.info("\n".join(["next:", *commands]))
 
     def _show_plan(self, plan: Plan) -> None:

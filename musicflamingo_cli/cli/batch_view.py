@@ -121,9 +121,10 @@ class BatchView:
                 self.failed += 1
                 self.failures.update(str(failure.kind) for failure in outcome.failures)
                 self._last.failed, self._last.reason = audio, outcome.failures[-1].reason
-            if outcome.captions:
+            captions = [*outcome.captions, *(each for segment in outcome.segments for each in segment.captions)]
+            if captions:
                 self._last.audio, self._last.seconds = audio, outcome.seconds
-                self._last.caption = min(outcome.captions, key=lambda caption: len(caption.text))
+                self._last.caption = min(captions, key=lambda caption: len(caption.text))
 
     def left_out(self, audio: Path) -> None:
         """Count a track that turned out not to be captioned."""

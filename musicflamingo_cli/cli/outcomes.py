@@ -103,12 +103,18 @@ def _rate(summary: Summary, seconds: float) -> str:
     return f" ({summary.audio_seconds / seconds:.1f} h of audio per hour)" if summary.captioned and seconds else ""
 
 
-def next_commands(summary: Summary, folders: Sequence[Path], run_log: Path | None) -> list[str]:
-    """Return the lines that say what makes sense after a batch, ready to be typed; ``run_log``: as given to it."""
+def next_commands(
+    summary: Summary, folders: Sequence[Path], run_log: Path | None, of_segments: bool = False
+) -> list[str]:
+    """Return the lines that say what makes sense after a batch, ready to be typed; ``run_log``: as given to it.
+
+    ``of_segments``: it captioned segments, which `review` does not show.
+    """
     named, first = shlex.join(map(str, folders)), shlex.quote(str(folders[0]))
     commands = []
     if summary.captioned or summary.complete:
-        commands.append((f"musicflamingo review {first}", "listen, correct and approve"))
+        if not of_segments:
+            commands.append((f"musicflamingo review {first}", "listen, correct and approve"))
         commands.append((f"musicflamingo report {first}", "figures, captions and audio on one page"))
     if summary.failed:
         log = f" --run-log {shlex.quote(str(run_log))}" if run_log and run_log.parent != default_folder() else ""

@@ -15,13 +15,24 @@ import pytest
 
 from musicflamingo_cli.captioning.batch import Dataset, make_plan
 from musicflamingo_cli.cli.batch_view import BatchView, Heading
+from musicflamingo_cli.cli.outcomes import next_commands
 from musicflamingo_cli.cli.progress import BatchBar
 from musicflamingo_cli.cli.symbols import UNICODE
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.engines.pool.member import MemberState, MemberStatus
 from musicflamingo_cli.errors import FailureKind
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.types import Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
+from musicflamingo_cli.types import (
+    Answer,
+    Caption,
+    CaptionedSegment,
+    Failure,
+    Outcome,
+    Prompt,
+    Sampling,
+    Summary,
+    Track,
+)
 from tests.conftest import MakeWav
 from tests.fakes.mtmd_cli import write_fake
 from tests.fakes.screen import Screen
@@ -215,6 +226,17 @@ def test_a_batch_in_a_terminal_ends_with_what_to_do_next(arguments: list[object]
     for command in ("review 'my data'", "report 'my data'", "batch 'my data' --retry-failed"):
         assert f"  musicflamingo {command} " in text
     assert "━" not in text, "the view is still there"
+
+
+def test_a_run_of_segments_shows_their_captions_and_names_no_review() -> None:
+    view = BatchView(2, {}, Heading("server", "x.gguf", lambda: 1), roots=[Path("/music")])
+    answer = Answer(Prompt("full", "x", 9), "A calm intro.", False, 750, 1.0, Sampling())
+    segment = CaptionedSegment(0.0, 30.0, (Caption("full", "A calm intro.", answer),))
+    track = Track(Path("/music/a.wav"), Path("/music/a.INFO"))
+    view.finished(Outcome(track, segments=(segment,), audio_seconds=30.0, seconds=1.0))
+    assert "  A calm intro." in ["".join(text for text, _ in line) for line in view.lines(80, 40, UNICODE)]
+    commands = next_commands(Summary(captioned=1), [Path("/music")], None, of_segments=True)
+    assert [line.split()[1] for line in commands] == ["report"]
 
 
 @pytest.mark.parametrize(
