@@ -228,7 +228,7 @@ def test_a_batch_in_a_terminal_ends_with_what_to_do_next(arguments: list[object]
     assert "━" not in text, "the view is still there"
 
 
-def test_a_run_of_segments_shows_their_captions_and_names_no_review() -> None:
+def test_a_run_of_segments_shows_their_captions() -> None:
     view = BatchView(2, {}, Heading("server", "x.gguf", lambda: 1), roots=[Path("/music")])
     answer = Answer(Prompt("full", "x", 9), "A calm intro.", False, 750, 1.0, Sampling())
     segment = CaptionedSegment(0.0, 30.0, (Caption("full", "A calm intro.", answer),))
