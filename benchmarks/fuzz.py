@@ -1,6 +1,7 @@
 """Mutated inputs: audio headers, sidecars, GGUF headers, prompts, settings and answers.
 
-Each must end well or in one of the program's own errors. Seeds of complete runs so far: none, 2811, 29nov, and 29nov-b.
+Each must end well or in one of the program's own errors. Seeds of complete runs so far: none, 2811, 29nov, 29nov-b and
+29nov-c.
 
     python benchmarks/fuzz.py                          20,000 cases of all kinds
     python benchmarks/fuzz.py --cases 600 --kinds gguf,settings
