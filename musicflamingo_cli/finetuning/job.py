@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.engines.transformers.engine import environment, installed_versions
+from musicflamingo_cli.engines.transformers.engine import LACK_OF_MEMORY, environment, installed_versions
 from musicflamingo_cli.errors import ConfigError, EngineError, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.finetuning.folder import Result, write_adapter
 from musicflamingo_cli.finetuning.plan import Plan
@@ -28,7 +28,6 @@ WORKER = "musicflamingo_cli.finetuning.worker"
 HOW_TO_INSTALL = "pip install 'musicflamingo[finetune]'"
 _PACKAGES = ("peft", "accelerate")
 _POLL_SECONDS = 0.2
-_NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|not enough memory|MemoryError|bad_alloc")
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 
@@ -147,7 +146,7 @@ class Training:
         log = read_log(self.folder / "log")
         if event.get("kind") == "failed" and event.get("hint"):
             return EngineError(str(event["reason"]), str(event["hint"]))
-        if _NO_MEMORY.search(log) or code == -9:
+        if re.search(LACK_OF_MEMORY, log) or code == -9:
             return EngineError(
                 "the training ran out of memory",
                 "use less audio (--max-seconds 60), --quantize nf4 on a GPU, or a smaller --rank; it continues if you"

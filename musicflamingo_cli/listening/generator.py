@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from musicflamingo_cli.config import GenerationSettings, Settings
 from musicflamingo_cli.engines.resident_process import Died
-from musicflamingo_cli.engines.transformers.engine import environment
+from musicflamingo_cli.engines.transformers.engine import LACK_OF_MEMORY, environment
 from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import ModelError, ToolMissingError
 from musicflamingo_cli.listening.messages import BatchRequest, ClipOrder, Made, Step
@@ -21,7 +21,6 @@ from musicflamingo_cli.models.generators import Generator
 logger = logging.getLogger(__name__)
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.listening.worker")
-_NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|not enough memory|MemoryError|bad_alloc")
 _NO_DEVICE = re.compile(r"Torch not compiled with CUDA|Invalid device string|Expected one of cpu, cuda|No CUDA GPUs")
 
 
@@ -100,7 +99,7 @@ class MusicGenerator:
 
     def _cannot_start(self, death: Died, log: str) -> ModelError | ToolMissingError:
         name = self._checkpoint.name
-        if _NO_MEMORY.search(log):
+        if re.search(LACK_OF_MEMORY, log):
             return ModelError(f"not enough memory for {name}", "use a smaller one: --model facebook/musicgen-small")
         if _NO_DEVICE.search(log):
             return ToolMissingError(
@@ -117,6 +116,6 @@ class MusicGenerator:
         self.close()
         if isinstance(error, TimeoutError):
             return f"sent nothing for {self._settings.timeout:g} s"
-        if _NO_MEMORY.search(log):
+        if re.search(LACK_OF_MEMORY, log):
             return "ran out of memory"
         return f"died ({error})"

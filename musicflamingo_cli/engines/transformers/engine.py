@@ -33,10 +33,12 @@ _LIBRARIES = {
     Quantization.NF4: "bitsandbytes",
     Quantization.INT8: "torchao",
 }
+# How torch and the system say so in the log of a worker: a regular expression.
+LACK_OF_MEMORY = r"out of memory|OutOfMemoryError|can't allocate memory|not enough memory|MemoryError|bad_alloc"
 # What a line of the worker's log means; the first that matches counts.
 _KNOWN_FAULTS = (
     (
-        r"out of memory|OutOfMemoryError|can't allocate memory|not enough memory|MemoryError|bad_alloc",
+        LACK_OF_MEMORY,
         Diagnosis(
             NO_MEMORY, "use --quantize nf4, less audio (--max-seconds 300), or a GGUF: musicflamingo models list"
         ),
