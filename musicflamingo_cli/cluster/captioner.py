@@ -34,6 +34,7 @@ from musicflamingo_cli.errors import (
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
+from musicflamingo_cli.sidecars.leftovers import sweep_folder
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Track
 
@@ -157,7 +158,8 @@ class ClusterCaptioner:
 def _still_missing(
     track: Track, presets: Sequence[Preset], info: Mapping[str, Any]
 ) -> tuple[Sequence[Preset], Mapping[str, Any]]:
-    """What an actor that was lost may have written is not made again."""
+    """What an actor that was lost may have written is not made again; what it left beside the track is removed."""
+    sweep_folder(track.sidecar.parent)
     now = read_sidecar(track.sidecar)
     left = [each for each in presets if now.get(caption_key(each.name)) == info.get(caption_key(each.name))]
     return left, now

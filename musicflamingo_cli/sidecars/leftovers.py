@@ -44,6 +44,14 @@ def sweep(file: Path) -> None:
             os.close(descriptor)
 
 
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes left in a folder; see ``sweep``."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        leftovers = [entry.name for entry in entries if may_be_leftover(entry.name)]
+        for name in leftovers:
+            sweep(folder / name)
+
+
 def has_our_mark(lock_file: Path) -> bool:
     """Return whether a lock file was made by this product rather than by another tool."""
     try:

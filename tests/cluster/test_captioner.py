@@ -22,8 +22,10 @@ from musicflamingo_cli.engines.pool import member as member_module
 from musicflamingo_cli.engines.pool.member import Member
 from musicflamingo_cli.errors import ConfigError, FailureKind
 from musicflamingo_cli.prompts import Preset
+from musicflamingo_cli.sidecars.captions import caption_key
+from musicflamingo_cli.sidecars.leftovers import LOCK_MARK, LOCK_SUFFIX, temporary_name
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
-from musicflamingo_cli.types import Outcome, Track
+from musicflamingo_cli.types import COMPLETE, Outcome, Track
 from tests.conftest import MakeWav
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
 
@@ -114,6 +116,21 @@ def test_what_a_lost_actor_wrote_is_not_made_again(make_wav: MakeWav) -> None:
     captioner = captioner_of(Double(write_and_die), Double(answer), writer=Writer.ACTORS)
     captioner.caption(track, PRESETS, {}, save=True)
     assert asked == [["brief"]]
+
+
+def test_what_a_killed_actor_left_beside_the_track_is_removed(make_wav: MakeWav) -> None:
+    """It had written everything; nobody takes its lock again in this run."""
+    track = track_for(make_wav())
+
+    def write_and_die(track: Track, presets: Sequence[Preset], writes: bool, sent: SentTrack | None) -> Outcome:
+        merge_sidecar(track.sidecar, {caption_key(preset.name): GOOD for preset in presets})
+        track.sidecar.with_name(track.sidecar.name + LOCK_SUFFIX).write_text(LOCK_MARK)
+        temporary_name(track.sidecar).write_text("{")
+        raise WorkerLostError("killed before it answered")
+
+    captioner = captioner_of(Double(write_and_die), Double(lose), writer=Writer.ACTORS)
+    assert captioner.caption(track, PRESETS, {}, save=True).skipped == COMPLETE
+    assert sorted(path.name for path in track.audio.parent.iterdir()) == [track.sidecar.name, track.audio.name]
 
 
 def test_a_late_answer_replaces_nothing(make_wav: MakeWav) -> None:
