@@ -65,7 +65,7 @@ class TaggedFile:
 
         self._path = path
         try:
-            self._file: Any = type(mutagen.File(original))(path) if original else mutagen.File(path)
+            self._file: Any = _opened(path, type(mutagen.File(original or path)))
             if self._file is not None and self._file.tags is None:
                 self._file.add_tags()
         except Exception as error:  # mutagen raises many types for broken tags
@@ -99,9 +99,10 @@ class TaggedFile:
             self._file.tags[name] = list(values)
 
     def save(self) -> None:
-        """Write the tags into the file. ID3 keeps its version."""
+        """Write the tags into the file. ID3 keeps its version; 2.2 and older, which mutagen cannot write, become 2.3."""
         version = getattr(self._file.tags, "version", (2, 4, 0))
-        more = {"v2_version": 3 if version < (2, 4, 0) else 4} if self._kind == "id3" else {}
+        # Without v23_sep mutagen would join several values of other frames into one, with slashes.
+        more = {"v2_version": 3 if version < (2, 4, 0) else 4, "v23_sep": None} if self._kind == "id3" else {}
         self._file.save(**more)
 
 
@@ -117,6 +118,19 @@ def audio_digest(path: Path) -> str:
         except av.FFmpegError as error:
             raise AudioError(f"{path.name} is damaged: {error}", "copy it again from its source") from error
     return found.hexdigest()
+
+
+def _opened(path: Path, kind: Any) -> Any:
+    """Return a file as mutagen's ``kind``, with the frames of ID3 as they are: by default mutagen makes them 2.4's."""
+    if kind is type(None):
+        return None
+    file = kind(path)
+    if _kind_of(file) != "id3":
+        return file
+    file = kind(path, translate=False)
+    if file.tags is not None and file.tags.version < (2, 3, 0):
+        file.tags.update_to_v23()
+    return file
 
 
 def _kind_of(file: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-import mutagen
+import mutagen.id3
 import numpy as np
 import pytest
 import soundfile
@@ -139,6 +139,56 @@ def test_other_tags_times_and_permissions_stay(tmp_path: Path) -> None:
     assert found.tags["TIT2"].text == ["Title"]
     assert found.tags["COMM:x:deu"].text == ["another comment"]
     assert (audio.stat().st_mode & 0o777, audio.stat().st_mtime) == (0o640, 1_000_000_000)
+
+
+YEAR_AND_CREDITS = {
+    3: [
+        mutagen.id3.TYER(encoding=0, text=["1999"]),
+        mutagen.id3.TDAT(encoding=0, text=["3112"]),
+        mutagen.id3.TORY(encoding=0, text=["1998"]),
+        mutagen.id3.IPLS(encoding=1, people=[["producer", "Zoë"]]),
+        mutagen.id3.TPE1(encoding=0, text=["One", "Two"]),
+        mutagen.id3.RVAD(adjustments=[1, 1]),
+    ],
+    4: [
+        mutagen.id3.TDRC(encoding=3, text=["1999-12-31"]),
+        mutagen.id3.TIPL(encoding=3, people=[["producer", "Zoë"]]),
+        mutagen.id3.TYER(encoding=3, text=["1999"]),  # of 2.3, but there
+    ],
+}
+
+
+@pytest.mark.parametrize("version", YEAR_AND_CREDITS)
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.aiff"])
+def test_other_frames_stay_those_of_their_version(tmp_path: Path, name: str, version: int) -> None:
+    audio = make(tmp_path / name)
+    file = mutagen.File(audio)
+    file.add_tags()
+    for frame in YEAR_AND_CREDITS[version]:
+        file.tags.add(frame)
+    file.save(v2_version=version, v23_sep=None)
+    sidecar(audio)
+
+    def frames() -> list[str]:
+        read = type(file)(audio, translate=False).tags
+        assert read.version == (2, version, 0)
+        return sorted(repr(frame) for key, frame in read.items() if not key.startswith("COMM"))
+
+    before = frames()
+    assert len(before) == len(YEAR_AND_CREDITS[version])
+    for options in ((), ("--undo",)):
+        assert tags(tmp_path, *options).exit_code == 0
+        assert frames() == before
+
+
+def test_a_tag_of_id3_22_becomes_one_of_23(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.mp3")
+    title = b"TT2\x00\x00\x06\x00Title"
+    audio.write_bytes(b"ID3\x02\x00\x00\x00\x00\x00" + bytes([len(title)]) + title + audio.read_bytes())
+    sidecar(audio)
+    assert tags(tmp_path).exit_code == 0
+    found = mutagen.File(audio)
+    assert (found.tags.version, found.tags["TIT2"].text) == ((2, 3, 0), ["Title"])
 
 
 def test_tagged_audio_makes_no_caption_outdated(tmp_path: Path) -> None:
