@@ -75,6 +75,7 @@ def measured(model: Model, track: Path, tokens: int) -> dict[str, float]:
             ActiveAnswer(
                 prompt=prompt,
                 slot=0,
+                request=0,
                 sequence=sequence,
                 sampler=model.sampler(Sampling(temperature=0.0)),
                 position=position,

@@ -29,10 +29,12 @@ class Ready:
 class ClipRequest:
     """The questions about one clip, or about several that are heard one after another, for one slot.
 
-    ``paths``: 16 kHz mono WAV files. ``is_streamed``: send each piece of an answer, too, as it is made.
+    ``request``: its number, which all messages about it have. ``paths``: 16 kHz mono WAV files. ``is_streamed``: send
+    each piece of an answer, too, as it is made.
     """
 
     slot: int
+    request: int
     paths: Sequence[str]
     prompts: Sequence[Prompt]
     sampling: Sampling
@@ -51,6 +53,7 @@ class Begun:
     """The audio of a slot's clip is processed, and its first answers begin."""
 
     slot: int
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Piece:
     """The next characters of an answer in progress."""
 
     slot: int
+    request: int
     preset: str
     text: str
 
@@ -75,6 +79,7 @@ class Reply:
     """The answer to one question, or in ``error`` why there is none. ``audio_tokens``: how many were decoded."""
 
     slot: int
+    request: int
     preset: str
     text: str = ""
     hit_limit: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import multiprocessing
 import os
@@ -47,6 +48,7 @@ class WorkerProcess(ResidentProcess):
         self._ready = threading.Event()
         self._has_ended = False
         self._received = 0  # messages from the worker so far
+        self._requests = itertools.count()
         self._sending = threading.Lock()
         ours, theirs = multiprocessing.Pipe()
         inherited = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)  # the shell that starts it uses 0 to 9
@@ -79,25 +81,26 @@ class WorkerProcess(ResidentProcess):
         Died where the worker ends first, TimeoutError where the next message takes too long.
         """
         paths = [str(each.path) for each in clip.all]
-        self.send(ClipRequest(slot, paths, list(prompts), sampling, observer.wants_text))
+        request = next(self._requests)
+        self.send(ClipRequest(slot, request, paths, list(prompts), sampling, observer.wants_text))
         for number in range(len(prompts)):
-            while isinstance(message := self.next_message(slot), Piece | Begun):
+            while isinstance(message := self._next_about(request, slot), Piece | Begun):
                 try:
                     if isinstance(message, Begun):
                         observer.reached(Stage.ANSWERING)
                     else:
                         observer.text(message.preset, message.text)
                 except AnswerCancelledError:
-                    self._cancel(slot, len(prompts) - number)
+                    self._cancel(slot, request, len(prompts) - number)
                     raise
             assert isinstance(message, Reply)
             yield message
 
-    def _cancel(self, slot: int, unanswered: int) -> None:
+    def _cancel(self, slot: int, request: int, unanswered: int) -> None:
         """Have the worker drop a slot's answers, and take the replies that it owes. Raises Died or TimeoutError."""
         self.send(Cancel(slot))
         while unanswered:
-            unanswered -= isinstance(self.next_message(slot), Reply)
+            unanswered -= isinstance(self._next_about(request, slot), Reply)
 
     def send(self, message: ForSlot) -> None:
         """Send a request to the worker. Raises Died where it has ended."""
@@ -106,6 +109,12 @@ class WorkerProcess(ResidentProcess):
                 self._connection.send(message)
         except OSError as error:
             raise Died("it ended before the request reached it") from error
+
+    def _next_about(self, request: int, slot: int) -> ForSlot:
+        """Return the next message about a request: an answer about another clip is never taken for one about this."""
+        while not isinstance(message := self.next_message(slot), Reply | Piece | Begun) or message.request != request:
+            logger.warning("a message about an earlier request is dropped")
+        return message
 
     def next_message(self, slot: int) -> ForSlot:
         """Return the next message for a slot.

@@ -99,7 +99,7 @@ class TaggedFile:
             self._file.tags[name] = list(values)
 
     def save(self) -> None:
-        """Write the tags into the file. ID3 keeps its version; 2.2 and older, which mutagen cannot write, become 2.3."""
+        """Write the tags into the file. ID3 keeps its version, but 2.2 becomes 2.3, as mutagen cannot write it."""
         version = getattr(self._file.tags, "version", (2, 4, 0))
         # Without v23_sep mutagen would join several values of other frames into one, with slashes.
         more = {"v2_version": 3 if version < (2, 4, 0) else 4, "v23_sep": None} if self._kind == "id3" else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _IS_TYPE: Mapping[str, Callable[[Any], bool]] = {
@@ -20,6 +20,7 @@ _KEYWORDS: Mapping[str, frozenset[str]] = {
     "object": frozenset(["properties", "required"]),
 }
 _DEEPEST = 8  # nested schemas
+_MOST = 1000  # repetitions; llama.cpp (b11434) makes no grammar of more
 
 
 def schema_problem(schema: Any, depth: int = 0) -> str:
@@ -34,10 +35,12 @@ def schema_problem(schema: Any, depth: int = 0) -> str:
     for keyword, value in schema.items():
         if keyword not in ("type", *_KEYWORDS.get(kind, ())):
             return f"{keyword!r} is not supported for type {kind}"
-        if keyword[:3] in ("min", "max") and not (_IS_TYPE["integer"](value) and 0 <= value <= 10_000):
-            return f"{keyword} must be a whole number up to 10000"
+        if keyword[:3] in ("min", "max") and not (_IS_TYPE["integer"](value) and 0 <= value <= _MOST):
+            return f"{keyword} must be a whole number up to {_MOST}"
         if keyword in ("enum", "required") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             return f"{keyword} must be a list of texts"
+        if keyword == "enum" and (problem := _problem_of_texts(value)):
+            return problem
     if depth == _DEEPEST:
         return "it is nested too deeply"
     if kind == "array":
@@ -47,10 +50,20 @@ def schema_problem(schema: Any, depth: int = 0) -> str:
     return "enum is empty" if schema.get("enum") == [] else ""
 
 
+def _problem_of_texts(texts: Iterable[str]) -> str:
+    """Return which text of a schema the grammars cannot hold: its characters would have to be escaped in JSON."""
+    for text in texts:
+        if any(character in '"\\' or not character.isprintable() or ord(character) > 0xFFFF for character in text):
+            return f"{text!r} must not hold quotation marks, backslashes, emoji or control characters"
+    return ""
+
+
 def _object_problem(schema: Mapping[str, Any], depth: int) -> str:
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not properties or not all(isinstance(name, str) for name in properties):
         return "an object needs `properties`"
+    if problem := _problem_of_texts(properties):
+        return problem
     if unknown := [name for name in schema.get("required", ()) if name not in properties]:
         return f"required names {unknown[0]!r}, which is not among the properties"
     return next((problem for each in properties.values() if (problem := schema_problem(each, depth + 1))), "")

@@ -36,6 +36,7 @@ class ActiveAnswer:
 
     prompt: Prompt
     slot: int
+    request: int
     sequence: int
     sampler: Any
     position: int  # in tokens, where the next one goes

@@ -121,7 +121,7 @@ class Worker:
     def _begin(self, request: ClipRequest, prepared: list[Group] | str) -> None:
         """Process a clip's audio and start its answers. The groups of a clip are answered one after another."""
         if isinstance(prepared, str):
-            self._send_errors(request.slot, request.prompts, prepared)
+            self._send_errors(request, request.prompts, prepared)
             return
         for number, group in enumerate(prepared):
             while number and any(each.slot == request.slot for each in self._active):
@@ -131,30 +131,39 @@ class Worker:
                     raise RuntimeError("cancelled")
                 self._start_answers(request, group)
             except RuntimeError as error:
-                self._send_errors(request.slot, group.prompts, str(error))
+                self._send_errors(request, group.prompts, str(error))
             finally:
                 if group.audio:
                     self._model.audio_encoder.free(group.audio)
 
-    def _send_errors(self, slot: int, prompts: Sequence[Prompt], error: str) -> None:
+    def _send_errors(self, request: ClipRequest, prompts: Sequence[Prompt], error: str) -> None:
         for prompt in prompts:
-            self._connection.send(Reply(slot=slot, preset=prompt.preset, error=error))
+            self._connection.send(Reply(request.slot, request.request, prompt.preset, error=error))
 
     def _start_answers(self, request: ClipRequest, group: Group) -> None:
-        """Start an answer to each question, in a sequence of its own. Raises RuntimeError."""
+        """Start an answer to each question, in a sequence of its own.
+
+        Raises RuntimeError before any is started; what is wrong with one question is sent as its error.
+        """
         model, first = self._model, request.slot * SEQUENCES
         started = time.monotonic()
         prefix = self._prefix(request.slot, group)
         prefill_seconds = time.monotonic() - started if group.audio else 0.0
-        self._connection.send(Begun(request.slot))
+        self._connection.send(Begun(request.slot, request.request))
         for number, prompt in enumerate(group.prompts, 1):
+            try:
+                sampler = model.sampler(request.sampling, prompt.schema)
+            except RuntimeError as error:
+                self._send_errors(request, [prompt], str(error))
+                continue
             model.copy_sequence(first, first + number)
             self._active.append(
                 ActiveAnswer(
                     prompt=prompt,
                     slot=request.slot,
+                    request=request.request,
                     sequence=first + number,
-                    sampler=model.sampler(request.sampling, prompt.schema),
+                    sampler=sampler,
                     position=prefix.length,
                     audio_tokens=prefix.audio_tokens,
                     prefill_seconds=prefill_seconds,
@@ -203,7 +212,7 @@ class Worker:
         text = answer.decoder.decode(data, final=is_last)
         answer.text.append(text)
         if text and answer.is_streamed:
-            self._connection.send(Piece(answer.slot, answer.prompt.preset, text))
+            self._connection.send(Piece(answer.slot, answer.request, answer.prompt.preset, text))
 
     def _finish(self, answer: ActiveAnswer, hit_limit: bool) -> None:
         self._add(answer, b"", is_last=True)
@@ -212,6 +221,7 @@ class Worker:
         self._connection.send(
             Reply(
                 slot=answer.slot,
+                request=answer.request,
                 preset=answer.prompt.preset,
                 text="".join(answer.text),
                 hit_limit=hit_limit,

@@ -27,6 +27,7 @@ class Row:
     """An answer in progress. ``after``: the template's text after the audio; ``shown``: what was sent of it."""
 
     slot: int
+    request: int
     prompt: Prompt
     prefix: Prefix
     after: str
@@ -127,8 +128,13 @@ class Together:
 
 
 def new_text(row: Row, text: str) -> str:
-    """Return what ``text``, the answer so far, adds to what was shown; whole characters only. Notes it as shown."""
+    """Return what ``text``, the answer so far, adds to what was shown; whole characters only. Notes it as shown.
+
+    An answer that is made again, because memory ran out, adds nothing until it is longer.
+    """
     whole = text.rstrip(_UNDECODED)
+    if len(whole) <= len(row.shown):
+        return ""
     piece = whole[len(row.shown) :]
     row.shown = whole
     return piece

@@ -128,7 +128,7 @@ class Worker:
     def _fail_request(self, request: ClipRequest, reason: str) -> None:
         """Answer all questions with an error."""
         for prompt in request.prompts:
-            self._send(Reply(slot=request.slot, preset=prompt.preset, error=reason))
+            self._send(Reply(request.slot, request.request, prompt.preset, error=reason))
 
     # -- the thread that computes --
 
@@ -141,7 +141,7 @@ class Worker:
             with torch.inference_mode():
                 rows = self._rows(batch)
             for each in batch:
-                self._send(Begun(each.request.slot))
+                self._send(Begun(each.request.slot, each.request.request))
             self._together.answer(rows)
             return
         except Exception as error:
@@ -173,6 +173,7 @@ class Worker:
         return [
             Row(
                 slot=request.slot,
+                request=request.request,
                 prompt=question.prompt,
                 prefix=self._kept[key],
                 after=question.after,
@@ -213,15 +214,16 @@ class Worker:
 
     def _show(self, row: Row) -> None:
         if row.is_streamed and (text := new_text(row, self._model.text_of(row.tokens))):
-            self._send(Piece(row.slot, row.prompt.preset, text))
+            self._send(Piece(row.slot, row.request, row.prompt.preset, text))
 
     def _reply(self, row: Row) -> None:
         text = self._model.text_of(row.tokens)
         if row.is_streamed and (piece := new_text(row, text)):
-            self._send(Piece(row.slot, row.prompt.preset, piece))
+            self._send(Piece(row.slot, row.request, row.prompt.preset, piece))
         self._send(
             Reply(
                 slot=row.slot,
+                request=row.request,
                 preset=row.prompt.preset,
                 text=text,
                 hit_limit=row.hit_limit,

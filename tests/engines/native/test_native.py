@@ -14,6 +14,7 @@ import pytest
 from musicflamingo_cli.audio.clip import write_clip
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.demo.songs import songs
+from musicflamingo_cli.engines.messages import Reply
 from musicflamingo_cli.engines.mtmd_cli import MtmdCliEngine
 from musicflamingo_cli.engines.native import engine as native
 from musicflamingo_cli.engines.native import engine as native_engine
@@ -21,7 +22,7 @@ from musicflamingo_cli.engines.native.bindings import RELEASE, SEQUENCES
 from musicflamingo_cli.engines.native.engine import NativeEngine, native_libraries
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.worker_process import WorkerProcess
-from musicflamingo_cli.errors import ModelError, StoppedError, ToolMissingError
+from musicflamingo_cli.errors import FailureKind, ModelError, StoppedError, ToolMissingError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -116,6 +117,33 @@ def test_many_prompts_and_different_system_prompts(make_wav: MakeWav, engine: Na
     assert replies["a"].text != replies["b"].text
     alone = answers(engine, clip, steered[:1])
     assert replies["a"].text == alone["a"].text
+
+
+@pytest.mark.real
+def test_a_question_without_a_grammar_fails_alone(make_wav: MakeWav, engine: NativeEngine) -> None:
+    """Its clip's other answers are not taken for those about the next clip."""
+    first, second = clip_of(make_wav("a.wav", 2, 300)), clip_of(make_wav("b.wav", 3, 900))
+    expected = [answers(engine, clip, PROMPTS)["p0"].text for clip in (first, second)]
+    unusable = Prompt(preset="bad", text="Which?", max_tokens=12, schema='{"type": "string", "enum": ["12\\" single"]}')
+    for clip, text in zip((first, second, first), (*expected, expected[0]), strict=True):
+        results = list(engine.describe(clip, [PROMPTS[0], unusable, PROMPTS[1]], GREEDY))
+        failures = [each for each in results if isinstance(each, Failure)]
+        assert [(each.preset, each.kind) for each in failures] == [("bad", FailureKind.ENGINE)]
+        assert "grammar" in failures[0].reason
+        found = {each.prompt.preset: each.text for each in results if isinstance(each, Answer)}
+        assert set(found) == {"p0", "p1"}
+        assert found["p0"] == text
+
+
+@pytest.mark.real
+def test_a_reply_about_an_earlier_clip_is_dropped(
+    make_wav: MakeWav, engine: NativeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = clip_of(make_wav(seconds=2))
+    expected = answers(engine, clip, PROMPTS[:1])["p0"].text
+    running(engine)._deliver(Reply(slot=0, request=0, preset="p0", text="about another clip"))
+    assert answers(engine, clip, PROMPTS[:1])["p0"].text == expected
+    assert "earlier request" in caplog.text
 
 
 @pytest.mark.real

@@ -45,7 +45,7 @@ class Counted:
     def ask_together(self, clips: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> list[Reply]:
         """The replies to the same prompts about several clips, each in a slot of its own."""
         for slot, paths in enumerate(clips):
-            self.ours.send(ClipRequest(slot, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
+            self.ours.send(ClipRequest(slot, 0, paths, prompts, Sampling(temperature=0.0, repeat_penalty=1.0)))
         replies: list[Reply] = []
         while len(replies) < len(clips) * len(prompts):
             message = self.ours.recv()
