@@ -128,6 +128,18 @@ def test_one_that_hangs_is_replaced() -> None:
     assert done([bad, good, opened[0]]).total() == 60
 
 
+def test_a_clip_beside_one_that_hangs_goes_to_another_member() -> None:
+    """Its member is replaced, which ends it, too; the run was not stopped."""
+
+    def end(engine: WaitingEngine, which: Clip) -> None:
+        raise StoppedError("stopped")
+
+    assert ask(pool_of([WaitingEngine(fault=end), WaitingEngine()]), 0) == ["full", "brief"]
+    with pytest.raises(EngineError, match="restarted") as caught:
+        ask(pool_of([WaitingEngine(fault=end)]), 0)
+    assert caught.value.kind is FailureKind.ENGINE
+
+
 def test_pings_come_with_growing_pauses() -> None:
     down, good = PingedEngine(), PingedEngine(0.02)
     down.is_down = True

@@ -11,7 +11,7 @@ from musicflamingo_cli.types import Prompt, Sampling
 
 def test_an_answer_that_is_made_again_is_shown_once() -> None:
     """It was forgotten when memory ran out."""
-    prompt, sampler = Prompt(preset="p", text="x"), RowSampler(Sampling())
+    prompt, sampler = Prompt(preset="p", text="x", max_tokens=9), RowSampler(Sampling())
     row = Row(slot=0, request=0, prompt=prompt, prefix=cast("Any", None), after="", sampler=sampler)
     shown = [new_text(row, text) for text in ("Hello", "Hello wor")]
     row.forget()
