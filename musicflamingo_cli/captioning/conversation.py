@@ -11,7 +11,7 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.captioning.captioner import Captioner
-from musicflamingo_cli.captioning.judging import REASONING_TOKENS, clip_notes, judged, not_heard
+from musicflamingo_cli.captioning.judging import REASONING_TOKENS, STILL_REASONING, clip_notes, judged, not_heard
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.config import require_setting
 from musicflamingo_cli.dataset.tracks import track_for
@@ -112,7 +112,11 @@ class Chat:
             result = not_heard(result, engine.expected_audio_tokens(self._clip)) or result
         if isinstance(result, Failure):
             raise AnswerError(result.reason, result.hint, result.kind)
-        text = without_template_tokens(split_reasoning(result.text)[1])
+        reasoning, text = split_reasoning(result.text)
+        text = without_template_tokens(text)
+        if not text.strip():
+            reason = STILL_REASONING if reasoning else "the answer is empty"
+            raise AnswerError(reason, "ask again, with another seed or in other words", FailureKind.REFUSED_ANSWER)
         self._turns.append(Turn(prompt.text, text, result.answer_tokens))
         self.answers.append(result)
         return text

@@ -15,6 +15,8 @@ from musicflamingo_cli.types import Answer, Caption, Clip, Failure
 
 REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
 
+STILL_REASONING = "the model was still reasoning at the token limit"
+
 
 def judged(answer: Answer) -> Caption | str:
     """Return the caption that an answer makes, or why it is refused."""
@@ -23,7 +25,7 @@ def judged(answer: Answer) -> Caption | str:
         return _judged_json(answer)
     reasoning, text = split_reasoning(answer.text)
     if reasoning and not text:
-        return "the model was still reasoning at the token limit"
+        return STILL_REASONING
     verdict = judge(text, answer.hit_limit, prompt.min_words, prompt.lines)
     return verdict.refusal or Caption(prompt.preset, verdict.text, answer, reasoning)
 

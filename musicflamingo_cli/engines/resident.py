@@ -12,7 +12,7 @@ from musicflamingo_cli.engines.context import tokens_needed
 from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.slots import P, Slot, Slots
-from musicflamingo_cli.errors import EngineError, ModelError
+from musicflamingo_cli.errors import EngineError, ModelError, TooLongError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.llamacpp.binaries import Diagnosis, is_lack_of_memory
 from musicflamingo_cli.models.model import Model
@@ -81,6 +81,20 @@ class ResidentEngine(ABC, Generic[P]):
         """Return the tokens that a slot must hold. Raises TooLongError."""
         return max(self._tokens_needed(clip, prompt) for prompt in prompts)
 
+    def _fitting(self, clip: Clip, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Failure]]:
+        """Return the prompts that fit into the context, and why the others do not. Raises TooLongError: none does."""
+        fitting, failures = [], []
+        for prompt in prompts:
+            try:
+                self._tokens_needed(clip, prompt)
+                fitting.append(prompt)
+            except TooLongError as error:
+                failures.append(Failure.for_preset(prompt.preset, error))
+                last = error
+        if failures and not fitting:
+            raise last
+        return fitting, failures
+
     def _diagnose(self, log: str) -> Diagnosis | None:
         """Return what the log of a process that died means, where it holds a known fault."""
         return binaries.diagnose(log)
@@ -95,10 +109,12 @@ class ResidentEngine(ABC, Generic[P]):
         """Ask all prompts at once, so that the audio is processed once for all of them; see ``Engine.describe``.
 
         When the process dies, unanswered prompts are retried once, while no other clip is in progress: so the clip
-        that kills the process is identified, and clips that were in progress beside it do not fail.
+        that kills the process is identified, and clips that were in progress beside it do not fail. Raises
+        TooLongError where no prompt fits into the context.
         """
-        context = self._context_for(clip, prompts)
-        pending = list(prompts)
+        pending, too_long = self._fitting(clip, prompts)
+        yield from too_long
+        context = self._context_for(clip, pending)
         for is_last in (False, True):
             try:
                 with self._slots.acquire(context, clip, exclusive=is_last) as slot:

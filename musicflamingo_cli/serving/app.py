@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -39,7 +40,7 @@ from musicflamingo_cli.serving.clips import ClipStore
 from musicflamingo_cli.serving.guard import BodyTooLarge, BodyTooSlow, Guard, Queue, error_body
 from musicflamingo_cli.serving.streaming import streamed
 from musicflamingo_cli.system.temporary import folder_prefix
-from musicflamingo_cli.types import Answer, Clip, Failure, Outcome
+from musicflamingo_cli.types import NO_AUDIO, Answer, Clip, Failure, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Endpoint:
         return JSONResponse({"object": "list", "data": [entry]})
 
     async def chat(self, request: Request) -> Response:
-        """Answer one question about one piece of audio."""
+        """Answer one question about one piece of audio, or in words only."""
         chat = parse_chat(await request.body(), self._settings)
         name = self._captioner.model.name
         if chat.is_streamed:
@@ -118,7 +119,8 @@ class Endpoint:
         return _failure(result) if isinstance(result, Failure) else JSONResponse(chat_reply(result, name))
 
     def _answer(self, chat: ChatRequest, on_text: Callable[[str], None] | None = None) -> Answer | Failure:
-        with self._clips.clip_of(chat.audio, chat.suffix) as clip:
+        in_words_only = contextlib.nullcontext(NO_AUDIO)
+        with self._clips.clip_of(chat.audio, chat.suffix) if chat.audio else in_words_only as clip:
             # To its end: an engine takes a generator that is left early for an interrupt.
             (result,) = list(self._captioner.engine.describe(clip, [chat.prompt], chat.sampling, observer_of(on_text)))
             return result

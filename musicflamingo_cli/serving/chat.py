@@ -13,6 +13,8 @@ from typing import Any
 
 from musicflamingo_cli.config import Settings, require_setting
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.sidecars.captions import is_text
+from musicflamingo_cli.text.schema import schema_problem
 from musicflamingo_cli.types import Answer, Prompt, Sampling, Turn
 
 _MOST_MESSAGES = 64
@@ -22,7 +24,7 @@ _MOST_TOKENS, _DEFAULT_TOKENS = 8192, 512
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A question about one audio file. ``suffix``: of the file's name, as the client gave its format.
+    """A question about one audio file, or in words only. ``suffix``: of its name, as the client gave its format.
 
     ``is_streamed``: the pieces of the answer are wanted as they are made; ``with_usage``: and its tokens at the end.
     """
@@ -43,6 +45,7 @@ def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
         raise ConfigError("the request is not JSON") from error
     if not isinstance(data, dict):
         raise ConfigError("the request is not a JSON object")
+    data = {name: value for name, value in data.items() if value is not None}  # null is the API's default
     if not isinstance(data.get("stream", False), bool):
         raise ConfigError("stream must be true or false")
     more = data.get("stream_options")
@@ -58,6 +61,7 @@ def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
         text=question.question,
         max_tokens=tokens,
         system=parsed.system,
+        schema=_schema(data.get("response_format", {"type": "text"})),
         history=tuple(earlier),
     )
     return ChatRequest(
@@ -68,6 +72,19 @@ def parse_chat(body: bytes, settings: Settings) -> ChatRequest:
         is_streamed=data.get("stream", False),
         with_usage=isinstance(more, dict) and more.get("include_usage") is True,
     )
+
+
+def _schema(form: Any) -> str:
+    """Return the schema of the API's `response_format` as JSON; empty for prose. Raises ConfigError."""
+    match form:
+        case {"type": "text"}:
+            return ""
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            if problem := schema_problem(schema):
+                raise ConfigError(f"the schema of response_format is not usable: {problem}")
+            return json.dumps(schema)
+        case _:
+            raise ConfigError("response_format must be text, or json_schema with its schema")
 
 
 def _sampling(data: Mapping[str, Any], settings: Settings) -> Sampling:
@@ -115,8 +132,6 @@ class _Messages:
             question, expected = text, "assistant" if role == "user" else "user"
         if expected != "assistant" or not question.strip():
             raise ConfigError("the last message must be a question (user) with text")
-        if not self.audio:
-            raise ConfigError("there is no audio", "put an `input_audio` part before the text of the first question")
         self.turns.append(Turn(question, ""))
 
     def _text(self, message: Mapping[str, Any]) -> str:
@@ -127,6 +142,8 @@ class _Messages:
         text = "".join(self._of_part(part) for part in parts)
         if len(text) > _LONGEST_TEXT:
             raise ConfigError(f"a message may have at most {_LONGEST_TEXT} characters")
+        if not is_text(text):
+            raise ConfigError("a message holds half a character")
         return text
 
     def _of_part(self, part: Any) -> str:

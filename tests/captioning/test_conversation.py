@@ -171,6 +171,19 @@ def test_reasoning_is_neither_shown_nor_answered(make_wav: MakeWav) -> None:
         assert "<think>" not in str(chat.history)
 
 
+def test_an_empty_answer_leaves_no_trace(make_wav: MakeWav) -> None:
+    def think(prompt: Prompt, sampling: Sampling) -> Scripted:
+        return {"Which?": "<think>It could be a waltz, or", "Why?": " "}.get(prompt.text, GOOD)
+
+    with chat_about(make_wav(), reply=think) as (chat, _):
+        with pytest.raises(AnswerError, match="still reasoning"):
+            chat.ask("Which?")
+        with pytest.raises(AnswerError, match="empty"):
+            chat.ask("Why?")
+        assert chat.history == ()
+        assert chat.ask("And?") == GOOD
+
+
 def test_presets_are_asked_with_the_variables_of_the_track(make_wav: MakeWav) -> None:
     audio = make_wav("a.wav")
     audio.with_suffix(".INFO").write_text('{"key": "D minor"}')
@@ -219,12 +232,12 @@ def test_an_answer_is_saved_as_a_preset_with_its_conversation(make_wav: MakeWav)
 def test_what_cannot_be_saved_is_an_error(make_wav: MakeWav) -> None:
     audio = make_wav()
     info = audio.with_suffix(".INFO")
-    replies = iter(["", "A warm track."])
+    replies = iter(["la " * 200, "A warm track."])
     with chat_about(audio, reply=lambda prompt, sampling: next(replies), pair=TINY_PAIR) as (chat, _):
         with pytest.raises(ConfigError, match="no answer to save"):
             chat.save("mood")
         chat.ask("Which mood?")
-        with pytest.raises(AnswerError, match="not saved: the answer is empty"):
+        with pytest.raises(AnswerError, match="not saved: "):
             chat.save("mood")
         chat.ask("Which mood?")
         for name in ("provenance", "Mood", ""):

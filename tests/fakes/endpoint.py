@@ -122,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
+            case "too long":
+                self.reply(400, {"error": {"message": "the request exceeds the available context size"}})
             case "text":
                 self.raw(200, b"<html>It works!</html>")
             case "shape":

@@ -30,12 +30,13 @@ from musicflamingo_cli.cli.outcomes import outcome_json  # noqa: E402
 from musicflamingo_cli.config import Settings  # noqa: E402
 from musicflamingo_cli.demo.songs import songs  # noqa: E402
 from musicflamingo_cli.engines.contract import Engine  # noqa: E402
+from musicflamingo_cli.engines.conversation import messages, response_format  # noqa: E402
 from musicflamingo_cli.engines.observer import UNOBSERVED, Observer  # noqa: E402
 from musicflamingo_cli.errors import AnswerCancelledError, ConfigError, EngineError  # noqa: E402
 from musicflamingo_cli.serving.app import Endpoint  # noqa: E402
 from musicflamingo_cli.serving.clips import ClipStore  # noqa: E402
 from musicflamingo_cli.serving.guard import Queue, require_token  # noqa: E402
-from musicflamingo_cli.types import Answer, Clip, Excerpt, Failure, Prompt, Sampling, Workload  # noqa: E402
+from musicflamingo_cli.types import NO_AUDIO, Answer, Clip, Excerpt, Failure, Prompt, Sampling, Workload  # noqa: E402
 from tests.conftest import MakeWav, hear_interrupts  # noqa: E402
 from tests.fakes.engines import REAL_PAIR  # noqa: E402
 from tests.fakes.pool import WaitingEngine  # noqa: E402
@@ -218,6 +219,32 @@ def test_the_chat_form(wav: bytes) -> None:
     assert list(engine.answered.values()) == [2], "the same audio is the same clip"
 
 
+class AskedEngine(WaitingEngine):
+    """Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Clip, Prompt]] = []
+
+    def describe(
+        self, clip: Clip, prompts: Sequence[Prompt], sampling: Sampling, observer: Observer = UNOBSERVED
+    ) -> Iterator[Answer | Failure]:
+        self.asked += [(clip, prompt) for prompt in prompts]
+        return super().describe(clip, prompts, sampling, observer)
+
+
+def test_a_schema_and_a_question_in_words_only() -> None:
+    schema = {"type": "object", "properties": {"mood": {"type": "string", "maxLength": 9}}}
+    prompt = Prompt(preset="p", text="A slow waltz.", max_tokens=24, schema=json.dumps(schema))
+    engine = AskedEngine()
+    with serving(engine) as port:
+        body = {"messages": messages(prompt, []), **response_format(prompt), "stream": None, "max_tokens": None}
+        reply = chat(port, body)
+    assert reply.status == 200, reply.text
+    ((clip, asked),) = engine.asked
+    assert (clip, json.loads(asked.schema)) == (NO_AUDIO, schema)
+
+
 class SpeakingEngine(WaitingEngine):
     """Passes its answer on word by word; ``fault`` may raise after the second one."""
 
@@ -321,7 +348,10 @@ def part(**more: Any) -> dict[str, Any]:
         part(type="input_audio", input_audio={"url": "http://169.254.169.254/", "data": 3, "format": "wav"}),
         part(type="input_audio", input_audio={"data": "%%%", "format": "wav"}),
         part(type="image_url", image_url={"url": "http://example.org/"}),
-        {"messages": [{"role": "user", "content": "no audio"}]},
+        {"messages": [{"role": "user", "content": " "}]},
+        {"messages": [{"role": "user", "content": "half a character: \ud800"}]},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "a"}}}},
         {"messages": [{"role": "assistant", "content": "x"}]},
         {"stream": "yes"},
         {"max_tokens": 10**9},

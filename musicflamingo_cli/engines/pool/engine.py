@@ -24,7 +24,7 @@ from musicflamingo_cli.errors import (
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
 
 _MEMBERS_FAULT = (FailureKind.ENGINE, FailureKind.TIMEOUT)
-_OF_THE_CLIP = (TooLongError, AnswerCancelledError)  # errors that say nothing about the member
+_OF_THE_CLIP = (TooLongError, AnswerCancelledError, StoppedError)  # errors that say nothing about the member
 
 
 class _End:
@@ -101,11 +101,6 @@ class PoolEngine:
                     yield result
             except _OF_THE_CLIP:
                 raise
-            except StoppedError as error:
-                if self._roster.is_stopped:
-                    raise
-                if is_last:
-                    raise EngineError(f"{member.name} was restarted before it answered", error.hint) from error
             except (EngineError, ModelError, ToolMissingError) as error:
                 self._roster.leave_out(member, error)
                 if is_last:
@@ -174,6 +169,8 @@ class PoolEngine:
                     raise error from None
                 if isinstance(item, _End):
                     return
+                if isinstance(item, StoppedError) and not self._roster.is_stopped:  # beside a clip that hung
+                    raise EngineError(f"{member.name} was restarted before it answered", item.hint) from item
                 if isinstance(item, BaseException):
                     raise item
                 yield _of_member(item, engine, clip)

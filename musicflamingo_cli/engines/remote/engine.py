@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ TRIES = 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries
 _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])  # statuses that may go away
 _BYTES_PER_TOKEN = 8  # no text has fewer tokens than its bytes by this
-_CANNOT_DECODE = ("format", "flac", "decode", "audio")
+_TOO_LONG = ("exceed", "too long", "maximum", "holds")  # what is said of a context, the last by our own `serve`
+_CANNOT_DECODE = re.compile(r"\b(flac|codecs?|decod\w+|formats?|mime|load(ed)?|recogni[sz]ed)\b")
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -105,21 +107,29 @@ class RemoteEngine:
         """Yield one result for each prompt, in their order; see ``Engine.describe``.
 
         A clip has ``timeout`` seconds for each prompt, all together, pauses between tries included. Where an answer
-        breaks off and is tried again, ``observer`` gets its beginning again, too.
+        breaks off and is tried again, ``observer`` gets its beginning again, too. Raises TooLongError where no prompt
+        fits.
         """
         deadline = time.monotonic() + self._settings.timeout * len(prompts)
         audio: dict[AudioFormat, list[str]] = {}
+        too_long: list[tuple[Prompt, TooLongError]] = []
         observer.reached(Stage.HEARING)
         for prompt in prompts:
             started = time.monotonic()
             try:
                 reply = self._ask(clip, prompt, sampling, audio, deadline, pieces_for(observer, prompt.preset))
-            except (StoppedError, TooLongError, AnswerCancelledError):
+            except (StoppedError, AnswerCancelledError):
                 raise
+            except TooLongError as error:
+                too_long.append((prompt, error))
+                continue
             except EngineError as error:
                 yield Failure.for_preset(prompt.preset, error)
                 continue
             yield self._answer(reply, clip, prompt, sampling, time.monotonic() - started)
+        if too_long and len(too_long) == len(prompts):
+            raise too_long[0][1]
+        yield from (Failure.for_preset(prompt.preset, error) for prompt, error in too_long)
 
     def close(self) -> None:
         """Stop all work, from any thread: no further request is sent, and pauses end."""
@@ -135,18 +145,20 @@ class RemoteEngine:
         on_text: Callable[[str], None] | None,
     ) -> _Completion:
         """Return the answer to one prompt, sending the audio as WAV where FLAC is not understood."""
-        form = self._format
-        for form in (self._format, AudioFormat.WAV):
+        for form in dict.fromkeys((self._format, AudioFormat.WAV)):
             if form not in audio:
                 audio[form] = [encoded(each, form) for each in clip.all]
             parts = [audio_part(data, form) for data in audio[form]]
             try:
-                return self._complete(self._request(prompt, sampling, parts), deadline, on_text)
+                reply = self._complete(self._request(prompt, sampling, parts), deadline, on_text)
             except _NotUnderstood as error:
                 if form is AudioFormat.WAV:
                     raise EngineError(str(error), "is it a model that takes audio?") from error
+                continue
+            if form is not self._format:
                 logger.info("%s does not take FLAC; audio is sent as WAV", self._endpoint.url)
-                self._format = AudioFormat.WAV
+                self._format = form
+            return reply
         raise AssertionError("the last format returns or raises")
 
     def _request(self, prompt: Prompt, sampling: Sampling, audio: list[dict[str, object]]) -> dict[str, Any]:
@@ -228,9 +240,9 @@ class RemoteEngine:
         if reply.status == 429:
             return EngineError(text, "ask with fewer --slots, or later"), _retry_after(reply)
         if reply.status in (400, 413, 415, 422):
-            if "context" in lower and ("exceed" in lower or "too long" in lower or "maximum" in lower):
+            if "context" in lower and any(word in lower for word in _TOO_LONG):
                 return TooLongError(text, "use less audio: --max-seconds 300"), None
-            if self._format is AudioFormat.FLAC and any(word in lower for word in _CANNOT_DECODE):
+            if reply.status == 415 or _CANNOT_DECODE.search(lower):
                 raise _NotUnderstood(text)
             if reply.status == 413:
                 return TooLongError(text, "use less audio: --max-seconds 300"), None
@@ -310,7 +322,7 @@ def _completion_of(data: Any) -> _Completion:
 
 def _is_about_streaming(message: str) -> bool:
     lower = message.lower()
-    return "stream" in lower and not any(word in lower for word in _CANNOT_DECODE)
+    return "stream" in lower and not _CANNOT_DECODE.search(lower)
 
 
 def _count(value: Any) -> int | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -27,6 +29,7 @@ from musicflamingo_cli.errors import (
     AnswerCancelledError,
     ConfigError,
     EngineError,
+    FailureKind,
     ModelError,
     StoppedError,
     TooLongError,
@@ -258,6 +261,46 @@ def test_a_clip_beyond_the_context_is_the_clips_fault(clip: Clip, monkeypatch: p
         monkeypatch.setattr(type(engine._endpoint), "send", lambda *arguments: reply)
         with pytest.raises(TooLongError):
             list(engine.describe(clip, PROMPTS, Sampling()))
+
+
+REFUSALS = {
+    "40 s of audio and the answer need 36661 tokens, the context holds 32768": "too long",
+    "the request exceeds the available context size": "too long",
+    "`input_audio.format` must be wav or mp3": "as WAV",
+    "Failed to load image or audio file": "as WAV",
+    "there is no audio": "engine",
+    "no information about this": "engine",
+}
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_what_a_refusal_means(message: str, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeEndpoint() as fake:
+        engine, sent = engine_for(fake), list[str]()
+
+        def refuse(endpoint: Any, method: str, path: str, body: dict[str, Any], *more: Any) -> HttpReply:
+            sent.append(body["messages"][-1]["content"][0]["input_audio"]["format"])
+            return HttpReply(400, {}, json.dumps({"error": {"message": message}}).encode())
+
+        monkeypatch.setattr(type(engine._endpoint), "send", refuse)
+        try:
+            first, *_ = list(engine.describe(clip, PROMPTS, Sampling()))
+            assert isinstance(first, Failure)
+            meant = "as WAV" if "wav" in sent else first.kind
+        except TooLongError:
+            meant = "too long"
+        assert meant == REFUSALS[message]
+        monkeypatch.undo()
+        list(engine.describe(clip, PROMPTS, Sampling()))
+        assert fake.chats[0]["messages"][-1]["content"][0]["input_audio"]["format"] == "flac", "WAV was refused, too"
+
+
+def test_a_prompt_that_does_not_fit_fails_alone(clip: Clip) -> None:
+    with FakeEndpoint(["too long"]) as fake:
+        results = ask(fake, clip)
+    assert sorted(type(each).__name__ for each in results) == ["Answer", "Failure"]
+    (failure,) = (each for each in results if isinstance(each, Failure))
+    assert failure.kind is FailureKind.TOO_LONG
 
 
 def test_a_pause_ends_when_the_engine_is_closed(clip: Clip) -> None:
