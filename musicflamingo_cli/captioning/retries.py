@@ -21,7 +21,7 @@ from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.engines.observer import UNOBSERVED, Observer
 from musicflamingo_cli.errors import BatchStoppedError
 from musicflamingo_cli.prompts import Preset
-from musicflamingo_cli.types import COMPLETE, Outcome, Track
+from musicflamingo_cli.types import Outcome, Track
 
 logger = logging.getLogger(__name__)
 
@@ -177,12 +177,12 @@ def is_temporary(outcome: Outcome) -> bool:
 def merged_tries(before: Outcome, now: Outcome) -> Outcome:
     """Two tries of one track as one outcome; a temporary failure counts only if it happened again."""
     repeated = {caption.preset for caption in now.captions}  # where the first answers could not be saved
-    was_done_elsewhere = now.skipped == COMPLETE and not before.captions and not before.segments
+    has_captions = bool(before.captions or before.segments)
     return Outcome(
         track=now.track,
         captions=tuple(caption for caption in before.captions if caption.preset not in repeated) + now.captions,
         failures=now.failures,
-        skipped=now.skipped if was_done_elsewhere else "",
+        skipped="" if has_captions else now.skipped,
         notes=tuple(dict.fromkeys(before.notes + now.notes)),
         audio_seconds=max(before.audio_seconds, now.audio_seconds),
         seconds=before.seconds + now.seconds,

@@ -12,8 +12,9 @@ from typing import Any
 from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import prepared
 from musicflamingo_cli.captioning.captioner import Captioner
-from musicflamingo_cli.captioning.judging import judged
-from musicflamingo_cli.errors import EngineError, PromptError, TrackError
+from musicflamingo_cli.captioning.judging import judged, not_heard
+from musicflamingo_cli.captioning.saving import bug_failure, operating_system_failure
+from musicflamingo_cli.errors import ConfigError, EngineError, ModelError, PromptError, ToolMissingError, TrackError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import SAMPLES_KEY, provenance_of
 from musicflamingo_cli.sidecars.checks import descriptions
@@ -57,7 +58,8 @@ def sample_tracks(
 ) -> Iterator[Sampled]:
     """Ask ``number`` times about each track, and save how far the answers agree with its captions.
 
-    Each answer has a seed of its own; the audio stays in the engine's memory. Nothing about one track raises.
+    Each answer has a seed of its own; the audio stays in the engine's memory. Nothing about one track raises; what
+    concerns all does: ConfigError, ModelError, ToolMissingError.
     """
     for track, presets in tracks:
         try:
@@ -76,6 +78,12 @@ def sample_tracks(
             yield Sampled(track, tuple(found))
         except TrackError as error:
             yield Sampled(track, failure=Failure.for_track(error))
+        except OSError as error:
+            yield Sampled(track, failure=operating_system_failure(error))
+        except (ConfigError, ModelError, ToolMissingError):
+            raise
+        except Exception as error:  # a bug, ours or a decoder's: one bad file must not end the run
+            yield Sampled(track, failure=bug_failure(error))
 
 
 def learn_habits(captioner: Captioner, presets: Sequence[Preset]) -> list[str]:
@@ -119,6 +127,8 @@ def _answers(captioner: Captioner, clip: Clip, prompts: Sequence[Prompt], number
         for result in captioner.engine.describe(clip, prompts, other):
             if isinstance(result, Failure):
                 problem = result.reason
+            elif failure := not_heard(result, captioner.engine.expected_audio_tokens(clip)):
+                problem = failure.reason
             elif isinstance(caption := judged(result), Caption):
                 texts[caption.preset].append(caption.text)
     if problem and not any(texts.values()):

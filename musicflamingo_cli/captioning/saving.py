@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from musicflamingo_cli.errors import FailureKind, TrackError, kind_of
-from musicflamingo_cli.sidecars.captions import without_changed, without_edited
+from musicflamingo_cli.sidecars.captions import caption_key, without_changed, without_edited
 from musicflamingo_cli.sidecars.merge import update_sidecar
-from musicflamingo_cli.types import Failure, Outcome
+from musicflamingo_cli.types import COMPLETE, KEY_PREFIX, Failure, Outcome
 
 
 def save_outcome(outcome: Outcome, before: Mapping[str, Any] | None = None) -> Outcome:
@@ -20,13 +20,32 @@ def save_outcome(outcome: Outcome, before: Mapping[str, Any] | None = None) -> O
     if not outcome.keys:
         return outcome
     track = outcome.track
+    saved: Mapping[str, Any] = {}
+
+    def keys(now: Mapping[str, Any]) -> Mapping[str, Any]:
+        nonlocal saved
+        saved = keys_to_save(outcome, now, before)
+        return saved
+
     try:
-        update_sidecar(track.sidecar, lambda now: keys_to_save(outcome, now, before), track.within)
+        update_sidecar(track.sidecar, keys, track.within)
     except TrackError as error:
         return _not_saved(outcome, Failure.for_track(error))
     except OSError as error:
         return _not_saved(outcome, operating_system_failure(error))
-    return replace(outcome, saved=True, keys={})
+    return _as_saved(outcome, saved)
+
+
+def _as_saved(outcome: Outcome, saved: Mapping[str, Any]) -> Outcome:
+    """Return the outcome without those captions in whose place a sidecar kept what was written meanwhile."""
+    kept = [key for each in outcome.captions if (key := caption_key(each.preset)) in outcome.keys and key not in saved]
+    if not kept:
+        return replace(outcome, saved=True, keys={})
+    names = ", ".join(key.removeprefix(KEY_PREFIX) for key in kept)
+    captions = tuple(each for each in outcome.captions if caption_key(each.preset) not in kept)
+    notes = (*outcome.notes, f"edited or captioned meanwhile, and kept: {names}")
+    skipped = "" if saved else COMPLETE
+    return replace(outcome, captions=captions, saved=bool(saved), keys={}, notes=notes, skipped=skipped)
 
 
 def keys_to_save(

@@ -109,12 +109,11 @@ class SegmentCaptioner:
         target = task.whole.path.with_name(f"{span.start}-{span.end}.wav")
         try:
             clip = cut_clip(task.whole, span, target)
-        except SilentError:
-            return _Result(task.segment, is_silent=True)
-        try:
             # A measured tempo or key is the whole track's, and need not be this segment's.
             known = {key: value for key, value in task.info.items() if key != MEASURED_KEY}
             results = list(self._captioner.ask(clip, task.track, task.presets, known))
+        except SilentError:
+            return _Result(task.segment, is_silent=True)
         finally:
             target.unlink(missing_ok=True)
         return _Result(

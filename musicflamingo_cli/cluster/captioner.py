@@ -24,6 +24,7 @@ from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage
 from musicflamingo_cli.engines.pool.member import Member, MemberStatus
 from musicflamingo_cli.engines.pool.roster import Roster
 from musicflamingo_cli.errors import (
+    AudioError,
     ConfigError,
     EngineError,
     ModelError,
@@ -34,7 +35,7 @@ from musicflamingo_cli.errors import (
 from musicflamingo_cli.models.model import Model
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
-from musicflamingo_cli.sidecars.leftovers import sweep_folder
+from musicflamingo_cli.sidecars.leftovers import lock_now, sweep_folder, temporary_name
 from musicflamingo_cli.sidecars.merge import read_sidecar
 from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Track
 
@@ -124,6 +125,8 @@ class ClusterCaptioner:
                 self._roster.leave_out(member, problem)
                 failed = member
                 error = problem if isinstance(problem, EngineError) else EngineError(str(problem), problem.hint)
+            except AudioError as problem:
+                return _failed(track, problem, started)
             except OSError as problem:
                 return Outcome(track, failures=(operating_system_failure(problem),))
             finally:
@@ -166,10 +169,13 @@ def _still_missing(
 
 
 def _to_send(audio: Path) -> SentTrack:
-    """A file for a node that does not see it. Raises OSError."""
+    """A file for a node that does not see it. Raises AudioError for one that is too large, OSError."""
     status = audio.stat()
     if status.st_size > _LARGEST_SENT:
-        raise OSError(27, f"the file has over {_LARGEST_SENT >> 30} GiB, and the nodes do not see its folder")
+        raise AudioError(
+            f"it has over {_LARGEST_SENT >> 30} GiB, and the nodes do not see its folder",
+            "share the folder with the nodes, or caption it without --ray",
+        )
     return SentTrack(audio.read_bytes(), status.st_mtime_ns)
 
 
@@ -295,19 +301,25 @@ def _compare_nodes(ray: Any, expected: Facts, files: Sequence[Path], resources: 
 
 @contextlib.contextmanager
 def _probes(roots: Sequence[Path]) -> Iterator[tuple[tuple[Path, str], ...]]:
-    """A file in each dataset that shows an actor whether it sees the same folder; a name that a sweep removes.
+    """A file in each dataset that shows an actor whether it sees the same folder.
 
-    Where none can be written, no actor sees the dataset, and files are sent.
+    It is locked meanwhile: a sweep removes it only once this process is gone. Where none can be written, no actor sees
+    the dataset, and files are sent.
     """
     made: list[tuple[Path, str]] = []
-    try:
+    with contextlib.ExitStack() as stack:
         for root in dict.fromkeys(root if root.is_dir() else root.parent for root in roots):
-            file, text = root.absolute() / f".mf-{secrets.token_hex(8)}.tmp", secrets.token_hex(16)
+            file, text = temporary_name(root.absolute() / "probe"), secrets.token_hex(16)
             made.append((file, text))
+            stack.callback(_remove, file)
             with contextlib.suppress(OSError):
-                file.write_text(text)
+                probe = stack.enter_context(file.open("x"))
+                lock_now(probe.fileno())
+                probe.write(text)
+                probe.flush()
         yield tuple(made)
-    finally:
-        for file, _ in made:
-            with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)

@@ -165,9 +165,7 @@ def _spliced(text: str | None, values: Mapping[str, Any], before: Mapping[str, A
         return "".join([text[:end], *_appended(text, present), text[end:]])
     members = list(_members(text))
     if not members:  # `{}`: the first keys get lines of their own, inside what surrounds the braces
-        return (
-            text[: text.index("{")] + json.dumps(present, indent=2, ensure_ascii=False) + text[text.rindex("}") + 1 :]
-        )
+        return text[: text.index("{")] + _json(present, 2) + text[text.rindex("}") + 1 :]
     known = {member.key for member in members}
     pieces: list[str] = []
     for number, member in enumerate(members):

@@ -18,12 +18,14 @@ from musicflamingo_cli.captioning.captioner import Captioner
 from musicflamingo_cli.captioning.retries import MOST_PENDING, PAUSES, FailuresInARow, is_temporary, merged_tries
 from musicflamingo_cli.captioning.saving import keys_to_save, operating_system_failure
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
+from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
 from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
 from musicflamingo_cli.errors import ConfigError, ModelError, SidecarBusyError, ToolMissingError, TrackError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import captions_in
 from musicflamingo_cli.sidecars.merge import merged_text, parse_sidecar
+from musicflamingo_cli.sidecars.staleness import EarlierRuns
 from musicflamingo_cli.stores.leases import LEASE_SECONDS, Leases, claim_key
 from musicflamingo_cli.stores.store import ConflictError, Entry, Store
 from musicflamingo_cli.system.temporary import folder_prefix
@@ -149,6 +151,8 @@ class StoreBatch:
         waiting: dict[str, StoredTrack] = {}
         if self._selection.save:
             self._store.require_conditions(root)
+            if self._selection.wanted == Wanted.ALL:
+                self._selection = replace(self._selection, earlier=self._runs_before(root))
         try:
             with Leases(self._store, self._lease, is_needed=self._selection.save) as leases:
                 self._round(self._wanted(root, done), leases, waiting, done, self._failures.note)
@@ -162,6 +166,15 @@ class StoreBatch:
             for _, outcome in self._failed.values():
                 done(outcome)
         return len(waiting)
+
+    def _runs_before(self, root: str) -> EarlierRuns:
+        """Return the runs that have made captions by now: those of processes that start now are not made again."""
+        runs = EarlierRuns()
+        for item in find_stored(self._store, root, self._selection):
+            if not isinstance(item, Skipped) and item.has_sidecar:
+                with contextlib.suppress(TrackError, OSError):  # reported when its turn comes
+                    runs.add(self._info(item)[0])
+        return runs
 
     def _wait_for_others(
         self, leases: Leases, waiting: dict[str, StoredTrack], done: Callable[[Outcome], None]
@@ -213,6 +226,7 @@ class StoreBatch:
             return item, self._caption(item, leases)
 
         def settle(item: StoredTrack, outcome: Outcome) -> None:
+            waiting.pop(item.sidecar, None)
             if outcome.skipped == IN_PROGRESS_ELSEWHERE:
                 waiting[item.sidecar] = item
                 return

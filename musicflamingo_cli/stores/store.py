@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from musicflamingo_cli.errors import ConfigError, ToolMissingError
+from musicflamingo_cli.errors import ConfigError, SidecarError, ToolMissingError
 
 _URL = re.compile(r"(s3|gs|hf):/{1,2}([^/].*)")  # pathlib leaves one slash
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
@@ -117,7 +117,7 @@ def _as_system_errors() -> Iterator[None]:
     """Raise OSError for whatever a store's library raises: missing credentials and lost connections are no OSError."""
     try:
         yield
-    except (OSError, ConflictError):
+    except (OSError, ConflictError, SidecarError):
         raise
     except Exception as error:
         raise OSError(errno.EIO, " ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
@@ -247,7 +247,9 @@ def _code_of(error: BaseException) -> str:
 
 def _require_small(size: int) -> None:
     if size > _LARGEST_TEXT:
-        raise OSError(27, f"a sidecar of more than {_LARGEST_TEXT >> 20} MiB")
+        raise SidecarError(
+            f"a sidecar of more than {_LARGEST_TEXT >> 20} MiB was left untouched", "check what it is, or move it away"
+        )
 
 
 def _entry(found: dict[str, Any]) -> Entry:

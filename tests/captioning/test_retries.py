@@ -12,6 +12,7 @@ import pytest
 
 from musicflamingo_cli.captioning import retries
 from musicflamingo_cli.captioning.batch import Dataset
+from musicflamingo_cli.captioning.captioner import NO_BETTER
 from musicflamingo_cli.captioning.retries import RetryingBatch
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
@@ -21,7 +22,7 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
 from musicflamingo_cli.sidecars.claims import claimed
 from musicflamingo_cli.sidecars.merge import merge_sidecar
-from musicflamingo_cli.types import Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
+from musicflamingo_cli.types import COMPLETE, Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
 Fails = Callable[[str, int], Sequence[str]]  # audio's name, how often it was asked -> kinds of failures
@@ -110,6 +111,14 @@ def test_two_rounds_of_a_track_are_one_outcome(tmp_path: Path) -> None:
     assert [caption.preset for caption in settled["00.wav"].captions] == ["brief", "full"]
     assert settled["00.wav"].failures == ()
     assert settled["00.wav"].saved
+
+
+def test_a_track_without_captions_is_not_counted_as_captioned(tmp_path: Path) -> None:
+    track = Track(tmp_path / "a.wav", tmp_path / "a.INFO")
+    failed = Outcome(track, failures=(Failure("", FailureKind.TIMEOUT, "slow"),))
+    assert retries.merged_tries(failed, Outcome(track, skipped=NO_BETTER)).skipped == NO_BETTER
+    half = replace(failed, captions=(Caption("full", "A caption.", ANSWER),))
+    assert retries.merged_tries(half, Outcome(track, skipped=COMPLETE)).skipped == ""
 
 
 def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from musicflamingo_cli.audio import clip
+from musicflamingo_cli.captioning import samples
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.captioning.samples import learn_habits, sample_tracks
 from musicflamingo_cli.cli import app
@@ -60,6 +62,38 @@ def write(audio: Path, model: ModelPair, **made: Any) -> dict[str, Any]:
     }
     audio.with_suffix(".INFO").write_text(json.dumps(info))
     return info
+
+
+def test_an_answer_that_did_not_hear_the_audio_is_no_evidence(make_wav: MakeWav, model: ModelPair) -> None:
+    audio = make_wav("songs/a.wav", seconds=2.0)
+    before = write(audio, model)
+    deaf = Captioner(ScriptedEngine(lambda p, s: "It is at 87 BPM.", audio_tokens=0), model, Policy())
+    (sampled,) = sample_tracks(deaf, [(track_for(audio), [FULL])], 3)
+    assert sampled.failure
+    assert "only 0 of the clip's" in sampled.failure.reason
+    assert read_sidecar(audio.with_suffix(".INFO")) == before
+
+
+@pytest.mark.parametrize(("error", "kind"), [(OSError(28, "full"), "no space"), (ValueError("?"), "bug")])
+def test_one_track_does_not_end_the_run(
+    error: Exception, kind: str, make_wav: MakeWav, model: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracks = [track_for(make_wav(f"songs/{name}.wav", seconds=2.0)) for name in "ab"]
+    for track in tracks:
+        write(track.audio, model)
+    real = clip.prepared
+
+    def prepared(audio: Path, *more: Any) -> Any:
+        if audio == tracks[0].audio:
+            raise error
+        return real(audio, *more)
+
+    monkeypatch.setattr(samples, "prepared", prepared)
+    asked, _ = captioner(model, ["It is at 87 BPM."])
+    first, second = sample_tracks(asked, [(track, [FULL]) for track in tracks], 3)
+    assert first.failure
+    assert first.failure.kind == kind
+    assert second.presets == ("full",)
 
 
 def test_samples_are_saved_and_give_doubt(make_wav: MakeWav, model: ModelPair) -> None:

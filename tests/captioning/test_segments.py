@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -155,6 +156,21 @@ def test_a_silent_segment_has_no_captions_and_is_complete(tmp_path: Path) -> Non
     assert run(audio)[0].skipped == "complete"
     soundfile.write(audio, tone(20), RATE)
     assert len(run(audio, wanted=Wanted.OUTDATED, settings=REAL)[0].segments) == 2
+
+
+def test_silent_segments_take_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio, scratch = tmp_path / "a.wav", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    soundfile.write(audio, np.vstack([np.zeros((20 * RATE, 1)), tone(10)]), RATE)
+    there: list[list[str]] = []
+
+    def look(prompt: Prompt, sampling: Sampling) -> Scripted:
+        there.append(sorted(path.name for path in scratch.rglob("*-*.wav")))
+        return GOOD
+
+    run(audio, look)
+    assert there[-1] == ["20-30.wav"] or all(name.startswith("20") for name in there[-1]), there
 
 
 def test_segments_of_two_files_are_not_mixed(make_wav: MakeWav) -> None:

@@ -13,7 +13,7 @@ import pytest
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.choices import Writer
 from musicflamingo_cli.cluster.actor import CaptionActor, Reply, SentTrack
-from musicflamingo_cli.cluster.captioner import ClusterCaptioner
+from musicflamingo_cli.cluster.captioner import ClusterCaptioner, _probes
 from musicflamingo_cli.cluster.plan import ClusterPlan, Facts, Work
 from musicflamingo_cli.cluster.worker import ActorWorker, WorkerLostError
 from musicflamingo_cli.config import Settings
@@ -23,7 +23,7 @@ from musicflamingo_cli.engines.pool.member import Member
 from musicflamingo_cli.errors import ConfigError, FailureKind
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
-from musicflamingo_cli.sidecars.leftovers import LOCK_MARK, LOCK_SUFFIX, temporary_name
+from musicflamingo_cli.sidecars.leftovers import LOCK_MARK, LOCK_SUFFIX, sweep_folder, temporary_name
 from musicflamingo_cli.sidecars.merge import merge_sidecar, read_sidecar
 from musicflamingo_cli.types import COMPLETE, Outcome, Track
 from tests.conftest import MakeWav
@@ -131,6 +131,22 @@ def test_what_a_killed_actor_left_beside_the_track_is_removed(make_wav: MakeWav)
     captioner = captioner_of(Double(write_and_die), Double(lose), writer=Writer.ACTORS)
     assert captioner.caption(track, PRESETS, {}, save=True).skipped == COMPLETE
     assert sorted(path.name for path in track.audio.parent.iterdir()) == [track.sidecar.name, track.audio.name]
+
+
+def test_a_probe_outlives_a_sweep_of_its_folder(tmp_path: Path) -> None:
+    """Else actors that join later would not see the dataset."""
+    with _probes([tmp_path]) as ((file, text),):
+        sweep_folder(tmp_path)
+        assert file.read_text() == text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_too_large_to_send_is_no_full_disk(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musicflamingo_cli.cluster.captioner._LARGEST_SENT", 100)
+    captioner = captioner_of(Double(lambda t, p, w, s: Outcome(t), sees=False))
+    (failure,) = captioner.caption(track_for(make_wav()), PRESETS, {}, save=True).failures
+    assert failure.kind is FailureKind.UNREADABLE_AUDIO
+    assert "share the folder" in failure.hint
 
 
 def test_a_late_answer_replaces_nothing(make_wav: MakeWav) -> None:

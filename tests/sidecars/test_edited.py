@@ -18,7 +18,7 @@ from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, rows_of
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sidecar, splice, update_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
-from musicflamingo_cli.types import Track
+from musicflamingo_cli.types import COMPLETE, Track
 from tests.conftest import MakeWav
 from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, ScriptedEngine
 
@@ -56,8 +56,14 @@ def test_an_edit_during_captioning_is_kept(track: Track) -> None:
         return GOOD
 
     captioner = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy())
-    captioner.caption(track, [FULL], {}, save=True)
+    outcome = captioner.caption(track, [FULL], {}, save=True)
     assert read_sidecar(track.sidecar) == EDITED
+    assert (outcome.saved, outcome.captions, outcome.skipped) == (False, (), COMPLETE)
+    assert "kept: full" in outcome.notes[-1]
+    track.sidecar.write_text("{}")
+    outcome = captioner.caption(track, [FULL, Preset("brief", "Be brief.")], {}, save=True)
+    assert outcome.saved
+    assert [caption.preset for caption in outcome.captions] == ["brief"]
 
 
 @pytest.mark.parametrize("pair", [REAL_PAIR, TINY_PAIR], ids=["real", "tiny"])

@@ -32,6 +32,15 @@ def same(first: Any, second: Any) -> bool:
     return type(first) is type(second) and bool(first == second)
 
 
+@pytest.mark.parametrize("text", [None, "{}", " { }\n", '{"a": 1}'])
+def test_half_a_character_is_escaped(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "a.INFO"
+    if text is not None:
+        file.write_text(text)
+    merge_sidecar(file, {"music_flamingo_note": "é \ud83d"})
+    assert read_sidecar(file)["music_flamingo_note"] == "é \ud83d"
+
+
 @given(
     st.dictionaries(st.text().filter(lambda key: not key.startswith("music_flamingo_")), json_values, max_size=6),
     st.sampled_from([None, 2, 4, "\t"]),

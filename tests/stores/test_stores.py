@@ -21,15 +21,18 @@ import pytest
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
+from dataclasses import replace
+
+from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE
 from musicflamingo_cli.captioning.captioner import Captioner, Policy
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
-from musicflamingo_cli.errors import BatchStoppedError, ConfigError, EngineError
+from musicflamingo_cli.errors import BatchStoppedError, ConfigError, EngineError, FailureKind, SidecarError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.stores.batch import Space, StoreBatch, find_stored
 from musicflamingo_cli.stores.leases import claim_key
 from musicflamingo_cli.stores.store import ConflictError, S3Store, Store, is_store_url, open_store
-from musicflamingo_cli.types import Answer, Failure, Outcome, Skipped
+from musicflamingo_cli.types import Answer, Failure, Outcome, Skipped, Track
 from tests.fakes.engines import GOOD, REAL_PAIR, ScriptedEngine
 from tests.fakes.pool import WaitingEngine
 from tests.stores.conftest import put_music, sidecars, without_server
@@ -37,9 +40,9 @@ from tests.stores.conftest import put_music, sidecars, without_server
 PRESETS = [Preset("full", "Describe it."), Preset("brief", "Be brief.")]
 
 
-def batch_for(store: Store, engine: Any, lease: float = 60.0) -> StoreBatch:
+def batch_for(store: Store, engine: Any, lease: float = 60.0, selection: Selection | None = None) -> StoreBatch:
     captioner = Captioner(engine, REAL_PAIR, Policy(retries=0))
-    return StoreBatch(store, captioner, PRESETS, Selection(), space=1 << 30, lease=lease)
+    return StoreBatch(store, captioner, PRESETS, selection or Selection(), space=1 << 30, lease=lease)
 
 
 def test_a_write_needs_its_condition(bucket: str) -> None:
@@ -65,7 +68,7 @@ def test_an_absurdly_large_sidecar_is_not_read(bucket: str, monkeypatch: pytest.
     store.write(key, b"12345678", None)
     monkeypatch.setattr("musicflamingo_cli.stores.store._LARGEST_TEXT", 7)
     monkeypatch.setattr("aiobotocore.response.StreamingBody.read", lambda body: pytest.fail("it was read"))
-    with pytest.raises(OSError, match="a sidecar of more than"):
+    with pytest.raises(SidecarError, match="a sidecar of more than"):
         store.read(key)
 
 
@@ -285,6 +288,41 @@ def test_what_fails_temporarily_is_tried_again(bucket: str, monkeypatch: pytest.
     assert len(done) == 4
     assert all(outcome.saved and not outcome.failures for outcome in done)
     assert all(len(info["music_flamingo_provenance"]) == 2 for info in sidecars(store, bucket).values())
+
+
+def test_what_is_done_after_a_failure_elsewhere_is_not_left(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It failed for a moment, was claimed by another process that left it, and was then captioned."""
+    monkeypatch.setattr("musicflamingo_cli.stores.batch.PAUSES", (0.01, 0.01))
+    store = S3Store()
+    put_music(store, bucket, 1)
+    outcomes = iter([Outcome(Track(Path(), Path()), skipped=IN_PROGRESS_ELSEWHERE)])
+    batch = batch_for(store, ScriptedEngine(lambda p, s: GOOD))
+    really, failed = batch._caption, list[bool]()
+
+    def caption(item: Any, leases: Any) -> Outcome:
+        if not failed:
+            failed.append(True)
+            return Outcome(item.track, failures=(Failure("", FailureKind.ENGINE, "it died"),))
+        other = next(outcomes, None)
+        return replace(other, track=item.track) if other else really(item, leases)
+
+    monkeypatch.setattr(batch, "_caption", caption)
+    done: list[Outcome] = []
+    assert batch.run(f"{bucket}/d", done.append) == 0
+    assert [outcome.saved for outcome in done] == [True]
+
+
+def test_two_that_overwrite_share_the_work(bucket: str) -> None:
+    store = S3Store()
+    put_music(store, bucket, 12)
+    batch_for(store, ScriptedEngine(lambda p, s: "An old caption of it.")).run(f"{bucket}/d", lambda outcome: None)
+    engines = [WaitingEngine(0.05), WaitingEngine(0.05)]
+    everything = Selection(wanted=Wanted.ALL)
+    with ThreadPoolExecutor(2) as threads:
+        batches = [batch_for(S3Store(), each, 4.0, everything) for each in engines]
+        list(threads.map(lambda batch: batch.run(f"{bucket}/d", lambda outcome: None), batches))
+    assert sum(engine.answered.total() for engine in engines) == 12
+    assert all("warm" in info["music_flamingo_full"] for info in sidecars(store, bucket).values())
 
 
 def test_a_dead_engine_ends_the_run(bucket: str) -> None:

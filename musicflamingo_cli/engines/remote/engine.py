@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from musicflamingo_cli.config import Settings
 from musicflamingo_cli.engines.conversation import messages, response_format
 from musicflamingo_cli.engines.observer import UNOBSERVED, Observer, Stage, pieces_for
 from musicflamingo_cli.engines.remote.encoding import AudioFormat, audio_part, encoded
+from musicflamingo_cli.engines.remote.replies import Completion, completion_in, completion_of, message_in, retry_after
 from musicflamingo_cli.engines.remote.stream import ReaderFailed, StreamedCompletion, WrongAnswer
 from musicflamingo_cli.errors import (
     AnswerCancelledError,
@@ -143,7 +141,7 @@ class RemoteEngine:
         audio: dict[AudioFormat, list[str]],
         deadline: float,
         on_text: Callable[[str], None] | None,
-    ) -> _Completion:
+    ) -> Completion:
         """Return the answer to one prompt, sending the audio as WAV where FLAC is not understood."""
         for form in dict.fromkeys((self._format, AudioFormat.WAV)):
             if form not in audio:
@@ -176,7 +174,7 @@ class RemoteEngine:
             **self._adapter,
         }
 
-    def _complete(self, chat: dict[str, Any], deadline: float, on_text: Callable[[str], None] | None) -> _Completion:
+    def _complete(self, chat: dict[str, Any], deadline: float, on_text: Callable[[str], None] | None) -> Completion:
         """Send a request until there is an answer. Raises EngineError, _NotUnderstood, and what ``on_text`` raises."""
         problem: EngineError = TimedOutError("no time was left for this prompt", "allow more with --timeout")
         for attempt in range(TRIES):
@@ -209,7 +207,7 @@ class RemoteEngine:
 
     def _send(
         self, chat: dict[str, Any], seconds: float, on_text: Callable[[str], None] | None
-    ) -> tuple[HttpReply, _Completion | None]:
+    ) -> tuple[HttpReply, Completion | None]:
         """Send a request once; return the reply, and the completion in it. ``on_text`` gets pieces, or all of it."""
         stream = StreamedCompletion(on_text) if on_text and self._streams else None
         more, on_part = (_STREAMED, stream.feed) if stream else ({}, None)
@@ -218,13 +216,13 @@ class RemoteEngine:
         except ReaderFailed as failure:
             raise failure.error from None
         if stream and stream.has_begun:
-            return reply, _completion_of(stream.whole())
+            return reply, completion_of(stream.whole())
         if reply.status == 200:
-            completion = _completion_in(reply.body)
+            completion = completion_in(reply.body)
             if on_text:
                 on_text(completion.text)
             return reply, completion
-        if stream and _is_about_streaming(_message_in(reply.body)):
+        if stream and _is_about_streaming(message_in(reply.body)):
             logger.info("%s does not stream answers", self._endpoint.url)
             self._streams = False
             return self._send(chat, seconds, on_text)
@@ -232,13 +230,13 @@ class RemoteEngine:
 
     def _rejection(self, reply: HttpReply) -> tuple[EngineError, float | None]:
         """Return the error for a status, and the seconds after which the endpoint wants to be asked again."""
-        message = _message_in(reply.body)
+        message = message_in(reply.body)
         text = f"{self._endpoint.url} answered {reply.status}" + (f": {message}" if message else "")
         lower = message.lower()
         if reply.status in (401, 403):
             return EngineError(text, key_hint()), None
         if reply.status == 429:
-            return EngineError(text, "ask with fewer --slots, or later"), _retry_after(reply)
+            return EngineError(text, "ask with fewer --slots, or later"), retry_after(reply)
         if reply.status in (400, 413, 415, 422):
             if "context" in lower and any(word in lower for word in _TOO_LONG):
                 return TooLongError(text, "use less audio: --max-seconds 300"), None
@@ -246,7 +244,7 @@ class RemoteEngine:
                 raise _NotUnderstood(text)
             if reply.status == 413:
                 return TooLongError(text, "use less audio: --max-seconds 300"), None
-        return EngineError(text, "check what runs there, and its log"), _retry_after(reply)
+        return EngineError(text, "check what runs there, and its log"), retry_after(reply)
 
     def _unreachable(self, error: RequestError) -> EngineError:
         hint = "check the URL, and that it is running"
@@ -254,7 +252,7 @@ class RemoteEngine:
             hint = "have its certificate renewed, or name its authority's file in SSL_CERT_FILE"
         return EngineError(f"{self._endpoint.url}: {error}", hint)
 
-    def _answer(self, reply: _Completion, clip: Clip, prompt: Prompt, sampling: Sampling, seconds: float) -> Answer:
+    def _answer(self, reply: Completion, clip: Clip, prompt: Prompt, sampling: Sampling, seconds: float) -> Answer:
         heard = reply.audio_tokens
         if heard is None and reply.prompt_tokens is not None:
             # What is not text must be audio; so few tokens for the text that a whole clip never seems to be missing.
@@ -282,71 +280,6 @@ class _NotUnderstood(Exception):
     """The endpoint could not read the audio."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Completion:
-    """A chat completion; numbers of tokens are None where the endpoint does not report them."""
-
-    text: str
-    hit_limit: bool
-    prompt_tokens: int | None
-    audio_tokens: int | None
-    answer_tokens: int | None
-
-
-def _completion_in(body: bytes) -> _Completion:
-    """Return what an answer holds. Raises WrongAnswer."""
-    try:
-        return _completion_of(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        raise WrongAnswer(f"the answer is not JSON ({body[:40]!r})") from error
-
-
-def _completion_of(data: Any) -> _Completion:
-    try:
-        choice = data["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason")
-        usage = data.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-    except (LookupError, TypeError, AttributeError) as error:
-        raise WrongAnswer("the answer is not a chat completion") from error
-    if not isinstance(text, str) or not isinstance(usage, dict) or not isinstance(details, dict):
-        raise WrongAnswer("the answer is not a chat completion")
-    return _Completion(
-        text=text,
-        hit_limit=reason == "length",
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        audio_tokens=_count(details.get("audio_tokens")),
-        answer_tokens=_count(usage.get("completion_tokens")),
-    )
-
-
 def _is_about_streaming(message: str) -> bool:
     lower = message.lower()
     return "stream" in lower and not _CANNOT_DECODE.search(lower)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def _message_in(body: bytes) -> str:
-    """Return the message of an error, in whichever usual form, on one line of at most 300 characters."""
-    try:
-        data = json.loads(body)
-        error = data.get("error", data.get("detail", data.get("message", "")))
-        text = error.get("message", "") if isinstance(error, dict) else error
-    except (ValueError, AttributeError, RecursionError):
-        text = body[:300].decode("utf-8", errors="replace")
-    whole = str(text).encode("utf-8", "replace").decode()  # a lone surrogate could not be printed
-    return " ".join(whole.split())[:300]
-
-
-def _retry_after(reply: HttpReply) -> float | None:
-    """Return the seconds that the header names, as a number or a date; None where it names none."""
-    value = reply.headers.get("retry-after", "").strip()
-    if value.isdecimal():  # not isdigit, which ² is as well
-        return float(value[:6])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

@@ -22,7 +22,7 @@ from musicflamingo_cli.engines.native.bindings import RELEASE, SEQUENCES
 from musicflamingo_cli.engines.native.engine import NativeEngine, native_libraries
 from musicflamingo_cli.engines.resident_process import Died
 from musicflamingo_cli.engines.worker_process import WorkerProcess
-from musicflamingo_cli.errors import FailureKind, ModelError, StoppedError, ToolMissingError
+from musicflamingo_cli.errors import FailureKind, ModelError, StoppedError, ToolMissingError, TooLongError
 from musicflamingo_cli.llamacpp import binaries
 from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.types import Answer, Clip, Failure, Prompt, Sampling
@@ -133,6 +133,22 @@ def test_a_question_without_a_grammar_fails_alone(make_wav: MakeWav, engine: Nat
         found = {each.prompt.preset: each.text for each in results if isinstance(each, Answer)}
         assert set(found) == {"p0", "p1"}
         assert found["p0"] == text
+
+
+@pytest.mark.real
+def test_a_question_that_does_not_fit_fails_alone(make_wav: MakeWav, random_settings: Settings) -> None:
+    model = resolve("F32", random_settings.models_folder)
+    engine = NativeEngine(replace(random_settings, ctx_size=1200), model)
+    clip, long = clip_of(make_wav(seconds=2)), replace(PROMPTS[1], max_tokens=5000)
+    try:
+        failure, answer = engine.describe(clip, [PROMPTS[0], long], GREEDY)
+        assert isinstance(failure, Failure)
+        assert (failure.preset, failure.kind) == ("p1", FailureKind.TOO_LONG)
+        assert isinstance(answer, Answer)
+        with pytest.raises(TooLongError):
+            list(engine.describe(clip, [long], GREEDY))
+    finally:
+        engine.close()
 
 
 @pytest.mark.real

@@ -24,6 +24,7 @@ from musicflamingo_cli.engines import open_engine
 from musicflamingo_cli.engines.observer import TextObserver
 from musicflamingo_cli.engines.pool import member as member_module
 from musicflamingo_cli.engines.remote import engine as remote
+from musicflamingo_cli.engines.remote import replies
 from musicflamingo_cli.engines.remote.engine import RemoteEngine
 from musicflamingo_cli.errors import (
     AnswerCancelledError,
@@ -207,11 +208,11 @@ def test_retry_after_is_kept(clip: Clip) -> None:
 
 @pytest.mark.parametrize("value", ["\u00b2", "soon", "Mon, 01 Jan 2030 00:00:00 +99999999999999999", ""])
 def test_a_wrong_retry_after_is_none(value: str) -> None:
-    assert remote._retry_after(HttpReply(429, {"retry-after": value}, b"")) is None
+    assert replies.retry_after(HttpReply(429, {"retry-after": value}, b"")) is None
 
 
 def test_a_message_that_is_no_text_can_be_printed() -> None:
-    assert remote._message_in(b'{"error": {"message": "bad \\ud800 audio"}}').encode() == b"bad ? audio"
+    assert replies.message_in(b'{"error": {"message": "bad \\ud800 audio"}}').encode() == b"bad ? audio"
 
 
 def test_no_waiting_beyond_the_budget(clip: Clip) -> None:
