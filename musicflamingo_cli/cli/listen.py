@@ -137,7 +137,7 @@ def listen(
     """Hear what MusicGen makes of captions: clips, and a page with original and clip side by side."""
     from musicflamingo_cli.cli.listen_run import ListenRun
     from musicflamingo_cli.config import load_settings
-    from musicflamingo_cli.engines.transformers.engine import installed_versions
+    from musicflamingo_cli.engines.transformers.environment import installed_versions
     from musicflamingo_cli.listening.sources import require_outside
     from musicflamingo_cli.models.generators import resolve_generator
 

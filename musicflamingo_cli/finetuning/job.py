@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.engines.transformers.engine import LACK_OF_MEMORY, environment, installed_versions
+from musicflamingo_cli.engines.transformers.engine import LACK_OF_MEMORY, environment
+from musicflamingo_cli.engines.transformers.environment import installed_versions
 from musicflamingo_cli.errors import ConfigError, EngineError, MusicFlamingoError, ToolMissingError
 from musicflamingo_cli.finetuning.folder import Result, write_adapter
 from musicflamingo_cli.finetuning.plan import Plan

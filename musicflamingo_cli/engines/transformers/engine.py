@@ -13,6 +13,7 @@ import sys
 
 from musicflamingo_cli.choices import Quantization
 from musicflamingo_cli.config import Settings
+from musicflamingo_cli.engines.transformers.environment import installed_versions
 from musicflamingo_cli.engines.worker_engine import WorkerEngine
 from musicflamingo_cli.engines.worker_process import WorkerProcess
 from musicflamingo_cli.errors import ToolMissingError
@@ -24,8 +25,6 @@ from musicflamingo_cli.system.processes import without_secrets
 from musicflamingo_cli.types import Windows
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "musicflamingo_cli.engines.transformers.worker")
-HOW_TO_INSTALL = "pip install 'musicflamingo[transformers]'"
-_SUPPORTED = ((5, 20), (6, 0))  # of transformers: from, before (see the extra in pyproject.toml)
 _TOKENS, _QUESTIONS = 8192, 5  # of a clip and of each of its answers, for the estimate of how many clips fit
 _MAX_SLOTS_GPU, _MAX_SLOTS_CPU = 4, 1  # see engines/context.py
 _LIBRARIES = {
@@ -116,21 +115,6 @@ class SlotsByMemory:
 def environment(gpus: str | None = None) -> dict[str, str]:
     """Return the environment of a worker: it reads local files only, and gets no secrets. ``gpus``: which it sees."""
     return without_secrets() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | variables(gpus)
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of transformers and torch. Raises ToolMissingError where they are missing or unsuitable."""
-    versions = {}
-    for package in ("transformers", "torch"):
-        if importlib.util.find_spec(package) is None:
-            raise ToolMissingError(f"{package} is not installed", f"install it with: {HOW_TO_INSTALL}")
-        versions[package] = importlib.metadata.version(package)
-    major, minor = (int(part) for part in versions["transformers"].split(".")[:2])
-    if not _SUPPORTED[0] <= (major, minor) < _SUPPORTED[1]:
-        wanted = f"{_SUPPORTED[0][0]}.{_SUPPORTED[0][1]} or later, before {_SUPPORTED[1][0]}"
-        reason = f"transformers {versions['transformers']} is installed, {wanted} is needed"
-        raise ToolMissingError(reason, f"install it with: {HOW_TO_INSTALL}")
-    return versions
 
 
 def _require_quantization(name: Quantization) -> None:

@@ -43,6 +43,16 @@ class Environment:
     libraries: dict[str, str]
 
 
+def installed_versions() -> dict[str, str]:
+    """Return the versions of torch and transformers. Raises ToolMissingError: missing, or too old or too new."""
+    if missing := missing_packages():
+        verb = "is" if len(missing) == 1 else "are"
+        raise ToolMissingError(f"{' and '.join(missing)} {verb} not installed", f"install it with: {HOW_TO_INSTALL}")
+    if unsupported := unsupported_versions():
+        raise ToolMissingError(f"{' and '.join(unsupported)}: not supported", f"install it with: {HOW_TO_INSTALL}")
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+
 def missing_packages() -> list[str]:
     """Return which of torch and transformers are not installed; looks for them without importing them."""
     return [name for name in VERSIONS if importlib.util.find_spec(name) is None]
@@ -72,11 +82,7 @@ def describe_environment(device: str | None = None) -> Environment:
 
     Raises ToolMissingError where the packages are missing, unsupported, or do not start.
     """
-    if missing := missing_packages():
-        verb = "is" if len(missing) == 1 else "are"
-        raise ToolMissingError(f"{' and '.join(missing)} {verb} not installed", f"install it with: {HOW_TO_INSTALL}")
-    if unsupported := unsupported_versions():
-        raise ToolMissingError(f"{' and '.join(unsupported)}: not supported", f"install it with: {HOW_TO_INSTALL}")
+    installed_versions()
     try:
         command = [sys.executable, "-P", "-m", __name__, *([device] if device else [])]
         done = probe(command, timeout=_SECONDS)
