@@ -18,6 +18,7 @@ _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 
 FULL_MIX = "full_mix"
 NO_TRACKS = ".musicflamingo-clips"  # in a folder of generated clips, which are no tracks of the dataset around it
+CLIPS = "a folder of clips that `listen` made: no tracks"  # why its files are skipped
 LEADS_OUT = "a link that leads out of the dataset (to follow it: --follow-links)"  # why a folder is skipped
 STEMS = frozenset(["drums", "bass", "other", "vocals", "kick", "snare", "cymbals", "toms", "percussion"])
 
@@ -66,7 +67,8 @@ def find_tracks(
 ) -> Iterator[Track | Skipped]:
     """Yield all tracks under ``root`` in a stable, sorted order, and what was skipped or could not be read.
 
-    Hidden files and folders, and the stems beside a full mix, are ignored without a message. A folder that is
+    Hidden files and folders, and the stems beside a full mix, are ignored without a message; of a folder with
+    generated clips, its own files, but not its folders. A folder that is
     reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
     track by itself. ``sweep_leftovers``: remove what killed processes left on the way. ``extensions`` (`flac`): where
     there are any, no other files count, not even for a shared sidecar. ``follow_links``: enter links to folders outside
@@ -95,7 +97,8 @@ def find_tracks(
                 continue
             names, folders, links = _listed(folder, wanted, sweep_leftovers)
             if NO_TRACKS in links and folder != root:
-                continue
+                names = []
+                yield Skipped(folder, CLIPS)
         except OSError as error:
             reason = f"cannot read the folder: {error.strerror}"
             yield Skipped(folder, reason, failed=True, kind=FailureKind.NO_PERMISSION)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from musicflamingo_cli.dataset.tracks import NO_TRACKS, find_tracks
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.listening.sources import Wanted, require_outside, sample_sources, sources_of_tracks
+from musicflamingo_cli.types import Skipped, Track
 
 TEXT = "A slow piano piece."
 
@@ -116,3 +118,17 @@ def test_clips_never_go_into_the_dataset(tmp_path: Path, out: str) -> None:
             require_outside(tmp_path / out, [place])
     require_outside(tmp_path / "musical", [audio])  # only begins alike
     require_outside(tmp_path, [tmp_path / "music"])
+
+
+def test_clips_never_go_among_other_tracks(tmp_path: Path) -> None:
+    """The mark of a folder of clips would hide them."""
+    audio = put(tmp_path / "artist" / "album", "a")
+    require_outside(tmp_path / "artist", [audio])
+    other = put(tmp_path / "artist", "single")
+    with pytest.raises(ConfigError, match="holds audio files already"):
+        require_outside(tmp_path / "artist", [audio])
+    (tmp_path / "artist" / NO_TRACKS).touch()
+    require_outside(tmp_path / "artist", [audio])
+    found = list(find_tracks(tmp_path))
+    assert [each.audio for each in found if isinstance(each, Track)] == [audio]
+    assert [each.path for each in found if isinstance(each, Skipped)] == [other.parent]
