@@ -10,7 +10,7 @@ from pathlib import Path
 from musicflamingo_cli.exports.job import Job, write_json
 from musicflamingo_cli.exports.output import write_text
 from musicflamingo_cli.exports.rows import Row
-from musicflamingo_cli.sidecars.captions import caption_key, is_text
+from musicflamingo_cli.sidecars.captions import is_text, real_captions
 
 _LYRICS = "lyrics"  # the preset, and the sidecar key of other tools
 _UNKNOWN_LANGUAGE = "unknown"
@@ -38,7 +38,7 @@ def write_ace_step(job: Job) -> None:
         facts = job.facts(row)
         audio = _place(row, job)
         write_text(audio.with_suffix(".caption.txt"), row.text)
-        lyrics = row.info.get(caption_key(_LYRICS)) or row.info.get(_LYRICS)
+        lyrics = real_captions(row.info, [_LYRICS]).get(_LYRICS) or row.info.get(_LYRICS)
         if isinstance(lyrics, str) and lyrics.strip() and is_text(lyrics):
             write_text(audio.with_suffix(".lyrics.txt"), lyrics)
         about = {

@@ -178,9 +178,12 @@ def _fingerprint(file: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, relative to it, in a stable order. Links are not followed."""
+    """Yield the paths of all files below a folder, relative to it, in a stable order. Links are not followed.
+
+    Python's own cache is left out: it is made when a trainer imports an export's module.
+    """
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         for name in sorted([*names, *links]):
             yield (Path(parent) / name).relative_to(folder).as_posix()

@@ -35,7 +35,7 @@ def get_custom_metadata(info: dict[str, Any], audio: Any) -> dict[str, Any]:
     for preset, (before, after) in revised_captions().get(info["relpath"], {}).items():
         if captions.get(preset) == before:  # else it is another caption since
             captions[preset] = after
-    captions = {preset: caption for preset, caption in captions.items() if caption}
+    captions = {preset: caption for preset, caption in captions.items() if has_right_length(caption)}
     if not captions:
         return {"__reject__": True}
     presets = list(captions)
@@ -58,17 +58,26 @@ def captions_of(sidecar: Path) -> dict[str, str]:
         return {}
     if not isinstance(info, dict) or (SETTINGS["only_approved"] and info.get("music_flamingo_approved") is not True):
         return {}
+    if info.get("music_flamingo_excluded") is True:
+        return {}
     provenance = info.get("music_flamingo_provenance")
-    most = SETTINGS["max_words"] or float("inf")
     found: dict[str, str] = {}
     for preset in SETTINGS["weights"]:
         caption = info.get("music_flamingo_" + preset)
         made = provenance.get(preset) if isinstance(provenance, dict) else None
-        if not isinstance(caption, str) or (isinstance(made, dict) and (made.get("toy") or made.get("noise"))):
-            continue
-        if caption.strip() and SETTINGS["min_words"] <= len(caption.split()) <= most:
+        if isinstance(caption, str) and not (isinstance(made, dict) and is_of_tiny_model(made)):
             found[preset] = caption.encode("utf-8", "replace").decode()
     return found
+
+
+def is_of_tiny_model(made: dict[str, Any]) -> bool:
+    """Return whether a caption is of the tiny model, as it wrote it; ``made``: how it was made."""
+    return bool(made.get("toy") or made.get("noise")) and made.get("edited") is not True
+
+
+def has_right_length(caption: str) -> bool:
+    """Return whether a caption has as many words as it should."""
+    return max(1, SETTINGS["min_words"]) <= len(caption.split()) <= (SETTINGS["max_words"] or float("inf"))
 
 
 def revised_captions() -> dict[str, Any]:

@@ -76,6 +76,11 @@ def run(name: str, root: Path, out: Path, options: ExportOptions = ALL_CAPTIONS,
     return stats
 
 
+def add(sidecar: Path, **foreign: Any) -> None:
+    """Set what other tools write into a sidecar."""
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text("utf-8")) | foreign), "utf-8")
+
+
 def true_captions(root: Path) -> dict[str, dict[str, str]]:
     """Path relative to the dataset, to captions by preset, read from the sidecars."""
     found = {}

@@ -11,9 +11,9 @@ from typing import Any
 import dill
 
 from musicflamingo_cli.exports import ExportOptions
-from musicflamingo_cli.sidecars.captions import APPROVED_KEY
+from musicflamingo_cli.sidecars.captions import APPROVED_KEY, EXCLUDED_KEY
 from musicflamingo_cli.sidecars.merge import merge_sidecar
-from tests.exports.conftest import PRESETS, read_csv, run, true_captions, true_texts
+from tests.exports.conftest import PRESETS, add, read_csv, run, true_captions, true_texts
 
 
 def samples_of(config: Path) -> dict[str, dict[str, Any]]:
@@ -76,6 +76,33 @@ def test_file_types_that_the_trainer_skips_are_reported(music: Path, tmp_path: P
     wav.rename(wav.with_suffix(".caf"))
     stats = run("stable-audio", music, tmp_path / "out")
     assert stats.remarks == {"are .caf, which stable-audio-tools skips": 1}
+
+
+def test_what_is_counted_is_what_is_trained_on(music: Path, tmp_path: Path) -> None:
+    """An edited caption of the tiny model counts, an excluded track does not, words are counted after striking."""
+    edited, excluded, long, *_ = sorted(music.rglob("*.INFO"))
+    merge_sidecar(edited, {"music_flamingo_provenance": {"full": {"toy": True, "edited": True}}})
+    add(long, bpm=120)
+    options = ExportOptions(weights={"full": 1}, columns=PRESETS, strike=True, max_words=4)
+    for sidecar in sorted(music.rglob("*.INFO")):
+        more = " The tempo is a steady 87 BPM throughout." if sidecar == long else ""
+        merge_sidecar(sidecar, {"music_flamingo_full": f"Calm house music.{more}"})
+    stats = run("stable-audio", music, tmp_path / "out", options)
+    found = samples_of(tmp_path / "out" / "dataset.json")
+    assert len(found) == stats.exported
+    assert all(sample == {"prompt": "Calm house music."} for sample in found.values()), found
+    merge_sidecar(excluded, {EXCLUDED_KEY: True})
+    assert list(samples_of(tmp_path / "out" / "dataset.json").values()).count({"__reject__": True}) == 1
+
+
+def test_an_export_that_was_used_can_be_replaced(music: Path, tmp_path: Path) -> None:
+    """Loading the module leaves Python's cache beside it."""
+    run("stable-audio", music, tmp_path / "out")
+    samples_of(tmp_path / "out" / "dataset.json")
+    (tmp_path / "out" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "out" / "__pycache__" / "metadata.cpython-311.pyc").write_bytes(b"x")
+    run("stable-audio", music, tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "__pycache__").exists()
 
 
 def test_a_caption_no_longer_approved_is_rejected(music: Path, tmp_path: Path) -> None:
