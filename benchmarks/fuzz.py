@@ -147,7 +147,7 @@ def read_sidecar_of(file: Path) -> None:
     EarlierRuns().add(info)
     state_of(info, Preset("full", "What is it?"), CaptionSettings(model="m", max_seconds=60.0, version="1"), file)
     basis_of(info), check_result(info), has_outdated_short(info), doubt_of(info), reasons_of(info)
-    measured_of(info), prompt_values(info), stated_by_others(info), music_fields(info, file)
+    measured_of(info, file), prompt_values(info, file), stated_by_others(info), music_fields(info, file)
     tags.describe(file, info, 1.0)
     merge_sidecar(file, {"music_flamingo_brief": "A caption."})
     read_sidecar(file)

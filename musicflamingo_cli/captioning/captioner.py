@@ -172,7 +172,7 @@ class Captioner:
         Waits for a slot. ``info``: what is known of the track, and which captions there are.
         """
         values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
-        prompts, failures = render_all(presets, values | prompt_values(info))
+        prompts, failures = render_all(presets, values | prompt_values(info, track.audio))
         yield from failures
         if self.model.reasons:
             prompts = [replace(each, max_tokens=each.max_tokens + REASONING_TOKENS) for each in prompts]

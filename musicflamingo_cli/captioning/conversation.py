@@ -163,4 +163,5 @@ class Chat:
         info: dict[str, Any] = {}
         with contextlib.suppress(SidecarError):  # reported when something is saved into it
             info = read_sidecar(track.sidecar)
-        return tags.describe(track.audio, info, clip.source_seconds or clip.seconds) | prompt_values(info)
+        values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+        return values | prompt_values(info, track.audio)

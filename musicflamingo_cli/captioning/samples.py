@@ -68,7 +68,8 @@ def sample_tracks(
             if not asked:
                 continue
             with prepared(track.audio, captioner.policy.excerpt) as clip:
-                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds) | prompt_values(info)
+                values = tags.describe(track.audio, info, clip.source_seconds or clip.seconds)
+                values |= prompt_values(info, track.audio)
                 answers = _answers(captioner, clip, _prompts(asked, values), number)
             captions = descriptions(info)
             found = {name: habits.samples_value(captions[name], texts) for name, texts in answers.items()}

@@ -78,7 +78,17 @@ class Cutter:
         return Measure((end - first) / source.file.samplerate, source.file.samplerate)
 
     def cut(self, audio: Path, span: Span, target: Path) -> None:
-        """Write a segment of ``audio`` to ``target``, in the format of its ending. Raises AudioError, OSError."""
+        """Write a segment of ``audio`` to ``target``, in the format of its ending.
+
+        Raises AudioError and OSError; then there is no such file.
+        """
+        try:
+            self._cut(audio, span, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    def _cut(self, audio: Path, span: Span, target: Path) -> None:
         import soundfile
 
         source = self._opened(audio)

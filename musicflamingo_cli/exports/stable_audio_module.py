@@ -77,7 +77,8 @@ def is_of_tiny_model(made: dict[str, Any]) -> bool:
 
 def has_right_length(caption: str) -> bool:
     """Return whether a caption has as many words as it should."""
-    return max(1, SETTINGS["min_words"]) <= len(caption.split()) <= (SETTINGS["max_words"] or float("inf"))
+    words = len(caption.split())
+    return bool(max(1, SETTINGS["min_words"]) <= words <= (SETTINGS["max_words"] or words))
 
 
 def revised_captions() -> dict[str, Any]:

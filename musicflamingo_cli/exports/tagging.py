@@ -147,7 +147,7 @@ def _wanted(track: Track, info: Mapping[str, Any], options: TagOptions) -> dict[
         return {}
     text = " ".join(captions.values())
     wanted = {options.field: ["\n\n".join(captions.values())]}
-    known, measured = tags.stated(track.audio, info), measured_of(info)
+    known, measured = tags.stated(track.audio, info), measured_of(info, track.audio)
     tempo, key = sure_of(measured) if measured else (None, None)
     if options.bpm and (bpm := known.get("bpm") or (tempo and tempo.bpm) or tempo_of(text)):
         wanted[TagField.BPM] = [str(round(float(bpm)))]

@@ -121,7 +121,7 @@ def _add(found: Collected, root: Path, track: Track, choice: Choice) -> bool:
 
 def _questions(track: Track, info: Mapping[str, Any], presets: Sequence[Preset]) -> Iterator[tuple[Preset, str]]:
     """Yield presets with their questions about this track, as a batch would ask them now."""
-    values = tags.describe(track.audio, info, measure(track.audio).seconds) | prompt_values(info)
+    values = tags.describe(track.audio, info, measure(track.audio).seconds) | prompt_values(info, track.audio)
     for preset in presets:
         try:
             yield preset, preset.render(values).text

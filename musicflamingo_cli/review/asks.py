@@ -205,7 +205,7 @@ class Asks:
             info = read_sidecar(ask.entry.track.sidecar)
             with prepared(ask.entry.track.audio, captioner.policy.excerpt) as clip:
                 values = tags.describe(ask.entry.track.audio, info, clip.source_seconds or clip.seconds)
-                values |= prompt_values(info)
+                values |= prompt_values(info, ask.entry.track.audio)
                 prompt = ask.preset.render(values)
                 if captioner.model.reasons:
                     prompt = replace(prompt, max_tokens=prompt.max_tokens + REASONING_TOKENS)

@@ -58,7 +58,7 @@ def detail(library: Library, entry: Entry, counter: TokenCounter) -> dict[str, A
         "excluded": info.get(EXCLUDED_KEY) is True,
         "note": note if isinstance(note, str) else "",
         "noteBase": base_of(note),
-        "measured": measured_json(info),
+        "measured": measured_json(info, entry.track.audio),
         "known": _known(entry, info, seconds),
         "reasons": reasons_of(info),
         "corrections": list(dict.fromkeys(change for each in corrections.values() for change in each.changes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.sidecars.checks import check_result
@@ -48,9 +49,9 @@ def marks_in(caption: str, preset: str, known: Known) -> list[Mark]:
     ]
 
 
-def measured_json(info: Mapping[str, Any]) -> dict[str, Any] | None:
+def measured_json(info: Mapping[str, Any], audio: Path) -> dict[str, Any] | None:
     """Return the measured values that the page shows beside the claimed ones; None where nothing was measured."""
-    measured = measured_of(info)
+    measured = measured_of(info, audio)
     if measured is None:
         return None
     tempo, key = measured.tempo, measured.key

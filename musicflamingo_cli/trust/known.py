@@ -12,7 +12,6 @@ from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.key import TONICS, Key
 from musicflamingo_cli.audio.tempo import Tempo
 from musicflamingo_cli.sidecars.captions import provenance_of
-from musicflamingo_cli.system.identity import is_replaced
 from musicflamingo_cli.text.facts import FASTEST, SLOWEST, TermKind, key_of, terms_in
 from musicflamingo_cli.trust.measured import Measured, measured_of
 from musicflamingo_cli.trust.voices import Voice
@@ -43,9 +42,7 @@ def known_of(info: Mapping[str, Any], audio: Path, presets: Iterable[str] = ()) 
 
     A measurement of another file is left out. ``presets``: whose provenance tells how much of it the model got.
     """
-    measured = measured_of(info)
-    if measured and is_replaced(audio, measured.audio):
-        measured = None
+    measured = measured_of(info, audio)
     stated = tags.stated(audio, info)
     bpm = float(stated.get("bpm", 0))
     return Known(

@@ -49,8 +49,16 @@ class Stated:
     key: str | None
 
 
-def measured_of(info: Mapping[str, Any]) -> Measured | None:
-    """Return the measurement in a sidecar's data; None where there is none, or none that can be used."""
+def measured_of(info: Mapping[str, Any], audio: Path) -> Measured | None:
+    """Return the measurement of ``audio`` in a sidecar's data.
+
+    None where there is none, none that can be used, or that of an earlier file of this name.
+    """
+    found = _read(info)
+    return None if found is None or is_replaced(audio, found.audio) else found
+
+
+def _read(info: Mapping[str, Any]) -> Measured | None:
     found = info.get(MEASURED_KEY)
     if not isinstance(found, dict) or not isinstance(found.get("version"), int):
         return None
@@ -83,8 +91,8 @@ def as_json(measured: Measured) -> dict[str, Any]:
 
 def is_current(info: Mapping[str, Any], audio: Path) -> bool:
     """Return whether a sidecar's data holds a measurement of this audio by this version."""
-    found = measured_of(info)
-    return found is not None and found.version == VERSION and not is_replaced(audio, found.audio)
+    found = measured_of(info, audio)
+    return found is not None and found.version == VERSION
 
 
 def stated_by_others(info: Mapping[str, Any]) -> Stated:
@@ -97,12 +105,12 @@ def stated_by_others(info: Mapping[str, Any]) -> Stated:
     )
 
 
-def prompt_values(info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the prompt variables `measured_bpm` and `measured_key`; unknown ones are absent.
+def prompt_values(info: Mapping[str, Any], audio: Path) -> dict[str, str]:
+    """Return the prompt variables `measured_bpm` and `measured_key` of ``audio``; unknown ones are absent.
 
     A key counts only where it is clear, since a model repeats what its prompt says.
     """
-    found = measured_of(info)
+    found = measured_of(info, audio)
     values = {}
     if found and found.tempo:
         values["measured_bpm"] = f"{found.tempo.bpm:.0f}"

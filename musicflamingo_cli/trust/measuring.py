@@ -130,7 +130,7 @@ def known_result(track: Track, overwrite: bool) -> Measurement | None:
     except SidecarError as error:
         return Measurement(track, failure=Failure.for_track(error))
     if not overwrite and is_current(info, track.audio):
-        return Measurement(track, measured_of(info), stated=stated_by_others(info))
+        return Measurement(track, measured_of(info, track.audio), stated=stated_by_others(info))
     failure = obstacle(track.sidecar, track.within)
     return Measurement(track, failure=failure) if failure else None
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from musicflamingo_cli.audio.segments import Cutting, Span, spans_of
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.dataset.tracks import track_for
-from musicflamingo_cli.errors import ConfigError, ExitCode
+from musicflamingo_cli.errors import AudioError, ConfigError, ExitCode
 from musicflamingo_cli.exports import ExportOptions
 from musicflamingo_cli.exports.cutting import Cutter
 from musicflamingo_cli.sidecars.checks import digests_of, segment_descriptions
@@ -126,6 +126,18 @@ def test_how_samples_are_kept(suffix: str, subtype: str, expected: str, tmp_path
             file.seek(22_050)
             whole = file.read(33_075, dtype="float64")
         assert np.array_equal(soundfile.read(target, dtype="float64")[0], whole)
+
+
+def test_a_segment_that_cannot_be_cut_leaves_no_file(tmp_path: Path) -> None:
+    audio, target = tmp_path / "a.flac", tmp_path / "out" / "piece.flac"
+    write_music(audio, 20.0, 44_100)
+    data = bytearray(audio.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    audio.write_bytes(data)
+    with Cutter() as cutter, pytest.raises(AudioError):
+        cutter.cut(audio, Span(0.0, 20.0), target)
+    assert not target.exists()
 
 
 def test_webdataset_and_audiofolder(cut_music: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_measured_tempo_marks_what_it_contradicts(
     marks = marks_in(CAPTION, "full", known_of(info, tmp_path / "song.wav"))
     assert [CAPTION[mark.start : mark.end] for mark in marks] == (["80"] if is_marked else [])
     assert all("measured 97.3 BPM" in mark.reason for mark in marks)
-    shown = measured_json(info)
+    shown = measured_json(info, Path("a.wav"))
     assert shown is not None
     assert shown["tempo"]["bpm"] == bpm
-    assert measured_json({}) is None
+    assert measured_json({}, Path("a.wav")) is None

@@ -21,9 +21,11 @@ from musicflamingo_cli.trust.measured import (
     as_json,
     is_current,
     measured_of,
+    prompt_values,
     stated_by_others,
 )
 
+AUDIO = Path("a.wav")  # not there, so not known to be another file
 MEASURED = Measured(
     tempo=Tempo(bpm=120.1, confidence=0.4, alternatives=(60.05, 240.2)),
     key=Key(name="A minor", confidence=0.2, relatives=relatives_of("A minor")),
@@ -48,19 +50,30 @@ def in_sidecar(measured: Measured) -> dict[str, Any]:
     "measured", [MEASURED, replace(MEASURED, tempo=None, key=None, lufs=None, width=None, essentia=None, tempi=())]
 )
 def test_what_is_written_is_read_again(measured: Measured) -> None:
-    assert measured_of(in_sidecar(measured)) == measured
+    assert measured_of(in_sidecar(measured), AUDIO) == measured
 
 
 @pytest.mark.parametrize("value", [None, 5, [], "x", {}, {"version": 1}, {"version": 1, "seconds": float("nan")}])
 def test_odd_values_are_no_measurement(value: Any) -> None:
-    assert measured_of({MEASURED_KEY: value}) is None
+    assert measured_of({MEASURED_KEY: value}, AUDIO) is None
+
+
+def test_the_measurement_of_an_earlier_file_is_none(tmp_path: Path) -> None:
+    audio = tmp_path / "a.wav"
+    audio.write_bytes(b"before")
+    info = in_sidecar(replace(MEASURED, audio=file_identity(audio)))
+    assert measured_of(info, audio)
+    assert prompt_values(info, audio)["measured_bpm"] == "120"
+    audio.write_bytes(b"after it was replaced")
+    assert measured_of(info, audio) is None
+    assert prompt_values(info, audio) == {}
 
 
 def test_odd_parts_of_a_measurement_are_unknown() -> None:
     info = in_sidecar(MEASURED)
     info[MEASURED_KEY] |= {"tempo": {"bpm": -3, "confidence": 1}, "key": {"name": "H minor", "confidence": 1}}
     info[MEASURED_KEY] |= {"lufs": 10**400, "halves": ["A minor", 7], "width": True}
-    found = measured_of(info)
+    found = measured_of(info, AUDIO)
     assert found is not None
     assert (found.tempo, found.key, found.lufs, found.width) == (None, None, None, None)
     assert found.halves == ("A minor", None)

@@ -112,7 +112,7 @@ def test_a_dataset_is_measured_once(tmp_path: Path) -> None:
     failures = {name: each.failure.kind for name, each in first.items() if each.failure}
     assert failures == {"c.wav": FailureKind.UNREADABLE_AUDIO, "d.wav": FailureKind.SIDECAR}
     assert (tmp_path / "b.INFO").read_text().startswith('{"bpm": 128, "key": "Am", "other": 1e400, ')
-    assert measured_of(read_sidecar(tmp_path / "a.INFO")) == first["a.wav"].measured
+    assert measured_of(read_sidecar(tmp_path / "a.INFO"), tmp_path / "a.wav") == first["a.wav"].measured
     assert (tmp_path / "d.INFO").read_text() == "{ broken"
 
     tone(tmp_path / "b.wav", 4.0)  # replaced
