@@ -23,13 +23,15 @@ _GB = 1e9
 
 def presets() -> Offers:
     """Return the presets in force: of --prompts, of the dataset that is named, or of this folder."""
+    from musicflamingo_cli.config import load_settings
     from musicflamingo_cli.errors import MusicFlamingoError
     from musicflamingo_cli.prompts import load_presets, prompts_files
 
     words = _words()
     dataset = next((Path(word) for word in words[2:] if Path(word).is_dir()), Path.cwd())
     try:
-        found = load_presets(prompts_files(dataset, _value(words, "--prompts")))
+        settings = load_settings({"prompts": _value(words, "--prompts")}, _value(words, "--config"), dataset)
+        found = load_presets(prompts_files(dataset, settings.prompts))
     except (MusicFlamingoError, OSError):
         return []
     return [(each.name, f"{'default, ' if each.default else ''}{each.max_tokens} tokens") for each in found.values()]
@@ -46,8 +48,13 @@ def _words() -> list[str]:
 
 def _value(words: list[str], option: str) -> Path | None:
     """Return the value of an option, which comes before what is completed."""
-    following = [Path(after) for word, after in itertools.pairwise(words) if word == option]
-    return following[-1] if following else None
+    found = None
+    for word, after in itertools.pairwise([*words, ""]):
+        if word == option:
+            found = Path(after)
+        elif word.startswith(f"{option}="):
+            found = Path(word.removeprefix(f"{option}="))
+    return found
 
 
 def models() -> Offers:

@@ -81,7 +81,7 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
 ) -> None:
     """Export captions in the formats that trainers read."""
-    from musicflamingo_cli.cli.presets import presets_to_read
+    from musicflamingo_cli.cli.presets import presets_files, presets_to_read
     from musicflamingo_cli.exports import ExportOptions, ExportStats, Target, default_out, rehearse
     from musicflamingo_cli.exports import export as run
     from musicflamingo_cli.sidecars.checks import SHORT, SUMMARY
@@ -105,7 +105,9 @@ def export(
     weights = _weights(preset or [_DEFAULT_PRESET])
     options = ExportOptions(
         weights=weights,
-        columns=presets_to_read(dataset, list(weights) if preset else None, also=[SHORT, SUMMARY]),
+        columns=presets_to_read(
+            presets_files(common, dataset), list(weights) if preset else None, also=[SHORT, SUMMARY]
+        ),
         prefix=prefix.strip(),
         postfix=suffix.strip(),
         min_words=min_words,

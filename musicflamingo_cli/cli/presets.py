@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musicflamingo_cli.captioning.batch import Dataset
-from musicflamingo_cli.cli.options import AskOptions, ModelOptions
-from musicflamingo_cli.config import Settings
+from musicflamingo_cli.cli.options import AskOptions, Common, ModelOptions
+from musicflamingo_cli.config import Settings, load_settings
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.prompts import Preset, choose, free_question, load_presets, prompts_files, require_caption_name
 
@@ -34,15 +34,20 @@ def presets_to_ask(
     return [free_question(options.ask, save_as or _FREE_QUESTION)]
 
 
-def presets_to_read(dataset: Path, names: list[str] | None, also: Sequence[str] = ()) -> list[str]:
+def presets_files(common: Common, folder: Path, explicit: Path | None = None) -> list[Path]:
+    """Return the presets files in force for a folder, that of the settings included; ``explicit``: of --prompts."""
+    return prompts_files(folder, load_settings({"prompts": explicit}, common.config, folder).prompts)
+
+
+def presets_to_read(files: Sequence[Path], names: list[str] | None, also: Sequence[str] = ()) -> list[str]:
     """Return whose captions are read: the named presets', or those that a batch would ask. Raises ConfigError.
 
-    A name need not be a preset any more, may be one of --save-as, or one of ``also``.
+    ``files``: see ``presets_files``. A name need not be a preset any more, may be one of --save-as, or one of ``also``.
     """
     for name in names or []:
         if name not in also:
             require_caption_name(name)
-    return names or [preset.name for preset in choose(load_presets(prompts_files(dataset, None)), [])]
+    return names or [preset.name for preset in choose(load_presets(files), [])]
 
 
 def datasets_to_ask(options: ModelOptions, settings: Settings, folders: Sequence[Path]) -> list[Dataset]:

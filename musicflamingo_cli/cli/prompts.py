@@ -33,7 +33,7 @@ OwnFolder = Annotated[
 def list_(common: Common, json: Json, prompts: PromptsFile = None) -> None:
     """List the presets in force here, and the file that each comes from."""
     console = console_for(common, json.as_json)
-    presets = list(_in_force(prompts).values())
+    presets = list(_in_force(common, prompts).values())
     for preset in presets:
         console.json(
             {
@@ -75,7 +75,7 @@ def show(
     from musicflamingo_cli.prompts import choose
 
     console = console_for(common, json.as_json)
-    preset = choose(_in_force(prompts), [name])[0]
+    preset = choose(_in_force(common, prompts), [name])[0]
     if console.is_piped:
         console.data(preset.prompt)
         console.info(f"(at most {preset.max_tokens} tokens; from {preset.origin})")
@@ -102,10 +102,10 @@ def _show_preset(console: "Console", preset: "Preset") -> None:
 @command(prompts_app)
 def path(common: Common, json: Json) -> None:
     """List the prompts files in force, the strongest last."""
-    from musicflamingo_cli.prompts import prompts_files
+    from musicflamingo_cli.cli.presets import presets_files
 
     console = console_for(common, json.as_json)
-    files = [str(file) for file in prompts_files(Path.cwd(), None)]
+    files = [str(file) for file in presets_files(common, Path.cwd())]
     for file in files:
         console.data(file)
     console.json(files)
@@ -179,19 +179,21 @@ def check(
     ] = None,
 ) -> None:
     """Check a presets file, and report what is wrong."""
-    from musicflamingo_cli.prompts import prompts_files, read_presets
+    from musicflamingo_cli.cli.presets import presets_files
+    from musicflamingo_cli.prompts import read_presets
 
     console = console_for(common, json.as_json)
-    for each in [file] if file else prompts_files(Path.cwd(), None):
+    for each in [file] if file else presets_files(common, Path.cwd()):
         presets = read_presets(each)
         console.data(f"{each}: {len(presets)} presets, no errors")
         console.json({"path": str(each), "presets": list(presets)})
 
 
-def _in_force(explicit: Path | None):  # type: ignore[no-untyped-def]  # the type's module is imported late
-    from musicflamingo_cli.prompts import load_presets, prompts_files
+def _in_force(common: Common, explicit: Path | None):  # type: ignore[no-untyped-def]  # its type is imported late
+    from musicflamingo_cli.cli.presets import presets_files
+    from musicflamingo_cli.prompts import load_presets
 
-    return load_presets(prompts_files(Path.cwd(), explicit))
+    return load_presets(presets_files(common, Path.cwd(), explicit))
 
 
 def _own_file(dataset: Path | None) -> Path:

@@ -34,7 +34,7 @@ def report(
     follow_links: FollowLinks = False,
 ) -> None:
     """Write one page about a captioned dataset: figures, distributions, every caption with its audio."""
-    from musicflamingo_cli.cli.presets import presets_to_read
+    from musicflamingo_cli.cli.presets import presets_files, presets_to_read
     from musicflamingo_cli.report import Source, write_report
     from musicflamingo_cli.report.contents import Entry
     from musicflamingo_cli.text.t5_tokens import token_counter
@@ -42,7 +42,7 @@ def report(
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    names = presets_to_read(dataset, preset)
+    names = presets_to_read(presets_files(common, dataset), preset)
     page = out or Path(f"{dataset.resolve().name or 'dataset'}-report.html")
     counter = token_counter(tokenizer)
     source = Source(root=dataset, presets=names, counter=counter, pictures=spectrograms, follow_links=follow_links)

@@ -49,11 +49,11 @@ def review(
     from musicflamingo_cli.text.t5_tokens import token_counter
 
     settings = options.settings(common, [dataset])
-    known = load_presets(prompts_files(dataset, settings.prompts))
-    asks = None if read_only else Asks(settings, known)
+    files = prompts_files(dataset, settings.prompts)
+    asks = None if read_only else Asks(settings, load_presets(files))
     with (
         listening(port) as listener,
-        open_review(dataset, presets_to_read(dataset, preset), token_counter(tokenizer), asks, follow_links) as opened,
+        open_review(dataset, presets_to_read(files, preset), token_counter(tokenizer), asks, follow_links) as opened,
     ):
 
         def show(url: str) -> None:

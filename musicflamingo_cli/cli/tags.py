@@ -38,14 +38,14 @@ def tags(
     follow_links: FollowLinks = False,
 ) -> None:
     """Write captions into the audio files' own tags. The audio stays as it is, old tags are kept in the sidecars."""
-    from musicflamingo_cli.cli.presets import presets_to_read
+    from musicflamingo_cli.cli.presets import presets_files, presets_to_read
     from musicflamingo_cli.exports.file_tags import TagField
     from musicflamingo_cli.exports.tagging import TagOptions, tag_all, undo_all
 
     console = console_for(common, json.as_json)
     if not dataset.is_dir():
         raise ConfigError(f"no such folder: {dataset}", "check the path")
-    names = presets_to_read(dataset, preset)
+    names = presets_to_read(presets_files(common, dataset), preset)
     options = TagOptions(
         presets=names if preset else names[:1],
         field=TagField.CUSTOM if custom else TagField.COMMENT,

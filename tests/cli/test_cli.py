@@ -336,6 +336,25 @@ def test_prompts_commands(tmp_path: Path) -> None:
     assert Path(musicflamingo("prompts", "init", "--dataset", tmp_path).stdout.strip()).parent == tmp_path
 
 
+def test_every_command_reads_the_presets_file_of_the_settings(make_wav: MakeWav, tmp_path: Path) -> None:
+    audio, own = make_wav("music/a.wav"), tmp_path / "mine.yaml"
+    own.write_text("presets:\n  mine: {prompt: Mine., default: true}\n")
+    (tmp_path / "settings.yaml").write_text(f"prompts: {own}\n")
+    audio.with_suffix(".INFO").write_text('{"music_flamingo_mine": "A calm piece."}')
+    named = ("--config", tmp_path / "settings.yaml")
+    assert str(own) in musicflamingo("prompts", "path", *named).stdout
+    assert "mine" in musicflamingo("prompts", "list", *named).stdout
+    assert musicflamingo("prompts", "show", "mine", *named).stdout == "Mine.\n"
+    assert str(own) in musicflamingo("prompts", "check", *named).stdout
+    page = tmp_path / "page.html"
+    assert musicflamingo("report", audio.parent, "--out", page, "--no-spectrograms", *named).returncode == 0
+    assert "A calm piece." in page.read_text()
+    table = tmp_path / "out.csv"
+    audio.with_suffix(".INFO").write_text('{"music_flamingo_mine": "A calm piece.", "music_flamingo_full": "It."}')
+    assert musicflamingo("export", "csv", audio.parent, table, *named).returncode == 0
+    assert "A calm piece." in table.read_text()
+
+
 def test_prompts_edit_opens_the_editor_and_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     editor = tmp_path / "editor"
     editor.write_text("#!/bin/sh\necho 'presets: {full: {promt: x}}' > \"$1\"\n")

@@ -80,6 +80,20 @@ def test_tab_completes(shell: str, environment: dict[str, str], tmp_path: Path) 
         screen.wait_until(lambda: all(word in screen.text for word in ("medium", "melody-large")), "all are listed", 30)
 
 
+@pytest.mark.parametrize("file", ["--prompts mine.yaml", "--prompts=mine.yaml", "--config settings.yaml"])
+def test_presets_of_a_named_file_are_offered(file: str, environment: dict[str, str], tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    (here / "mine.yaml").write_text("presets:\n  mine: {prompt: Mine.}\n")
+    (here / "settings.yaml").write_text(f"prompts: {here / 'mine.yaml'}\n")
+    line = f"musicflamingo batch 'my music' {file} --preset "
+    variables = {"_MUSICFLAMINGO_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    program = Path(sys.executable).parent / "musicflamingo"
+    done = subprocess.run(
+        [program], env={**os.environ, **environment, **variables}, cwd=here, capture_output=True, text=True
+    )
+    assert "mine" in done.stdout, done
+
+
 def test_what_cannot_be_read_offers_nothing(environment: dict[str, str], tmp_path: Path) -> None:
     """No traceback in the middle of a line."""
     (tmp_path / "here" / "my music" / DATASET_FILE).write_text("presets: [")
