@@ -62,7 +62,7 @@ class TrainingRun:
         training = Training(
             plan=plan,
             checkpoint=checkpoint,
-            out=self.out.absolute(),
+            out=self.out.resolve(),
             gpus=self.settings.gpus,
             processes=self._processes(),
         )

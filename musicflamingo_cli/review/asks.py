@@ -127,8 +127,7 @@ class Asks:
                 del self._asks[old]
             self._waiting.put(ask)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="asks", daemon=True)
-                self._thread.start()
+                self._start()
         return ask
 
     def get(self, number: int) -> Ask | None:
@@ -160,6 +159,10 @@ class Asks:
             return known
         return validate(replace(known, prompt=prompt), f"the prompt of {name}", "change the prompt and ask again")
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="asks", daemon=True)
+        self._thread.start()
+
     def _work(self) -> None:
         """Answer questions until there have been none for a while; then the engine is closed."""
         ask: Ask | None = None
@@ -180,6 +183,8 @@ class Asks:
         finally:
             with self._lock:
                 self._captioner = self._thread = None
+                if not (self._waiting.empty() or self._is_stopped):  # asked while the engine was closing
+                    self._start()
 
     def _next(self) -> Ask | None:
         """The next question; None where there was none for a while, or the review ends."""

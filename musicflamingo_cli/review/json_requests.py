@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from musicflamingo_cli.errors import MusicFlamingoError, TrackError
 from musicflamingo_cli.review import edits
@@ -37,9 +37,9 @@ def json_endpoint(answer: Callable[[Values], Any]) -> Callable[[Request], Any]:
             if request.method == "POST":
                 values = await _body_of(request)
             values |= {**request.path_params, "csrf": request.scope.get("csrf", "")}
-            return JSONResponse(await run_in_threadpool(answer, values))
+            return _json(await run_in_threadpool(answer, values))
         except RefusedError as error:
-            return JSONResponse({"error": str(error)}, error.status)
+            return _json({"error": str(error)}, error.status)
         except ConflictError as error:
             made = {
                 key: error.made.get(key) for key in ("edited_by", "edited_at", "time", "model") if key in error.made
@@ -50,11 +50,16 @@ def json_endpoint(answer: Callable[[Values], Any]) -> Callable[[Request], Any]:
                 "base": edits.base_of(error.theirs),
                 "made": made,
             }
-            return JSONResponse({"error": str(error), "conflict": conflict}, 409)
+            return _json({"error": str(error), "conflict": conflict}, 409)
         except (MusicFlamingoError, TrackError) as error:
-            return JSONResponse({"error": str(error), "hint": error.hint}, 422)
+            return _json({"error": str(error), "hint": error.hint}, 422)
 
     return endpoint
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    """An answer in ASCII: a caption may hold half a character, which UTF-8 cannot."""
+    return Response(json.dumps(value, allow_nan=False), status, media_type="application/json")
 
 
 async def _body_of(request: Request) -> dict[str, Any]:

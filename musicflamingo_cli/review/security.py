@@ -11,8 +11,7 @@ import hmac
 import logging
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -78,15 +77,19 @@ class Access:
 
     def csrf_of(self, cookies: Iterable[str]) -> str | None:
         """Return the CSRF token of the session that a request's cookies name; None where they name none."""
-        for text in cookies:
-            try:
-                found = SimpleCookie(text).get(self.cookie)
-            except CookieError:
-                continue
+        for found in self._values_in(cookies):
             for session, csrf in list(self._sessions.items()):
-                if found is not None and hmac.compare_digest(found.value.encode(), session.encode()):
+                if hmac.compare_digest(found.encode("utf-8", "replace"), session.encode()):
                     return csrf
         return None
+
+    def _values_in(self, cookies: Iterable[str]) -> Iterator[str]:
+        """The values of our cookie. Not by http.cookies, which stops at the first odd one of another local program."""
+        for text in cookies:
+            for pair in text.split(";"):
+                name, _, value = pair.partition("=")
+                if name.strip() == self.cookie:
+                    yield value.strip()
 
 
 class Guard:

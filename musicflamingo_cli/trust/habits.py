@@ -9,11 +9,12 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicflamingo_cli.paths import habits_cache_dir
+from musicflamingo_cli.paths import habits_cache_dir, read_regular
 from musicflamingo_cli.sidecars.captions import SAMPLES_KEY, provenance_of
 from musicflamingo_cli.trust.check import COMPARED, agrees, evidence_key
 from musicflamingo_cli.trust.claims import Claim, Field, claims_in
@@ -21,6 +22,8 @@ from musicflamingo_cli.trust.verdicts import Evidence, Source, Verdict
 
 _FEWEST = 2  # answers that name a field, for a share of them to say anything
 _NO_HABIT = (Field.MOOD, Field.ABSENT, Field.LENGTH)  # of silence these may well be true
+
+_HASH = re.compile("[0-9a-f]{1,64}")
 
 
 def habit_file(model_identity: str, template_hash: str) -> Path:
@@ -41,9 +44,14 @@ def save_habit(model_identity: str, template_hash: str, answers: Iterable[str]) 
 
 @functools.lru_cache(maxsize=256)
 def habit_of(model_identity: str, template_hash: str) -> frozenset[str] | None:
-    """Return the claims of a habit as `tempo/120`; None where it was never looked for."""
+    """Return the claims of a habit as `tempo/120`; None where it was never looked for.
+
+    The names come from sidecars, which strangers may have made: they are hashes, never a path.
+    """
+    if not (_HASH.fullmatch(model_identity) and _HASH.fullmatch(template_hash)):
+        return None
     try:
-        found = json.loads(habit_file(model_identity, template_hash).read_text(encoding="utf-8"))
+        found = json.loads(read_regular(habit_file(model_identity, template_hash)))
         return frozenset(map(str, found["claims"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

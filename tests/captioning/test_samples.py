@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,15 @@ def test_captions_of_another_model_are_not_asked_about(make_wav: MakeWav, model:
     info["music_flamingo_provenance"]["full"]["model"] = "another.gguf"
     audio.with_suffix(".INFO").write_text(json.dumps(info))
     assert not list(sample_tracks(captioner(model, ["It is at 87 BPM."])[0], [(track_for(audio), [FULL])], 2))
+
+
+def test_a_sidecar_names_no_file_of_its_own_as_a_habit(make_wav: MakeWav, model: ModelPair, tmp_path: Path) -> None:
+    """A pipe there would be waited for without end."""
+    os.mkfifo(tmp_path / "evil-t.json")
+    audio = make_wav("songs/a.wav", seconds=2.0)
+    write(audio, model, model_identity=str(tmp_path / "evil"), template="t")
+    assert check_track(read_sidecar(audio.with_suffix(".INFO")), audio) is not None
+    assert habits.habit_of("../../evil", "t") is None
 
 
 def test_a_habit_is_learnt_once_and_gives_doubt(make_wav: MakeWav, model: ModelPair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,29 @@ def answered(library: Library) -> Ask:
 def test_measured_values_are_in_the_prompt(library: Library, prompts: list[str]) -> None:
     answered(library)
     assert prompts == ["Describe this track of 95 BPM in E minor."]
+
+
+def test_a_question_while_the_engine_closes_is_answered(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    closing, may_close = threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def opened(*_: Any) -> Iterator[Captioner]:
+        yield Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
+        closing.set()
+        may_close.wait(20)
+
+    monkeypatch.setattr(asks, "open_captioner", opened)
+    monkeypatch.setattr(asks, "_IDLE", 0.5)
+    asking = Asks(Settings(), {"full": Preset("full", PROMPT)})
+    asking.add(library.entries[0], "full", {})
+    assert closing.wait(20)
+    late = asking.add(library.entries[0], "full", {})
+    may_close.set()
+    deadline = time.monotonic() + 20
+    while late.state is not AskState.ANSWERED and time.monotonic() < deadline:
+        time.sleep(0.02)
+    asking.stop()
+    assert late.state is AskState.ANSWERED
 
 
 @pytest.mark.parametrize("was_approved", [True, False])

@@ -244,6 +244,27 @@ def test_a_conflict_shows_both_and_loses_neither(
     assert read_sidecar(file)["music_flamingo_full"] == "Mine."
 
 
+def test_captions_that_changed_unseen_are_not_approved(
+    open_page: OpenPage, start_review: StartReview, tmp_path: Path
+) -> None:
+    """A batch writes the second caption while the first one is edited and approved."""
+    root = make_dataset(tmp_path, 3)
+    (file, *_) = sidecars(root)
+    page = open_page(start_review(root))
+    press(page, "e", "Control+a")
+    page.keyboard.type("Mine.")
+    merge_sidecar(file, {"music_flamingo_structure": "Written meanwhile."})
+    press(page, "Control+Enter")
+    expect(page.locator(".caption").nth(1)).to_contain_text("Written meanwhile.")
+    expect(page.locator("body")).to_contain_text("look at it again")
+    info = read_sidecar(file)
+    assert info["music_flamingo_full"] == "Mine."
+    assert info.get("music_flamingo_approved", False) is False
+    press(page, "Enter")
+    page.wait_for_timeout(500)
+    assert read_sidecar(file)["music_flamingo_approved"] is True
+
+
 def test_a_batch_is_followed(open_page: OpenPage, start_review: StartReview, tmp_path: Path) -> None:
     root = make_dataset(tmp_path, 4)
     for file in sidecars(root):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from musicflamingo_cli.sidecars.merge import merge_sidecar
 from tests.review.conftest import NASTY, Server, StartReview, info_of, make_dataset, write_tone
 
 SECRET = "the content of a private file"
@@ -116,6 +117,20 @@ def test_nothing_is_served_without_a_cookie(server: Server, path: str) -> None:
         answer = server.get(path, Cookie=cookie)
         assert answer.status == 401
         assert b"script" not in answer.body
+
+
+@pytest.mark.parametrize("other", ['prefs={"theme":"dark"}', "name=José", 'q="open', "a=b c", "=;;", "musicflamingo"])
+def test_cookies_of_other_local_programs_lock_nobody_out(server: Server, other: str) -> None:
+    for cookie in (f"{other}; {server.cookie}", f"{server.cookie};{other}"):
+        assert server.get("/api/session", Cookie=cookie).status == 200
+
+
+def test_half_a_character_in_a_caption_is_shown(start_review: StartReview, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, 1)
+    (file,) = root.rglob("*.INFO")
+    merge_sidecar(file, {"music_flamingo_full": "A song \ud83d of hope."})
+    server = start_review(root).enter()
+    assert server.caption(0)["text"] == "A song \ud83d of hope."
 
 
 def test_a_token_lets_one_browser_in(start_review: StartReview, dataset: Path) -> None:

@@ -206,10 +206,13 @@ const isNarrow = () => matchMedia("(max-width: 52rem)").matches;
 const bases = () => Object.fromEntries(track.captions.map((each) => [each.preset, each.base]));
 const can = () => track && !about.readOnly;
 
+async function approve(seen) {
+  if (can() && (await change("approve", { bases: seen }, `Approved ${track.name}`))) await step(1);
+}
+
 const actions = {
-  approve: inTurn(async () => {
-    if (can() && (await change("approve", { bases: bases() }, `Approved ${track.name}`))) await step(1);
-  }),
+  approve: inTurn(() => approve(track ? bases() : {})),
+  approveSeen: inTurn(approve),
   approveCaption: inTurn(async (index = state.at) => {
     const caption = track?.captions[index];
     if (can() && caption) await change("approve", { bases: bases(), preset: caption.preset, value: !caption.approved });
@@ -234,11 +237,14 @@ const actions = {
         draw();
         byId("list").focus();
       },
-      saved: async (answer, goOn) => {
+      saved: async (answer, preset, goOn) => {
+        // The other captions as they were on the screen: the answer may hold newer ones, which nobody has seen.
+        const saved = answer.track.captions.find((each) => each.preset === preset);
+        const seen = { ...bases(), [preset]: saved?.base };
         changed(answer);
         byId("list").focus();
         say("Saved.");
-        if (goOn) await actions.approve();
+        if (goOn) await actions.approveSeen(seen);
       },
     });
     card(index).querySelector(".text, .soft:not(span)")?.remove();

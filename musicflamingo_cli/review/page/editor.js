@@ -7,7 +7,7 @@ import { post } from "./api.js";
 const drafts = new Map(); // what was typed and not saved, by track and preset
 
 export class Editor {
-  // actions: saved(answer, goOn), closed()
+  // actions: saved(answer, preset, goOn), closed()
   constructor(track, caption, limits, actions) {
     this.track = track;
     this.caption = caption;
@@ -79,7 +79,7 @@ export class Editor {
       const answer = await post(`/api/tracks/${this.track.id}/edit`, values);
       drafts.delete(this.key);
       this.isOpen = false;
-      await this.actions.saved(answer, goOn);
+      await this.actions.saved(answer, this.caption.preset, goOn);
     } catch (error) {
       if (error.conflict) this.showConflict(error.conflict, goOn);
       else warn(error.message);
