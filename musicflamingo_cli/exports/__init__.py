@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Format:
 
     ``takes``: the fields of ``Target`` that apply to it. ``is_ours``: for a format that is a single file, a function
     that says whether a file is such an export. ``writes_all``, ``has_columns``: see ``Job``. ``in_segments``: whether
-    rows may be segments.
+    rows may be segments. ``package``: what it needs besides the base install.
     """
 
     write: Callable[[Job], None]
@@ -37,6 +38,14 @@ class Format:
     writes_all: bool = False
     has_columns: bool = False
     in_segments: bool = True
+    package: str = ""
+
+    def require_package(self) -> None:
+        """Raise ConfigError where its package is not installed."""
+        if self.package and importlib.util.find_spec(self.package) is None:
+            raise ConfigError(
+                f"this format needs {self.package}, which is not installed", "pip install 'musicflamingo[export]'"
+            )
 
 
 _TABLE = frozenset(["paths"])
@@ -52,7 +61,7 @@ FORMATS = {
     ),
     ExportFormat.JSONL: Format(write=write_jsonl, takes=_TABLE, is_ours=is_jsonl, writes_all=True, has_columns=True),
     ExportFormat.PARQUET: Format(
-        write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True, has_columns=True
+        write=write_parquet, takes=_TABLE, is_ours=is_parquet, writes_all=True, has_columns=True, package="pyarrow"
     ),
 }
 
@@ -69,9 +78,11 @@ def export(
 ) -> None:
     """Export the dataset at ``root``: completely, or not at all. Counts go to ``stats`` and ``tokens``.
 
-    Raises ConfigError where the target is occupied or cannot be written, and where there is nothing to export.
+    Raises ConfigError where the format's package is missing, where the target is occupied or cannot be written, and
+    where there is nothing to export.
     """
     form = FORMATS[name]
+    form.require_package()
     _require_apart(root, target.out)
     place = (
         new_file(target.out, target.overwrite, form.is_ours)
@@ -103,6 +114,7 @@ def rehearse(
 ) -> None:
     """Count what ``export`` would write, and write nothing. Raises the same errors; audio files are not opened."""
     form = FORMATS[name]
+    form.require_package()
     _require_apart(root, target.out)
     if form.is_ours:
         require_free_file(target.out, target.overwrite, form.is_ours)

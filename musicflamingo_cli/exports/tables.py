@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.choices import PathStyle
-from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports.job import CHANGES_COLUMN, Job, json_text
 from musicflamingo_cli.exports.output import open_text
 from musicflamingo_cli.exports.rows import Row
@@ -37,12 +36,10 @@ def write_jsonl(job: Job) -> None:
 
 
 def write_parquet(job: Job) -> None:
-    """Write Parquet with text columns; a missing caption is null. Raises ConfigError without pyarrow."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError("Parquet export needs pyarrow, which is not installed", "pip install pyarrow") from error
+    """Write Parquet with text columns; a missing caption is null."""
+    import pyarrow
+    from pyarrow import parquet
+
     kinds = dict.fromkeys(_SPAN, pyarrow.float64()) if job.options.segments else {}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in _columns(job)])
     group: list[dict[str, Any]] = []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from musicflamingo_cli.choices import PathStyle
+from musicflamingo_cli import exports
+from musicflamingo_cli.choices import ExportFormat, PathStyle
 from musicflamingo_cli.errors import ConfigError
-from musicflamingo_cli.exports import ExportOptions
+from musicflamingo_cli.exports import ExportOptions, ExportStats, Target
+from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
 from tests.exports.conftest import (
     PRESETS,
     fingerprint,
@@ -72,6 +75,26 @@ def test_a_table_replaces_only_a_table(captioned: Path, tmp_path: Path, name: st
         run(name, captioned, out, overwrite=True)
     assert (out.lstat().st_ino, out.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert (out if kind == "document" else document).read_text() == "years of work"
+
+
+def test_parquet_without_its_package_is_one_message(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a dry run, and where an earlier export is to be replaced, which cannot be read."""
+    out = tmp_path / "out.parquet"
+    run("parquet", captioned, out)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for export in (exports.export, exports.rehearse):
+        with pytest.raises(ConfigError, match="needs pyarrow") as caught:
+            export(
+                ExportFormat.PARQUET,
+                captioned,
+                Target(out=out, overwrite=True),
+                ExportOptions(weights={"full": 1}, columns=[]),
+                ExportStats(),
+                TokenStats(counter=token_counter(None)),
+            )
+        assert "musicflamingo[export]" in caught.value.hint
 
 
 def test_a_table_of_another_tool_is_not_replaced(captioned: Path, tmp_path: Path) -> None:
