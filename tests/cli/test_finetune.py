@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from musicflamingo_cli.cli import app
+from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.finetuning import job
 from tests.conftest import MakeWav
 
@@ -76,3 +77,20 @@ def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:
     assert code == 0, errors
     assert "training musicflamingo-tiny on 2 captions of 2 tracks, validating on 1 of 1" in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_an_adapter_behind_a_link_is_replaced_itself(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link cannot be removed as a folder is: hours of training would end in an error."""
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "mine").symlink_to(tmp_path / "adapters" / "mine")
+    there = []
+
+    def prepare(training: job.Training, *_: bool) -> bool:
+        there.append(training.out)
+        raise ConfigError("stop here")
+
+    monkeypatch.setattr(job.Training, "prepare", prepare)
+    assert run(data, "--out", tmp_path / "mine", "--model", "tiny", "--no-memory-check")[0] == 2
+    assert there == [tmp_path.resolve() / "adapters" / "mine"]
