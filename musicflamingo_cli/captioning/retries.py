@@ -177,12 +177,13 @@ def is_temporary(outcome: Outcome) -> bool:
 def merged_tries(before: Outcome, now: Outcome) -> Outcome:
     """Two tries of one track as one outcome; a temporary failure counts only if it happened again."""
     repeated = {caption.preset for caption in now.captions}  # where the first answers could not be saved
-    has_captions = bool(before.captions or before.segments)
+    # Answers that could not be saved count only where nothing was found in their place.
+    was_answered = (before.captions or before.segments) and (before.saved or not now.skipped)
     return Outcome(
         track=now.track,
-        captions=tuple(caption for caption in before.captions if caption.preset not in repeated) + now.captions,
+        captions=tuple(each for each in before.captions if was_answered and each.preset not in repeated) + now.captions,
         failures=now.failures,
-        skipped="" if has_captions else now.skipped,
+        skipped="" if was_answered else now.skipped,
         notes=tuple(dict.fromkeys(before.notes + now.notes)),
         audio_seconds=max(before.audio_seconds, now.audio_seconds),
         seconds=before.seconds + now.seconds,

@@ -9,7 +9,7 @@ from typing import Any
 from musicflamingo_cli.errors import FailureKind, TrackError, kind_of
 from musicflamingo_cli.sidecars.captions import caption_key, without_changed, without_edited
 from musicflamingo_cli.sidecars.merge import update_sidecar
-from musicflamingo_cli.types import COMPLETE, KEY_PREFIX, Failure, Outcome
+from musicflamingo_cli.types import KEY_PREFIX, Failure, Outcome
 
 
 def save_outcome(outcome: Outcome, before: Mapping[str, Any] | None = None) -> Outcome:
@@ -33,19 +33,23 @@ def save_outcome(outcome: Outcome, before: Mapping[str, Any] | None = None) -> O
         return _not_saved(outcome, Failure.for_track(error))
     except OSError as error:
         return _not_saved(outcome, operating_system_failure(error))
-    return _as_saved(outcome, saved)
+    return as_saved(outcome, saved)
 
 
-def _as_saved(outcome: Outcome, saved: Mapping[str, Any]) -> Outcome:
-    """Return the outcome without those captions in whose place a sidecar kept what was written meanwhile."""
+def as_saved(outcome: Outcome, saved: Mapping[str, Any]) -> Outcome:
+    """Return the outcome without those captions in whose place a sidecar kept what was written meanwhile.
+
+    ``saved``: those of its keys that were merged.
+    """
     kept = [key for each in outcome.captions if (key := caption_key(each.preset)) in outcome.keys and key not in saved]
     if not kept:
         return replace(outcome, saved=True, keys={})
     names = ", ".join(key.removeprefix(KEY_PREFIX) for key in kept)
     captions = tuple(each for each in outcome.captions if caption_key(each.preset) not in kept)
-    notes = (*outcome.notes, f"edited or captioned meanwhile, and kept: {names}")
-    skipped = "" if saved else COMPLETE
-    return replace(outcome, captions=captions, saved=bool(saved), keys={}, notes=notes, skipped=skipped)
+    reason = f"edited or captioned meanwhile, and kept: {names}"
+    if not (saved or outcome.failures):
+        return replace(outcome, captions=captions, keys={}, skipped=reason)
+    return replace(outcome, captions=captions, saved=bool(saved), keys={}, notes=(*outcome.notes, reason))
 
 
 def keys_to_save(

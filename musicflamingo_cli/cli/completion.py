@@ -49,7 +49,7 @@ def _words() -> list[str]:
 def _value(words: list[str], option: str) -> Path | None:
     """Return the value of an option, which comes before what is completed."""
     found = None
-    for word, after in itertools.pairwise([*words, ""]):
+    for word, after in itertools.pairwise([*(word for word in words if word != "="), ""]):  # bash splits at `=`
         if word == option:
             found = Path(after)
         elif word.startswith(f"{option}="):

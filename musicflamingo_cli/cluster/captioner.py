@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -300,23 +299,20 @@ def _compare_nodes(ray: Any, expected: Facts, files: Sequence[Path], resources: 
 
 
 @contextlib.contextmanager
-def _probes(roots: Sequence[Path]) -> Iterator[tuple[tuple[Path, str], ...]]:
+def _probes(roots: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
     """A file in each dataset that shows an actor whether it sees the same folder.
 
-    It is locked meanwhile: a sweep removes it only once this process is gone. Where none can be written, no actor sees
-    the dataset, and files are sent.
+    Its name, which holds 64 random bits, shows it. It is locked meanwhile: a sweep removes it only once this process is
+    gone. Where none can be made, no actor sees the dataset, and files are sent.
     """
-    made: list[tuple[Path, str]] = []
+    made: list[Path] = []
     with contextlib.ExitStack() as stack:
         for root in dict.fromkeys(root if root.is_dir() else root.parent for root in roots):
-            file, text = temporary_name(root.absolute() / "probe"), secrets.token_hex(16)
-            made.append((file, text))
+            file = temporary_name(root.absolute() / "probe")
+            made.append(file)
             stack.callback(_remove, file)
             with contextlib.suppress(OSError):
-                probe = stack.enter_context(file.open("x"))
-                lock_now(probe.fileno())
-                probe.write(text)
-                probe.flush()
+                lock_now(stack.enter_context(file.open("x")).fileno())
         yield tuple(made)
 
 

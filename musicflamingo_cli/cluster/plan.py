@@ -53,7 +53,7 @@ class Work:
     settings: Settings
     prompts: int
     overwrite: bool
-    probes: tuple[tuple[Path, str], ...]
+    probes: tuple[Path, ...]
     verbose: bool = False
     improve: bool = False
     replace_edited: bool = False

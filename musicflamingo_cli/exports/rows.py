@@ -12,7 +12,7 @@ from musicflamingo_cli.audio import tags
 from musicflamingo_cli.audio.clip import Measure
 from musicflamingo_cli.audio.segments import Span
 from musicflamingo_cli.dataset.selection import number_of
-from musicflamingo_cli.dataset.tracks import LEADS_OUT, find_tracks
+from musicflamingo_cli.dataset.tracks import CLIPS, LEADS_OUT, find_tracks
 from musicflamingo_cli.errors import AudioError, SidecarError, TrackError
 from musicflamingo_cli.exports.cutting import suffix_of
 from musicflamingo_cli.exports.trusted import NOTHING_LEFT, MusicFields, music_fields, revised, why_not_trusted
@@ -211,7 +211,8 @@ def rows_of(root: Path, options: ExportOptions, stats: ExportStats) -> Iterator[
             if item.failed:
                 stats.add_failure(item.path, Failure(preset="", kind=item.kind, reason=item.reason))
             else:
-                stats.leave_out(LEADS_OUT if item.reason == LEADS_OUT else "another file has the same sidecar")
+                is_folder = item.reason in (LEADS_OUT, CLIPS)
+                stats.leave_out(item.reason if is_folder else "another file has the same sidecar")
             continue
         try:
             info = read_sidecar(item.sidecar)

@@ -155,6 +155,8 @@ class _Messages:
                 if self.audio or self.turns:
                     raise ConfigError("one piece of audio, in the first question")
                 self.audio = _decoded(data)
+                if not self.audio:
+                    raise ConfigError("the audio is empty")
                 self.suffix = f".{form.lower()}" if form.isalnum() and len(form) <= 5 else ""
                 return ""
             case {"type": "input_audio"}:  # never a URL: it could name a file of this machine, or another machine

@@ -16,7 +16,7 @@ from typing import Any
 from musicflamingo_cli.captioning.batch import IN_PROGRESS_ELSEWHERE, skipped_if_too_short
 from musicflamingo_cli.captioning.captioner import Captioner
 from musicflamingo_cli.captioning.retries import MOST_PENDING, PAUSES, FailuresInARow, is_temporary, merged_tries
-from musicflamingo_cli.captioning.saving import keys_to_save, operating_system_failure
+from musicflamingo_cli.captioning.saving import as_saved, keys_to_save, operating_system_failure
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
@@ -34,6 +34,7 @@ from musicflamingo_cli.types import COMPLETE, Failure, Outcome, Skipped, Track
 logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # tracks that are downloaded while others are captioned
+_READS = 16  # sidecars that are read at once, where captions wait for it
 _TRIES = 20  # while others change a sidecar
 _PAUSE = 5.0  # seconds between looks at claims of others
 
@@ -169,11 +170,18 @@ class StoreBatch:
 
     def _runs_before(self, root: str) -> EarlierRuns:
         """Return the runs that have made captions by now: those of processes that start now are not made again."""
-        runs = EarlierRuns()
-        for item in find_stored(self._store, root, self._selection):
-            if not isinstance(item, Skipped) and item.has_sidecar:
-                with contextlib.suppress(TrackError, OSError):  # reported when its turn comes
-                    runs.add(self._info(item)[0])
+        logger.info("reading all sidecars, to tell which captions are made from now on")
+        runs, items = EarlierRuns(), find_stored(self._store, root, self._selection)
+        captioned = (item for item in items if not isinstance(item, Skipped) and item.has_sidecar)
+
+        def read(item: StoredTrack) -> dict[str, Any]:
+            with contextlib.suppress(TrackError, OSError):  # reported when its turn comes
+                return self._info(item)[0]
+            return {}
+
+        with WorkerPool(read, lambda: _READS) as pool:
+            for info in pool.results(captioned):
+                runs.add(info)
         return runs
 
     def _wait_for_others(
@@ -296,20 +304,27 @@ class StoreBatch:
         """
         if not outcome.keys or not self._selection.save:
             return replace(outcome, keys={})
+        ours: Mapping[str, Any] = {}
+
+        def keys(now: Mapping[str, Any]) -> Mapping[str, Any]:
+            nonlocal ours
+            ours = keys_to_save(outcome, now, before)
+            return ours
+
         for _ in range(_TRIES):
             stored = self._store.read(item.sidecar)
             text = None
             if stored is not None:
                 parse_sidecar(stored.data, item.track.sidecar)
                 text = stored.data.decode("utf-8")
-            now, merged = merged_text(text, lambda now: keys_to_save(outcome, now, before), item.track.sidecar)
+            now, merged = merged_text(text, keys, item.track.sidecar)
             if merged is None or merged == text:
-                ours = captions_in(outcome.keys)
-                is_ours = all(now.get(name) == caption for name, caption in ours.items())
-                return replace(outcome, saved=True, keys={}) if is_ours else Outcome(item.track, skipped=COMPLETE)
+                answers = captions_in(outcome.keys)
+                is_there = all(now.get(name) == caption for name, caption in answers.items())  # the reply was lost
+                return as_saved(outcome, outcome.keys if is_there else ours)
             try:
                 self._store.write(item.sidecar, merged.encode("utf-8"), stored.tag if stored else None)
             except ConflictError:
                 continue
-            return replace(outcome, saved=True, keys={})
+            return as_saved(outcome, ours)
         raise SidecarBusyError(f"another program keeps changing {item.track.sidecar.name}", "run it again later")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -53,7 +54,7 @@ def schema_problem(schema: Any, depth: int = 0) -> str:
 def _problem_of_texts(texts: Iterable[str]) -> str:
     """Return which text of a schema the grammars cannot hold: its characters would have to be escaped in JSON."""
     for text in texts:
-        if any(character in '"\\' or not character.isprintable() or ord(character) > 0xFFFF for character in text):
+        if any(each in '"\\' or ord(each) > 0xFFFF or unicodedata.category(each)[0] == "C" for each in text):
             return f"{text!r} must not hold quotation marks, backslashes, emoji or control characters"
     return ""
 

@@ -117,8 +117,10 @@ def test_a_track_without_captions_is_not_counted_as_captioned(tmp_path: Path) ->
     track = Track(tmp_path / "a.wav", tmp_path / "a.INFO")
     failed = Outcome(track, failures=(Failure("", FailureKind.TIMEOUT, "slow"),))
     assert retries.merged_tries(failed, Outcome(track, skipped=NO_BETTER)).skipped == NO_BETTER
-    half = replace(failed, captions=(Caption("full", "A caption.", ANSWER),))
+    half = replace(failed, captions=(Caption("full", "A caption.", ANSWER),), saved=True)
     assert retries.merged_tries(half, Outcome(track, skipped=COMPLETE)).skipped == ""
+    unsaved = retries.merged_tries(replace(half, saved=False), Outcome(track, skipped=COMPLETE))
+    assert (unsaved.captions, unsaved.skipped) == ((), COMPLETE)
 
 
 def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,13 +81,20 @@ def test_tab_completes(shell: str, environment: dict[str, str], tmp_path: Path) 
         screen.wait_until(lambda: all(word in screen.text for word in ("medium", "melody-large")), "all are listed", 30)
 
 
+@pytest.mark.parametrize("shell", ["zsh", "bash"])
 @pytest.mark.parametrize("file", ["--prompts mine.yaml", "--prompts=mine.yaml", "--config settings.yaml"])
-def test_presets_of_a_named_file_are_offered(file: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_presets_of_a_named_file_are_offered(
+    shell: str, file: str, environment: dict[str, str], tmp_path: Path
+) -> None:
     here = tmp_path / "here"
     (here / "mine.yaml").write_text("presets:\n  mine: {prompt: Mine.}\n")
     (here / "settings.yaml").write_text(f"prompts: {here / 'mine.yaml'}\n")
     line = f"musicflamingo batch 'my music' {file} --preset "
     variables = {"_MUSICFLAMINGO_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    if shell == "bash":
+        words = line.replace("=", " = ")
+        number = str(len(shlex.split(words)))
+        variables = {"_MUSICFLAMINGO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": number}
     program = Path(sys.executable).parent / "musicflamingo"
     done = subprocess.run(
         [program], env={**os.environ, **environment, **variables}, cwd=here, capture_output=True, text=True

@@ -135,9 +135,9 @@ def test_what_a_killed_actor_left_beside_the_track_is_removed(make_wav: MakeWav)
 
 def test_a_probe_outlives_a_sweep_of_its_folder(tmp_path: Path) -> None:
     """Else actors that join later would not see the dataset."""
-    with _probes([tmp_path]) as ((file, text),):
+    with _probes([tmp_path]) as (file,):
         sweep_folder(tmp_path)
-        assert file.read_text() == text
+        assert file.exists()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from musicflamingo_cli import exports
 from musicflamingo_cli.choices import ExportFormat
-from musicflamingo_cli.dataset.tracks import LEADS_OUT
+from musicflamingo_cli.dataset.tracks import CLIPS, LEADS_OUT, NO_TRACKS
 from musicflamingo_cli.errors import ConfigError
 from musicflamingo_cli.exports import ExportOptions, ExportStats, Target
-from musicflamingo_cli.exports.rows import share
+from musicflamingo_cli.exports.rows import rows_of, share
 from musicflamingo_cli.text.t5_tokens import TokenStats, token_counter
 from tests.exports.conftest import ALL_CAPTIONS, PRESETS, read_jsonl, run, write_sound, write_track
 
@@ -72,6 +72,13 @@ def test_options_choose_the_tracks(
     exports.rehearse(ExportFormat.CSV, tmp_path / "music", target, options, rehearsed, tokens)
     assert (rehearsed.exported, rehearsed.left_out) == (exported, left_out)
     assert not target.out.exists()
+
+
+def test_a_folder_of_clips_is_left_out_by_its_name(music: Path) -> None:
+    (music / "Song" / NO_TRACKS).touch()
+    stats = ExportStats()
+    assert len(list(rows_of(music, ALL_CAPTIONS, stats))) == 49
+    assert stats.left_out == {CLIPS: 1}
 
 
 def test_links_out_of_the_dataset_are_counted(tmp_path: Path) -> None:

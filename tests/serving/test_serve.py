@@ -347,6 +347,7 @@ def part(**more: Any) -> dict[str, Any]:
         part(type="input_audio", input_audio={"url": "file:///etc/passwd"}),
         part(type="input_audio", input_audio={"url": "http://169.254.169.254/", "data": 3, "format": "wav"}),
         part(type="input_audio", input_audio={"data": "%%%", "format": "wav"}),
+        part(type="input_audio", input_audio={"data": "", "format": "wav"}),
         part(type="image_url", image_url={"url": "http://example.org/"}),
         {"messages": [{"role": "user", "content": " "}]},
         {"messages": [{"role": "user", "content": "half a character: \ud800"}]},

@@ -18,7 +18,7 @@ from musicflamingo_cli.exports.rows import ExportOptions, ExportStats, rows_of
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.merge import REMOVED, merge_sidecar, read_sidecar, splice, update_sidecar
 from musicflamingo_cli.sidecars.staleness import CaptionSettings, CaptionState, state_of
-from musicflamingo_cli.types import COMPLETE, Track
+from musicflamingo_cli.types import Prompt, Sampling, Track
 from tests.conftest import MakeWav
 from tests.fakes.engines import GOOD, REAL_PAIR, TINY_PAIR, ScriptedEngine
 
@@ -34,6 +34,20 @@ def track(make_wav: MakeWav) -> Track:
     audio = make_wav()
     audio.with_suffix(".INFO").write_text(json.dumps(EDITED))
     return Track(audio, audio.with_suffix(".INFO"))
+
+
+def test_a_failure_beside_a_kept_caption_is_reported(track: Track) -> None:
+    track.sidecar.write_text("{}")
+
+    def reply(prompt: Prompt, sampling: Sampling) -> str:
+        track.sidecar.write_text(json.dumps(EDITED))
+        return GOOD if prompt.preset == "full" else ""
+
+    captioner = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy(retries=0))
+    outcome = captioner.caption(track, [FULL, Preset("brief", "Be brief.")], {}, save=True)
+    assert [failure.preset for failure in outcome.failures] == ["brief"]
+    assert (outcome.saved, outcome.captions, outcome.skipped) == (False, (), "")
+    assert "kept: full" in outcome.notes[-1]
 
 
 @pytest.mark.parametrize("wanted", list(Wanted))
@@ -58,8 +72,8 @@ def test_an_edit_during_captioning_is_kept(track: Track) -> None:
     captioner = Captioner(ScriptedEngine(reply), REAL_PAIR, Policy())
     outcome = captioner.caption(track, [FULL], {}, save=True)
     assert read_sidecar(track.sidecar) == EDITED
-    assert (outcome.saved, outcome.captions, outcome.skipped) == (False, (), COMPLETE)
-    assert "kept: full" in outcome.notes[-1]
+    assert (outcome.saved, outcome.captions) == (False, ())
+    assert "kept: full" in outcome.skipped
     track.sidecar.write_text("{}")
     outcome = captioner.caption(track, [FULL, Preset("brief", "Be brief.")], {}, save=True)
     assert outcome.saved

@@ -266,6 +266,8 @@ def test_what_another_process_captioned_meanwhile_stays(bucket: str) -> None:
 
     done: list[Outcome] = []
     batch_for(store, ScriptedEngine(reply)).run(f"{bucket}/d", done.append)
+    assert [caption.preset for outcome in done for caption in outcome.captions] == ["brief"]
+    assert "kept: full" in done[0].notes[-1]
     info = sidecars(store, bucket)[key]
     assert (info["music_flamingo_full"], info["music_flamingo_brief"]) == ("theirs", GOOD)
     assert info["music_flamingo_provenance"]["full"] == {"run": "theirs"}

@@ -44,6 +44,11 @@ def test_schemas_that_cannot_be_used(schema: Any, said: str) -> None:
     assert said in schema_problem(schema)
 
 
+def test_texts_that_need_no_escape() -> None:
+    spaces = "no\u00a0break, ideographic\u3000space, é, 音"
+    assert schema_problem({"type": "string", "enum": [spaces]}) == ""
+
+
 def test_a_schema_that_contains_itself() -> None:
     schema: dict[str, Any] = {"type": "array"}
     schema["items"] = schema

@@ -27,6 +27,10 @@ _MEMBERS_FAULT = (FailureKind.ENGINE, FailureKind.TIMEOUT)
 _OF_THE_CLIP = (TooLongError, AnswerCancelledError, StoppedError)  # errors that say nothing about the member
 
 
+class _RestartedError(EngineError):
+    """A member was replaced, because another clip hung there, before it answered."""
+
+
 class _End:
     """In place of a result: there are no more."""
 
@@ -102,7 +106,7 @@ class PoolEngine:
             except _OF_THE_CLIP:
                 raise
             except (EngineError, ModelError, ToolMissingError) as error:
-                self._roster.leave_out(member, error)
+                self._note_failure(member, error)
                 if is_last:
                     raise
             else:
@@ -114,6 +118,11 @@ class PoolEngine:
                     yield from held
                     return
             failed = member
+
+    def _note_failure(self, member: Member[Engine], error: Exception) -> None:
+        """Leave a member out, but not for a clip that ended because it was replaced: the one that hung has counted."""
+        if not isinstance(error, _RestartedError):
+            self._roster.leave_out(member, error)
 
     def leave_out(self, name: str, error: Exception) -> None:
         """Leave a member out because of an error that was noticed outside of the pool."""
@@ -170,7 +179,7 @@ class PoolEngine:
                 if isinstance(item, _End):
                     return
                 if isinstance(item, StoppedError) and not self._roster.is_stopped:  # beside a clip that hung
-                    raise EngineError(f"{member.name} was restarted before it answered", item.hint) from item
+                    raise _RestartedError(f"{member.name} was restarted before it answered", item.hint) from item
                 if isinstance(item, BaseException):
                     raise item
                 yield _of_member(item, engine, clip)

@@ -36,7 +36,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries
 _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])  # statuses that may go away
 _BYTES_PER_TOKEN = 8  # no text has fewer tokens than its bytes by this
 _TOO_LONG = ("exceed", "too long", "maximum", "holds")  # what is said of a context, the last by our own `serve`
-_CANNOT_DECODE = re.compile(r"\b(flac|codecs?|decod\w+|formats?|mime|load(ed)?|recogni[sz]ed)\b")
+_CANNOT_DECODE = re.compile(
+    r"\b(flac|codecs?|decod\w+|formats?|mime|failed to load|recogni[sz]ed|unsupported audio|supports? wav|wav or mp3)\b"
+)
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 

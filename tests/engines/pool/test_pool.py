@@ -128,16 +128,33 @@ def test_one_that_hangs_is_replaced() -> None:
     assert done([bad, good, opened[0]]).total() == 60
 
 
-def test_a_clip_beside_one_that_hangs_goes_to_another_member() -> None:
-    """Its member is replaced, which ends it, too; the run was not stopped."""
+def test_clips_beside_one_that_hangs_go_on_elsewhere() -> None:
+    """Their member is replaced, which ends them, too: the run was not stopped, and the member failed once."""
 
+    def hang(engine: WaitingEngine, which: Clip) -> None:
+        engine.closed.wait(30)  # as do its other clips, until it is replaced
+
+    bad, good = WaitingEngine(slots=5, fault=hang), WaitingEngine(0.01)
+    first: Member[Engine] = Member("bad", lambda: WaitingEngine(0.01), bad)
+    pool = PoolEngine([first, Member("good", lambda: good, good)], idle_limit=1.0)
+    pool._roster.all[1].busy = 1  # so that all clips begin at the bad one
+    with ThreadPoolExecutor(5) as threads:
+        clips = [threads.submit(ask, pool, number) for number in range(5)]
+        time.sleep(0.3)
+        pool._roster.give_back(pool._roster.all[1], good)
+        assert [each.result(20) for each in clips] == [["full", "brief"]] * 5
+    assert first.failures <= 1
+
+
+def test_a_clip_whose_member_is_replaced_twice_is_one_error() -> None:
     def end(engine: WaitingEngine, which: Clip) -> None:
         raise StoppedError("stopped")
 
-    assert ask(pool_of([WaitingEngine(fault=end), WaitingEngine()]), 0) == ["full", "brief"]
+    pool = pool_of([WaitingEngine(fault=end)])
     with pytest.raises(EngineError, match="restarted") as caught:
-        ask(pool_of([WaitingEngine(fault=end)]), 0)
+        ask(pool, 0)
     assert caught.value.kind is FailureKind.ENGINE
+    assert state_of(pool, 0) == MemberState.READY
 
 
 def test_pings_come_with_growing_pauses() -> None:

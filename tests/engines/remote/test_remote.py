@@ -269,6 +269,10 @@ REFUSALS = {
     "the request exceeds the available context size": "too long",
     "`input_audio.format` must be wav or mp3": "as WAV",
     "Failed to load image or audio file": "as WAV",
+    "Invalid or unsupported audio file.": "as WAV",
+    "input_audio only supports wav": "as WAV",
+    "audio must be wav or mp3": "as WAV",
+    "No models loaded": "engine",
     "there is no audio": "engine",
     "no information about this": "engine",
 }
