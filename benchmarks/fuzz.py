@@ -171,7 +171,7 @@ def read_prompts(file: Path) -> None:
 
 
 def read_settings(file: Path) -> None:
-    """Read settings of a person and of a dataset."""
+    """Read the settings of a person."""
     from musicflamingo_cli.config import load_settings
 
     load_settings({}, file)

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -130,7 +130,7 @@ class MusicFlamingo:
         presets = self._presets_for(Path(path), prompt_type, prompt)
         if save and prompt is not None:
             raise ConfigError("an answer to a free prompt has no key to be saved under", "make it a preset")
-        found = self._analyze(self._open(), Path(path), presets, save)
+        found = self._analyze(self._open(len(presets)), Path(path), presets, save)
         if not found.ok:
             raise AnalysisError(found)
         is_one = prompt is not None or isinstance(prompt_type, str)
@@ -157,8 +157,7 @@ class MusicFlamingo:
 
         if isinstance(paths, (str, bytes)):
             raise ConfigError("analyze_many takes many paths", "give a list, or use analyze")
-        self._presets_for(None, prompt_type, None)  # a misspelt name is an error before the model is loaded
-        captioner = self._open()
+        captioner = self._open(len(self._presets_for_all(paths, prompt_type)))
         total = len(paths) if isinstance(paths, (list, tuple, set, frozenset)) else None
         owners = SidecarOwners()
 
@@ -192,7 +191,7 @@ class MusicFlamingo:
         ModelError and ToolMissingError.
         """
         files = [paths] if isinstance(paths, (str, Path)) else paths
-        return Chat(self._open(is_conversation=True), [Path(path) for path in files])
+        return Chat(self._open(1, is_conversation=True), [Path(path) for path in files])
 
     def _analyze_or_fail(
         self, captioner: Captioner, path: Path, prompt_type: str | list[str] | None, save: bool
@@ -222,10 +221,18 @@ class MusicFlamingo:
             seconds=outcome.seconds,
         )
 
-    def _open(self, is_conversation: bool = False) -> Captioner:
+    def _presets_for_all(self, paths: Iterable[str | Path], prompt_type: str | list[str] | None) -> list[Preset]:
+        """Return the presets to ask about many files: a misspelt name is an error before the model is loaded.
+
+        One that only the first file's dataset has may be missing elsewhere, which is then a failure of those files.
+        """
+        first = Path(next(iter(paths))) if isinstance(paths, Collection) and paths else None
+        return self._presets_for(first, prompt_type, None)
+
+    def _open(self, prompts: int, is_conversation: bool = False) -> Captioner:
+        """Return the captioner, opened for questions of about so many prompts each."""
         with self._opening:
             if self._captioner is None:
-                prompts = len(choose(self._known_presets(None), []))
                 workload = Workload(_MANY, prompts, at_once=_MANY, is_conversation=is_conversation)
                 self._captioner = self._stack.enter_context(open_captioner(self.settings, workload))
             return self._captioner

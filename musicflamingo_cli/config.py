@@ -12,7 +12,7 @@ from typing import Any
 
 from musicflamingo_cli.choices import Attention, EngineName, Quantization
 from musicflamingo_cli.errors import ConfigError, SettingError, shown, suggestion
-from musicflamingo_cli.paths import LARGEST_YAML, default_models_dir, read_regular, user_config_dir
+from musicflamingo_cli.paths import LARGEST_YAML, default_models_dir, expanded, read_regular, user_config_dir
 from musicflamingo_cli.types import LONGEST_SECONDS, MIN_SECONDS, Excerpt, Sampling
 
 ENVIRONMENT_PREFIX = "MUSICFLAMINGO_"
@@ -250,8 +250,8 @@ def _converted(key: str, value: Any, kind: str, file: Path, hint: str) -> Any:
         return value
     if "Path" in kind and isinstance(value, str) and value:
         try:
-            return file.parent / Path(value).expanduser()
-        except RuntimeError as error:  # ~somebody who does not exist
+            return file.parent / expanded(value)
+        except ConfigError as error:
             raise ConfigError(f"{file}: {key} cannot be {shown(value)}: {error}", hint) from error
     if "float" in kind and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
@@ -271,4 +271,4 @@ def _names_a_file(value: Any) -> bool:
 
 def _environment_path(name: str) -> Path | None:
     value = os.environ.get(ENVIRONMENT_PREFIX + name)
-    return Path(value).expanduser() if value else None
+    return expanded(value) if value else None

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from musicflamingo_cli.errors import ConfigError
+
 LARGEST_TEXT = 1 << 24  # bytes
 LARGEST_YAML = 1 << 20  # which takes seconds to parse
 _BLOCK = 1 << 16  # bytes
@@ -20,6 +22,15 @@ def data_file(*parts: str) -> Path:
     """Return a file of `configs/`, `scripts/` or `models/tiny/`: in a checkout, or inside the installed package."""
     installed = _PACKAGE.joinpath("_data", *parts)
     return installed if installed.exists() else _CHECKOUT.joinpath(*parts)
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` replaced by the folder that it stands for. Raises ConfigError for an unknown user's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise ConfigError(f"{path}: there is no folder {user}", "name the whole path") from error
 
 
 def default_models_dir() -> Path:

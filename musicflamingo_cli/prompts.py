@@ -106,7 +106,8 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     >>> fill("A song[[ by {artist}]]. It is in {key}. Describe it.", {"artist": "Nina"})
     'A song by Nina. Describe it.'
     """
-    known = {name: _one_line(value) for name, value in values.items() if value and value.strip()}
+    cleaned = {name: _one_line(value) for name, value in values.items() if value}
+    known = {name: value for name, value in cleaned.items() if value}
     known.setdefault("metadata", "")  # a sentence by itself: without it nothing around it is dropped
 
     def missing(part: str) -> bool:

@@ -27,6 +27,7 @@ usage: build_llama_cpp.sh [options]
   --gpu-targets LIST  GPU architectures: gfx1201 for HIP, 89 for CUDA (default: the card that is there)
   --cuda-wheels       take CUDA's compiler and libraries from the Python package index (525 MB); needs no root
   --portable          no code for exactly this processor (GGML_NATIVE=OFF)
+  --avx2              portable to every x86-64 processor with AVX2, whatever this one has: for images
   --no-patches        build upstream as it is, without scripts/patches/
   --no-check          do not run what was built
   --force             build again what is there
@@ -43,7 +44,7 @@ die() { # message, what to type next
 
 # -- options ---------------------------------------------------------------------------------------------------
 
-backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 patched=1 check=1 cuda_wheels=0
+backend=auto ref=$PINNED_REF source_kind=auto prefix='' jobs='' gpu_targets='' force=0 dry_run=0 portable=0 avx2=0 patched=1 check=1 cuda_wheels=0
 
 need_value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value" "see --help" 2; }
 
@@ -60,6 +61,7 @@ while [ $# -gt 0 ]; do
     --gpu-targets) gpu_targets=$2 && shift ;;
     --cuda-wheels) cuda_wheels=1 ;;
     --portable) portable=1 ;;
+    --avx2) portable=1 avx2=1 ;;
     --no-patches) patched=0 ;;
     --no-check) check=0 ;;
     --force) force=1 ;;
@@ -85,8 +87,10 @@ esac
 
 # -- what is there ---------------------------------------------------------------------------------------------
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}
+# Where the program looks, too (platformdirs): a relative XDG_CACHE_HOME counts nowhere, an absolute one also on macOS.
+cache=$HOME/.cache
 [ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
+case ${XDG_CACHE_HOME:-} in /*) cache=$XDG_CACHE_HOME ;; esac
 root=$cache/musicflamingo/llama.cpp
 
 # shellcheck source=scripts/detect_gpu.sh
@@ -163,7 +167,7 @@ readonly VERSION_NOTE=VERSION.llama.cpp BUILD_NOTE=BUILD.llama.cpp
 
 wanted_build() {
   if [ "$is_local" = 1 ]; then echo "source $source_kind"; else echo "release $ref"; fi
-  printf 'backend %s\nportable %s\nGPU targets %s\n' "$backend" "$portable" "$gpu_targets"
+  printf 'backend %s\nportable %s\nGPU targets %s\n' "$backend" "$portable$([ "$avx2" = 0 ] || echo ' avx2')" "$gpu_targets"
   wanted_patches
 }
 wanted=$(wanted_build)
@@ -181,7 +185,7 @@ cmake_flags() { # one a line
   [ "$cuda_wheels" = 0 ] || beside+=";$CUDA_HOME/lib64"
   flags+=(-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=$beside" -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON)
   if have ninja; then flags+=(-G Ninja); fi
-  case $ref in b[0-9]*) flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}") ;; esac
+  if [[ $ref =~ ^b[0-9]+$ ]]; then flags+=("-DLLAMA_BUILD_NUMBER=${ref#b}"); fi
   case $backend in
     cuda)
       # cuBLAS and the driver are not where the linker looks for the libraries of a library, or are not there at all.
@@ -201,8 +205,8 @@ cmake_flags() { # one a line
     # Only what the processor has; AMX never: virtual machines advertise it and die of it (upstream issue 28756).
     if [ -r /proc/cpuinfo ] && [ "$(uname -m)" = x86_64 ]; then
       local feature
-      for feature in avx avx2 fma f16c bmi2; do flags+=("-DGGML_${feature^^}=$(cpu_has "$feature")"); done
-      flags+=("-DGGML_AVX512=$(cpu_has avx512bw)")
+      for feature in avx avx2 fma f16c bmi2; do flags+=("-DGGML_${feature^^}=$(may_use "$feature" ON)"); done
+      flags+=("-DGGML_AVX512=$(may_use avx512bw OFF)")
     fi
   fi
   printf '%s\n' "${flags[@]}"
@@ -211,6 +215,7 @@ cmake_flags() { # one a line
 cuda_compiler() { if [ "$cuda_wheels" = 1 ]; then echo "$CUDA_HOME/bin/nvcc"; else find_nvcc; fi; }
 cuda_line() { echo "$(install_line cuda), or without root: --backend cuda --cuda-wheels"; }
 
+may_use() { if [ "$avx2" = 1 ]; then echo "$2"; else cpu_has "$1"; fi; }
 cpu_has() { if grep -qw "$1" /proc/cpuinfo; then echo ON; else echo OFF; fi; }
 
 configure_environment() { # what has to stand before cmake

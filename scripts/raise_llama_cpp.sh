@@ -26,7 +26,10 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage && exit 0 ;;
     --look) look=1 ;;
-    --clips) clips=${2:-} && shift ;;
+    --clips)
+      clips=${2:-}
+      [ $# -lt 2 ] || shift
+      ;;
     b[0-9]*) ref=$1 ;;
     *) die "unknown argument $1" "see --help" 2 ;;
   esac
@@ -83,7 +86,7 @@ done
 [ "$misfits" = 0 ] || die "$misfits patches do not apply to $ref" "adapt them in scripts/patches/, then run this again"
 [ "$look" = 0 ] || exit 0
 
-say "pins: $script, $bindings_file, docs/"
+say "pins: $script, $bindings_file, tests/llamacpp"
 sed -i "s/^readonly PINNED_REF=$pinned/readonly PINNED_REF=$ref/; s/^readonly SDIST_SHA256=[0-9a-f]* # of .*/readonly SDIST_SHA256=$checksum # of ${ref#b}.0.0/" "$script"
 sed -i "s/^RELEASE = \"$pinned\"/RELEASE = \"$ref\"/" "$bindings_file"
 grep -rlw "$pinned" tests/llamacpp | xargs -r sed -i "s/\b$pinned\b/$ref/g"

@@ -294,6 +294,40 @@ def test_the_engine_of_a_conversation_can_hold_one(make_wav: MakeWav, monkeypatc
     assert asked_for == [True]
 
 
+def test_presets_that_are_named_need_no_default(
+    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.yaml"
+    texts = "".join(f"  {name}: {{prompt: Tell., default: false}}\n" for name in FIVE)
+    own.write_text(f"presets:\n{texts}")
+    prompts = []
+
+    @contextlib.contextmanager
+    def opened(settings: Settings, workload: Workload) -> Iterator[Captioner]:
+        prompts.append(workload.prompts)
+        yield Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
+
+    monkeypatch.setattr(api, "open_captioner", opened)
+    for ask in (
+        lambda flamingo: flamingo.analyze(make_wav(), ["full", "technical"]),
+        lambda flamingo: flamingo.analyze(make_wav(), prompt="Which key?"),
+        lambda flamingo: list(flamingo.analyze_many([make_wav()], "full", progress=False)),
+        lambda flamingo: flamingo.chat(make_wav()).ask("Which key?"),
+    ):
+        assert ask(MusicFlamingoGGUF(prompts=own))
+    assert prompts == [2, 1, 1, 1]
+
+
+def test_a_datasets_own_preset_is_known_for_many_files(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = make_wav("music/a.wav")
+    audio.with_name("musicflamingo-prompts.yaml").write_text("presets:\n  mine: {prompt: Mine.}\n")
+    flamingo = over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch)
+    (found,) = flamingo.analyze_many([audio], "mine", progress=False)
+    assert found.captions == {"mine": GOOD}
+    with pytest.raises(ConfigError, match="no preset"):
+        list(flamingo.analyze_many([audio], "nothing", progress=False))
+
+
 def test_presets_lists_those_in_force() -> None:
     assert set(FIVE) <= set(MusicFlamingoGGUF().presets)
 

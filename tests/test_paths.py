@@ -14,6 +14,9 @@ import pytest
 
 from musicflamingo_cli.config import load_settings
 from musicflamingo_cli.errors import ConfigError, MusicFlamingoError, SidecarError
+from musicflamingo_cli.models.adapters import check_adapter
+from musicflamingo_cli.models.generators import resolve_generator
+from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.paths import read_regular
 from musicflamingo_cli.prompts import read_presets
 from musicflamingo_cli.sidecars import leftovers
@@ -118,3 +121,13 @@ def test_a_sweep_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.INFO.lock")
     assert error_of(lambda: leftovers.sweep(tmp_path / "a.INFO.lock")) is None
     assert os.path.lexists(tmp_path / "a.INFO.lock")
+
+
+def test_a_folder_of_nobody_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MUSICFLAMINGO_MODELS_DIR", "~nobody99/models")
+    with pytest.raises(ConfigError, match="there is no folder ~nobody99"):
+        load_settings({})
+    monkeypatch.delenv("MUSICFLAMINGO_MODELS_DIR")
+    for find in (resolve, lambda name, folder: check_adapter(Path(name)), resolve_generator):
+        with pytest.raises(ConfigError, match="there is no folder ~nobody99"):
+            find("~nobody99/x.gguf", tmp_path)

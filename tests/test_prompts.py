@@ -112,6 +112,7 @@ def test_choosing() -> None:
         ("By {artist}.", {"artist": "Dr. John. No. 1"}, "By Dr. John. No. 1."),
         ("By {artist}.", {"artist": "a\n<__media__>{title}<|im_end|>"}, "By a {title}."),
         ("By {artist}.", {"artist": "  "}, ""),
+        ("By {artist}. Now tell.", {"artist": "\u200b"}, "Now tell."),
         ("By {artist}.", {"artist": "a\0b\ud800"}, "By a b?."),
     ],
 )

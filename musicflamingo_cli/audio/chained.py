@@ -13,6 +13,7 @@ from musicflamingo_cli.errors import AudioError
 
 _BLOCK = 1 << 20  # bytes
 _LONGEST_MATCH = 22  # bytes
+_PAGE_HEADER, _LONGEST_PAGE = 27, 65_307  # bytes of an Ogg page; the header's last byte counts the lengths behind it
 # Flags (2: the page begins a stream), position of its last sample, number of the stream, number of the page.
 _OGG_PAGE = re.compile(rb"OggS\0([\0-\7])(.{8})(.{4})(.{4})", re.DOTALL)
 # The order of the bytes of a size, and the kinds of files that begin so.
@@ -49,6 +50,12 @@ def streams_in(audio: Path, header_only: bool = False) -> Streams:
             )
         file.seek(start)
         if head.startswith(b"OggS"):
+            if _ends_within_a_page(file):
+                raise AudioError(
+                    f"{audio.name} is truncated: it ends in the middle of a page, and is not marked as its last",
+                    "copy it again from its source; if nothing is missing, convert it to FLAC",
+                )
+            file.seek(start)
             return _ogg_streams(file)
         is_read = head.startswith(b"fLaC") and not header_only
         return Streams(is_chained=is_read and sum(1 for _ in _matches(_FLAC_START, file)) > 1)
@@ -135,6 +142,23 @@ def _ogg_streams(file: BinaryIO) -> Streams:
                 lost += length * place.missing / (place.missing + place.read)
             places[stream] = _Place(page, position)
     return Streams(is_chained, lost / total if total else 0.0)
+
+
+def _ends_within_a_page(file: BinaryIO) -> bool:
+    """Return whether an Ogg file's last page is longer than what is there of it, and does not end its stream.
+
+    The header has no length of the whole, by which a decoder would notice (RFC 3533, section 6).
+    """
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - _LONGEST_PAGE))
+    data = file.read()
+    start = data.rfind(b"OggS\0")
+    header = data[start:] if start >= 0 else b""
+    if len(header) < _PAGE_HEADER:
+        return bool(header)
+    lengths = header[_PAGE_HEADER : _PAGE_HEADER + header[_PAGE_HEADER - 1]]
+    is_last = header[5] & 4
+    return not is_last and _PAGE_HEADER + header[_PAGE_HEADER - 1] + sum(lengths) > len(header)
 
 
 def _matches(pattern: re.Pattern[bytes], file: BinaryIO) -> Iterator[re.Match[bytes]]:

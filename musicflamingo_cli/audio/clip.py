@@ -90,6 +90,7 @@ def write_clip(
     if mixer.louder_channel is not None:  # known only now; rare enough to decode such a file twice
         return write_clip(audio, target, excerpt, mixer.louder_channel, exact)
     samples, was_cut = written.samples, written.was_cut
+    _require_rest(samples / SAMPLE_RATE, excerpt.start, audio)
     source_seconds = seconds if was_cut else excerpt.start + samples / SAMPLE_RATE
     _require_sound(written, audio)
     if source_seconds is not None:
@@ -163,6 +164,14 @@ def _require_length(seconds: float, least: float, audio: Path) -> None:
         raise TooShortError(
             f"too short: {seconds:.2f} s of audio in {audio.name}",
             f"use a file of at least {least:g} s, or exclude it",
+        )
+
+
+def _require_rest(seconds: float, start: float, audio: Path) -> None:
+    """Raise TooShortError where too little is left of a file that is taken from ``start`` on."""
+    if start and seconds < MIN_SECONDS:
+        raise TooShortError(
+            f"too short: {seconds:.2f} s of {audio.name} are left behind --start {start:g}", "begin earlier"
         )
 
 

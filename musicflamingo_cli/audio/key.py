@@ -103,7 +103,7 @@ class Tonality:
         return replace(max(clearer, key=lambda half: half.confidence), confidence=whole.confidence)
 
     def halves(self) -> tuple[str | None, ...]:
-        """Return the names of the keys of both halves, None where unknown; nothing for less than 20 s."""
+        """Return the names of the keys of both halves, None where unknown; nothing for less than about 16 s."""
         return tuple(half.name if half else None for half in self._keys_of_halves())
 
     def _keys_of_halves(self) -> list[Key | None]:

@@ -206,11 +206,12 @@ def check(
     from musicflamingo_cli.models.checkpoints import installed_checkpoints
     from musicflamingo_cli.models.generators import installed_generators
     from musicflamingo_cli.models.resolve import installed
+    from musicflamingo_cli.paths import expanded
 
     console = console_for(common, json.as_json)
     settings = replace(_settings(common), mmproj=mmproj, lora=lora)
     folder = settings.models_folder
-    if name and is_adapter(Path(name).expanduser()):
+    if name and is_adapter(expanded(name)):
         adapter = check_adapter(Path(name))
         console.data(adapter_line(adapter))
         console.json(adapter_row(adapter))

@@ -131,7 +131,7 @@ def runs_in_transformers(settings: Settings) -> bool:
 
 
 def _engines(settings: Settings, uses_transformers: bool) -> Iterator[Check]:
-    has_binary = uses_transformers  # llama.cpp is not needed then
+    has_binary = uses_transformers or bool(settings.endpoint)  # llama.cpp is not needed then
     for name in (binaries.SERVER, binaries.MTMD_CLI):
         try:
             binary = binaries.find(name, settings.llama_dir)

@@ -41,7 +41,7 @@ class MtmdCliEngine:
         self._binary = binaries.find(binaries.MTMD_CLI, settings.llama_dir)
         self._windows = binaries.windows(self._binary)
         self.provenance = {"llama_cpp": binaries.version(self._binary), "windows": str(self._windows)}
-        self._lora = gguf_of(model.adapter) if model.adapter else None
+        self._lora = gguf_of(model.adapter, settings.llama_dir) if model.adapter else None
         self._children = processes.Children()
 
     def expected_audio_tokens(self, clip: Clip) -> int:

@@ -97,6 +97,8 @@ def _add(found: Collected, root: Path, track: Track, choice: Choice) -> bool:
     if not chosen or info.get(EXCLUDED_KEY) is True:
         return False
     questions = list(_questions(track, info, chosen))
+    if not questions:  # all of its prompts need what the track lacks
+        return False
     audio = digest([track.audio])
     if audio is None:
         raise AudioError("the audio cannot be read", "check the file's permissions")

@@ -24,6 +24,7 @@ _INTEGRATED = re.compile(
     r"RAPHAEL|PHOENIX|REMBRANDT|RENOIR|CEZANNE|VANGOGH|STRIX|llvmpipe",
     re.IGNORECASE,
 )
+_DISCRETE = re.compile(r"\bArc\b.*\b[AB]\d{2,3}M?\b")  # `Intel(R) Arc(tm) A770 Graphics`
 _DRM = Path("/sys/class/drm")
 _CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -54,7 +55,7 @@ class Card:
     @property
     def is_integrated(self) -> bool:
         """Whether it is part of a processor, by its name: llama.cpp leaves those out where there is another."""
-        return _INTEGRATED.search(self.name) is not None
+        return _INTEGRATED.search(self.name) is not None and _DISCRETE.search(self.name) is None
 
 
 def for_llama_cpp(command: Sequence[str], gpu_layers: int | None = None, gpus: str | None = None) -> Memory:
@@ -122,7 +123,8 @@ def cards_of_drivers(gpus: str | None = None) -> list[Card]:
 def _nvidia() -> list[Card]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     rows = [line.rsplit(", ", 2) for line in _output_of(query).splitlines()]
-    return [Card(name, int(total) * _MIB, int(free) * _MIB) for name, total, free in rows if free.isdigit()]
+    cards = [row for row in rows if len(row) == 3 and row[1].isdigit() and row[2].isdigit()]  # and no warnings
+    return [Card(name, int(total) * _MIB, int(free) * _MIB) for name, total, free in cards]
 
 
 def _amd() -> list[Card]:

@@ -6,6 +6,7 @@ captions need not have: the converted file travels with the adapter.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -18,22 +19,26 @@ from musicflamingo_cli.models.adapters import BASE_CONFIG, GGUF
 from musicflamingo_cli.models.gguf import read_header
 from musicflamingo_cli.models.model import Adapter
 from musicflamingo_cli.paths import llama_cache_dir
+from musicflamingo_cli.system.identity import digest
 from musicflamingo_cli.system.processes import ProbeError, probe, without_secrets
 
+SOURCE = f"{GGUF}.source"  # says which matrices it was made of
 CONVERTER = "convert_lora_to_gguf.py"
 _BUILD = "get llama.cpp's converter with: musicflamingo build"
 _SECONDS = 600.0
 _PACKAGES = ("torch", "transformers", "safetensors")
 
 
-def gguf_of(adapter: Adapter) -> Path:
-    """Return the adapter's GGUF file; it is made where it is missing or older than the adapter.
+def gguf_of(adapter: Adapter, llama_dir: Path | None = None) -> Path:
+    """Return the adapter's GGUF file; it is made where it is missing or was made of other matrices.
+
+    ``llama_dir``: where llama.cpp is, as in the settings.
 
     Raises ToolMissingError where what converts is not installed, ModelError where it fails.
     """
     file = adapter.folder / GGUF
     if not is_converted(adapter):
-        convert(adapter)
+        convert(adapter, llama_dir)
     header = read_header(file)
     if header.values.get("adapter.type") != "lora":
         raise ModelError(f"{file} is not a LoRA adapter", "delete it, and it is converted again")
@@ -41,25 +46,31 @@ def gguf_of(adapter: Adapter) -> Path:
 
 
 def is_converted(adapter: Adapter) -> bool:
-    """Return whether the GGUF file is there and not older than the matrices."""
+    """Return whether the GGUF file is there and made of these matrices; without a record of that, whether it is newer.
+
+    Times alone would not do: copies, as those of git, need not keep their order.
+    """
     try:
-        converted = (adapter.folder / GGUF).stat()
+        converted, record = (adapter.folder / GGUF).stat(), adapter.folder / SOURCE
+        if record.exists():
+            return record.read_text() == digest(adapter.files)
         return converted.st_mtime_ns >= max(file.stat().st_mtime_ns for file in adapter.files)
     except OSError:
         return False
 
 
-def find_converter() -> Path:
-    """Return the converter of the newest build. Raises ToolMissingError where there is none."""
-    file = llama_cache_dir() / "current" / "convert" / CONVERTER
-    if not file.is_file():
-        raise ToolMissingError(f"{CONVERTER} is not installed", _BUILD)
-    return file
+def find_converter(llama_dir: Path | None = None) -> Path:
+    """Return the converter of the build in ``llama_dir``, or of the newest one. Raises ToolMissingError."""
+    builds = [llama_dir, llama_dir.absolute().parent] if llama_dir else []  # itself may be a build's `bin`
+    for build in (*builds, llama_cache_dir() / "current"):
+        if (file := build / "convert" / CONVERTER).is_file():
+            return file
+    raise ToolMissingError(f"{CONVERTER} is not installed", _BUILD)
 
 
-def convert(adapter: Adapter) -> None:
+def convert(adapter: Adapter, llama_dir: Path | None = None) -> None:
     """Write the adapter's GGUF file; it is complete or not there. Raises ToolMissingError, ModelError."""
-    converter = find_converter()
+    converter = find_converter(llama_dir)
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             hint = "pip install 'musicflamingo[finetune]'; or convert it where it was trained"
@@ -77,6 +88,8 @@ def convert(adapter: Adapter) -> None:
             reason = f"the adapter {adapter.name} could not be converted: {done.last_line}"
             raise ModelError(reason, "use it with: --engine transformers")
         _place(part, target)
+        with contextlib.suppress(OSError):
+            (adapter.folder / SOURCE).write_text(digest(adapter.files) or "")
 
 
 def _place(part: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from musicflamingo_cli.errors import ModelError
 from musicflamingo_cli.models.fingerprint import fingerprint
 from musicflamingo_cli.models.model import PEFT_CONFIG, WEIGHTS, Adapter, Checkpoint, ModelPair
 from musicflamingo_cli.models.safetensors import require_whole
-from musicflamingo_cli.paths import LARGEST_TEXT, read_regular
+from musicflamingo_cli.paths import LARGEST_TEXT, expanded, read_regular
 
 ADAPTER = "adapter.json"  # ours: what it was trained on and how
 BASE_CONFIG = Path("base", "config.json")  # of the base checkpoint: what llama.cpp's converter needs of it
@@ -28,7 +28,7 @@ def is_adapter(folder: Path) -> bool:
 
 def check_adapter(folder: Path) -> Adapter:
     """Return the adapter in a folder. Raises ModelError where there is none, or where it is damaged."""
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if not folder.is_dir():
         raise ModelError(f"no adapter at {folder}", _AGAIN)
     if not is_adapter(folder):

@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from musicflamingo_cli.errors import ConfigError, ModelError
 from musicflamingo_cli.llamacpp.memory import RESERVE, Memory
 from musicflamingo_cli.models.hub import HubFile
 from musicflamingo_cli.paths import data_file
 
+F = TypeVar("F", HubFile, Path)
 GB = 10**9
 _TOKENS = 8192  # in each slot, for estimates: five minutes of audio and an answer
 _SLOTS = 4
@@ -186,10 +188,13 @@ def folder_of(repository: str) -> str:
 
 def find_language_model(files: Sequence[HubFile], quant: str) -> HubFile | None:
     """Return the file of a quant (`Q6_K`, `i1-Q6_K`); a plain name prefers a file without `i1-`."""
+    return best_match(language_models(files), quant)
+
+
+def best_match(files: Sequence[F], quant: str) -> F | None:
+    """Return the file of a quant (`Q6_K`, `i1-Q6_K`); a plain name prefers a file without `i1-`."""
     wanted = quant.upper()
-    found = [
-        file for file in language_models(files) if wanted in (name_of(file).upper(), quant_of(PurePath(file.name)))
-    ]
+    found = [file for file in files if wanted in (name_of(file).upper(), quant_of(PurePath(file.name)))]
     return min(found, key=lambda file: (name_of(file).upper() != wanted, file.name), default=None)
 
 
@@ -214,7 +219,7 @@ def language_models(files: Sequence[HubFile]) -> list[HubFile]:
     ]
 
 
-def name_of(file: HubFile) -> str:
+def name_of(file: HubFile | PurePath) -> str:
     """Return a file's quant, with `i1-` where its name has it."""
     quant = quant_of(PurePath(file.name))
     return f"i1-{quant}" if f"i1-{quant}".lower() in file.name.lower() else quant

@@ -23,6 +23,7 @@ from musicflamingo_cli.models.checkpoints import (
 )
 from musicflamingo_cli.models.hub import cached_snapshot
 from musicflamingo_cli.models.safetensors import require_whole
+from musicflamingo_cli.paths import expanded
 from musicflamingo_cli.system.identity import digest
 
 _NEEDED = ("tokenizer.json", "tokenizer_config.json")
@@ -67,7 +68,7 @@ class Generator:
 
 def resolve_generator(name: str, models_folder: Path) -> Generator:
     """Return the generator of that name: a published one's, OWNER/NAME, or a folder. Raises ModelError."""
-    if repository_of(name) is None and not Path(name).expanduser().is_dir():
+    if repository_of(name) is None and not expanded(name).is_dir():
         known = ", ".join(each.repository for each in load_catalog().generators)
         raise ModelError(f"no generator {name}", f"name a folder, or one of {known}")
     return check_generator(find_checkpoint(name, models_folder))

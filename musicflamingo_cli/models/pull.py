@@ -41,20 +41,23 @@ def find(name: str, folder: Path, source: str | None, revision: str, imatrix: bo
         raise ConfigError(f"{name} already names its repository", "leave --source out")
     one = named or source
     places = [one] if one else list(known)
-    listed: dict[str, list[HubFile]] = {}
+    own = set(places)  # which the revision is about; once the model is found, its repository
+    listed: dict[tuple[str, str], list[HubFile]] = {}
 
     def files_of(place: str) -> list[HubFile]:  # each repository is listed at most once
-        if place not in listed:
-            listed[place] = hub.list_files(place, revision if place in places else "main")
-        return listed[place]
+        key = place, revision if place in own else "main"
+        if key not in listed:
+            listed[key] = hub.list_files(*key)
+        return listed[key]
 
     language_model = _first(places, files_of, lambda files: catalog.find_language_model(files, quant))
     if language_model is None:
         raise catalog.no_such_quant(quant, places[0], files_of(places[0]))
     place = language_model.repository
+    own = {place}
     # A repository without a projector (the i1 quants) shares the one of the plain quants' repository.
     others = [other for other in known if other != place] if place in known else []
-    projector = _first([place, *others], files_of, catalog.find_projector)
+    projector = _first([place, *others], files_of, catalog.find_projector, is_needed=True)
     if projector is None:
         raise ModelError(
             f"{place} holds no projector (mmproj) for {language_model.name}; the model cannot process audio without it",
@@ -70,9 +73,15 @@ def find(name: str, folder: Path, source: str | None, revision: str, imatrix: bo
 
 
 def _first(
-    places: list[str], files_of: Callable[[str], list[HubFile]], pick: Callable[[list[HubFile]], HubFile | None]
+    places: list[str],
+    files_of: Callable[[str], list[HubFile]],
+    pick: Callable[[list[HubFile]], HubFile | None],
+    is_needed: bool = False,
 ) -> HubFile | None:
-    """Return the first file picked; a repository that cannot be read is skipped, unless it is the only one."""
+    """Return the first file picked; a repository that cannot be read is skipped.
+
+    Raises its ModelError where it is the only one, or where nothing else has the file and it ``is_needed``.
+    """
     problem: ModelError | None = None
     for place in places:
         try:
@@ -82,7 +91,7 @@ def _first(
             raise
         except ModelError as error:
             problem = problem or error
-    if problem is not None and len(places) == 1:
+    if problem is not None and (is_needed or len(places) == 1):
         raise problem
     return None
 

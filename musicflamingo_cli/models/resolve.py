@@ -16,7 +16,7 @@ from musicflamingo_cli.errors import ConfigError, ModelError, ToolMissingError
 from musicflamingo_cli.llamacpp import memory as system_memory
 from musicflamingo_cli.llamacpp.memory import Memory
 from musicflamingo_cli.models.adapters import adapter_for
-from musicflamingo_cli.models.catalog import FAMILY_MARK, folder_of, load_catalog, parse_name, quant_of
+from musicflamingo_cli.models.catalog import FAMILY_MARK, best_match, folder_of, load_catalog, parse_name, quant_of
 from musicflamingo_cli.models.checkpoints import (
     HOW_TO_INSTALL,
     check_checkpoint,
@@ -27,7 +27,7 @@ from musicflamingo_cli.models.checkpoints import (
 from musicflamingo_cli.models.endpoints import resolve_remote
 from musicflamingo_cli.models.gguf import GgufHeader, read_header
 from musicflamingo_cli.models.model import TINY, Checkpoint, Model, ModelPair
-from musicflamingo_cli.paths import checkpoint_cache_dir, data_file
+from musicflamingo_cli.paths import checkpoint_cache_dir, data_file, expanded
 
 _FAMILY = "musicflamingo"  # the letters in the models' names; also llama.cpp's name for the kind of projector
 _SOUND = struct.pack("<Q", len("<sound>")) + b"<sound>"  # the token for audio, as in GGUF's list of tokens
@@ -191,18 +191,18 @@ def _find_named(name: str, folder: Path) -> Path:
     if name == TINY:
         return tiny_language_model()
     if name.endswith(".gguf") or _is_path(name):
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             raise ModelError(f"{path} holds no checkpoint (no config.json)", "name a checkpoint or a .gguf file")
         if not path.is_file():
             raise ModelError(f"no model file at {path}", "list the installed models with: musicflamingo models list")
         return path
     repository, quant = parse_name(name)
-    quant = quant.upper().removeprefix("I1-")
     place = folder / folder_of(repository) if repository else folder
-    if matches := [path for path in (installed if repository else published)(place) if quant_of(path) == quant]:
-        return matches[0]
-    if not _QUANT_NAME.fullmatch(quant):
+    if found := best_match((installed if repository else published)(place), quant):
+        return found
+    quant = quant.upper()
+    if not _QUANT_NAME.fullmatch(quant.removeprefix("I1-")):
         raise ConfigError(f"--model {name} is neither a quant nor a path", "use auto, tiny, Q6_K or a path to a .gguf")
     raise ModelError(f"no {quant} model in {place}", f"get it with: musicflamingo models pull {name}")
 

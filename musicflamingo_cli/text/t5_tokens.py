@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.errors import ConfigError
+from musicflamingo_cli.paths import expanded
 
 # The most tokens that are read: by Stable Audio Open (`max_length` in its model config), and by T5 as trained.
 LIMITS: Mapping[str, int] = {"Stable Audio Open": 128, "T5": 512}
@@ -98,7 +99,7 @@ def token_counter(tokenizer: str | None) -> TokenCounter:
     """
     if tokenizer is None:
         return TokenCounter(estimate, False, "estimate")
-    path = Path(tokenizer).expanduser()
+    path = expanded(tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
     if file.is_file() and file.suffix == ".json":
         return TokenCounter(_from_file(file), True, str(file))

@@ -234,8 +234,9 @@ def test_an_excerpt_of_a_track(
 
 
 def test_a_start_beyond_the_end_is_too_short(make_wav: MakeWav, tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="too short"):
+    with pytest.raises(AudioError, match="too short") as caught:
         write_clip(make_wav(seconds=2), tmp_path / "clip.wav", Excerpt(start=5))
+    assert "--start 5" in str(caught.value)
 
 
 def test_a_clip_too_large_for_the_temporary_disk_is_refused(

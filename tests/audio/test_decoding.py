@@ -92,6 +92,27 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
         write_clip(tmp_path / name, tmp_path / "clip.wav")
 
 
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+def test_half_a_download_of_ogg_is_refused(tmp_path: Path, name: str) -> None:
+    """Its header says nothing of the length; its last page does."""
+    audio = tmp_path / name
+    noise = np.random.RandomState(0).uniform(-0.3, 0.3, (20 * 48_000, 2)).astype(np.float32)
+    if name == "a.ogg":
+        soundfile.write(audio, noise, 48_000)
+    else:
+        encode(audio, "libopus", noise, 48_000)
+    assert write_clip(audio, tmp_path / "clip.wav").seconds == pytest.approx(20, abs=0.1)
+    data = audio.read_bytes()
+    audio.write_bytes(data + b"a comment of some program")
+    assert write_clip(audio, tmp_path / "clip.wav").seconds == pytest.approx(20, abs=0.1)
+    audio.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="is truncated"):
+        write_clip(audio, tmp_path / "clip.wav")
+    pages = [match.start() for match in re.finditer(b"OggS", data)]
+    audio.write_bytes(data[: pages[len(pages) // 2]])  # a recorded broadcast, which ends with any page
+    assert write_clip(audio, tmp_path / "clip.wav").seconds < 15
+
+
 def ogg_checksum(page: bytearray) -> int:
     """The CRC-32 of an Ogg page, whose own four bytes are zero: neither reflected nor inverted."""
     value = 0

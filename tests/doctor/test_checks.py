@@ -15,6 +15,7 @@ from musicflamingo_cli.doctor.checks import Check, CheckStatus, examine
 from musicflamingo_cli.engines.transformers.environment import Environment
 from musicflamingo_cli.errors import ExitCode, ToolMissingError
 from tests.fakes.checkpoints import put_checkpoint
+from tests.fakes.endpoint import FakeEndpoint
 from tests.fakes.mtmd_cli import write_fake
 
 GPU = Environment(
@@ -70,6 +71,13 @@ def test_an_empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     failed = {check.name for check in checks if check.status == CheckStatus.FAILURE}
     assert failed == {"embedded", "model"}
     assert all(check.hint for check in checks if check.status == CheckStatus.FAILURE)
+
+
+def test_an_endpoint_needs_no_engine_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musicflamingo_cli.engines.server.embedded.WHEEL", "no_such_wheel")
+    with FakeEndpoint() as fake:
+        settings = Settings(llama_dir=tmp_path, models_dir=tmp_path / "models", endpoint=fake.url)
+        assert status_of(settings)["embedded"] != CheckStatus.FAILURE
 
 
 def test_transformers_and_the_best_checkpoint(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from musicflamingo_cli.models.resolve import resolve
 from musicflamingo_cli.system.processes import Guarded
 from musicflamingo_cli.types import Workload
 from tests.fakes.checkpoints import put_checkpoint
+from tests.fakes.endpoint import FakeEndpoint
 from tests.fakes.engines import ScriptedEngine
 from tests.fakes.mtmd_cli import write_fake
 
@@ -59,6 +60,14 @@ def test_the_tiny_model_is_tested_only_once(monkeypatch: pytest.MonkeyPatch) -> 
     (check,) = hearing.hearing_tests(Settings(model="tiny"))
     assert check.status == CheckStatus.OK
     assert engine.closed
+
+
+def test_an_endpoint_is_asked_about_its_own_model_only() -> None:
+    """It has no tiny model; and nothing of llama.cpp is needed on this machine."""
+    with FakeEndpoint() as fake:
+        (check,) = hearing.hearing_tests(Settings(endpoint=fake.url))
+    assert check.name == "model's hearing"
+    assert "no model tiny" not in check.detail
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from musicflamingo_cli.exports.rows import VALIDATION, ExportOptions, ExportStat
 from musicflamingo_cli.finetuning.examples import Choice, collect
 from musicflamingo_cli.finetuning.plan import Example, Plan, Split, TrackPlan, TrainingSettings
 from musicflamingo_cli.paths import built_in_prompts
-from musicflamingo_cli.prompts import choose, load_presets
+from musicflamingo_cli.prompts import Preset, choose, load_presets
 from musicflamingo_cli.types import Excerpt
 from tests.conftest import MakeWav
 
@@ -100,6 +100,14 @@ def test_too_few_captions_are_one_error_each(dataset: Path) -> None:
         file.unlink()
     with pytest.raises(ConfigError, match="no captions of a real model"):
         collect([dataset], choice(takes_all=True))
+
+
+def test_a_track_whose_prompt_lacks_a_value_is_none_to_train_on(dataset: Path) -> None:
+    """Else it could be all of the validation, which would end in an error after the first epoch."""
+    presets = [Preset("full", "Describe this track by {artist}.")]
+    write(dataset / "1.wav", music_flamingo_approved=True, artist="Nina")
+    with pytest.raises(ConfigError, match="only one track"):
+        collect([dataset], choice(presets=presets))
 
 
 def test_an_unreadable_track_does_not_stop_the_others(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

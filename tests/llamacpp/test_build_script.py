@@ -80,6 +80,7 @@ def test_shellcheck_finds_nothing() -> None:
         ("cpu", [], ["windows.patch\ncmake", "output.patch\n", "llama.cpp/b11434-cpu\n"]),
         ("cpu", ["--no-patches"], ["llama.cpp/b11434-cpu-unpatched\n"]),
         ("cpu", ["--portable"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX512="]),
+        ("cpu", ["--avx2"], ["-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_AVX512=OFF", "b11434-cpu-portable\n"]),
         ("cuda", ["--gpu-targets", "89"], ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=89"]),
         ("auto", ["--cuda-wheels"], ["cuda-13.0/bin/nvcc", "-DCUDAToolkit_ROOT=", "b11434-cuda"]),
         ("hip", ["--gpu-targets", "gfx1201"], ["HIPCXX=", "HIP_PATH=", "-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1201"]),

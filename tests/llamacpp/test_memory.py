@@ -33,11 +33,39 @@ MIB = 1 << 20
             "Available devices:\n  Vulkan0: AMD Radeon 780M (RADV PHOENIX) (16000 MiB, 15000 MiB free)\n",
             memory.Memory(15000 * MIB, 16000 * MIB, "AMD Radeon 780M (RADV PHOENIX)"),
         ),
+        (
+            "Available devices:\n  Vulkan0: Intel(R) Arc(tm) A770 Graphics (DG2) (16288 MiB, 15700 MiB free)\n"
+            "  Vulkan1: Intel(R) UHD Graphics 770 (ADL-S GT1) (48000 MiB, 42000 MiB free)\n",
+            memory.Memory(15700 * MIB, 16288 * MIB, "Intel(R) Arc(tm) A770 Graphics (DG2)"),
+        ),
         ("Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n", None),
     ],
 )
 def test_llama_cpps_list_of_devices_is_parsed(listed: str, expected: memory.Memory | None) -> None:
     assert memory.parse_devices(listed) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Intel(R) Arc(tm) A770 Graphics (DG2)", False),
+        ("Intel(R) Arc(tm) B580 Graphics (BMG G21)", False),
+        ("Intel(R) Arc(tm) A370M Graphics (DG2)", False),
+        ("Intel(R) Arc(tm) Graphics (MTL)", True),
+        ("Intel(R) Arc(tm) 140V GPU, Intel Graphics", True),
+        ("Intel(R) UHD Graphics 770", True),
+    ],
+)
+def test_which_cards_of_intel_are_integrated(name: str, expected: bool) -> None:
+    assert memory.Card(name, 1, 1).is_integrated is expected
+
+
+def test_a_warning_of_the_driver_is_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771, 143156'\necho 'WARNING: the log is full' >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert memory.of_drivers() == memory.Memory(143156 * MIB, 143771 * MIB, "NVIDIA H200")
 
 
 @pytest.mark.real

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,13 @@ from typer.testing import CliRunner
 from musicflamingo_cli.choices import EngineName
 from musicflamingo_cli.cli import app
 from musicflamingo_cli.config import Settings
-from musicflamingo_cli.errors import ModelError
-from musicflamingo_cli.models.adapters import check_adapter
+from musicflamingo_cli.errors import ModelError, ToolMissingError
+from musicflamingo_cli.models import adapter_gguf
+from musicflamingo_cli.models.adapters import GGUF, check_adapter
 from musicflamingo_cli.models.fingerprint import fingerprint
-from musicflamingo_cli.models.model import Checkpoint, ModelPair
+from musicflamingo_cli.models.model import Adapter, Checkpoint, ModelPair
 from musicflamingo_cli.models.resolve import resolve, resolve_checkpoint, resolve_model
+from musicflamingo_cli.system.identity import digest
 
 
 @pytest.fixture
@@ -146,3 +150,40 @@ def test_a_damaged_adapter_is_one_error(break_it: object, message: str, adapter:
 def test_no_adapter_there_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no adapter at"):
         check_adapter(tmp_path / "nothing")
+
+
+def converted(folder: Path) -> Adapter:
+    """An adapter whose GGUF file was made of its matrices, as far as the record says."""
+    adapter = check_adapter(folder)
+    (folder / GGUF).write_bytes(b"GGUF")
+    (folder / adapter_gguf.SOURCE).write_text(digest(adapter.files) or "")
+    return adapter
+
+
+def test_a_copy_of_an_adapter_keeps_its_gguf(adapter: Path, tmp_path: Path) -> None:
+    """Whatever the order in which its files were copied; new matrices are converted again."""
+    converted(adapter)
+    copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    os.utime(copy / GGUF, (1, 1))
+    assert adapter_gguf.is_converted(check_adapter(copy))
+    save_file({"a": np.ones((2, 2), np.float32)}, copy / "adapter_model.safetensors")
+    os.utime(copy / GGUF)
+    assert not adapter_gguf.is_converted(check_adapter(copy))
+
+
+def test_without_a_record_a_newer_gguf_counts(adapter: Path) -> None:
+    converted(adapter)
+    (adapter / adapter_gguf.SOURCE).unlink()
+    assert adapter_gguf.is_converted(check_adapter(adapter))
+    os.utime(adapter / GGUF, (1, 1))
+    assert not adapter_gguf.is_converted(check_adapter(adapter))
+
+
+@pytest.mark.parametrize("named", ["", "bin"])
+def test_the_converter_is_that_of_the_named_build(tmp_path: Path, named: str) -> None:
+    with pytest.raises(ToolMissingError):
+        adapter_gguf.find_converter(tmp_path / named)
+    file = tmp_path / "convert" / adapter_gguf.CONVERTER
+    file.parent.mkdir()
+    file.touch()
+    assert adapter_gguf.find_converter(tmp_path / named) == file

@@ -17,7 +17,9 @@ import pytest
 from filelock import FileLock
 
 from musicflamingo_cli.errors import ModelError
+from musicflamingo_cli.models import hub as hub_module
 from musicflamingo_cli.models.hub import HubFile, fetch
+from musicflamingo_cli.models.pull import find
 from tests.fakes.hub import Hub
 from tiny_flamingo import random_pair
 
@@ -140,6 +142,27 @@ def test_spellings_of_quants_and_a_projector_elsewhere(hub: Hub, pull: Pull, mod
         "some--other-GGUF",
     ]
     assert visible(models / "some--other-GGUF") == ["mmproj-theirs-F16.gguf", "theirs-Q6_K.gguf"]
+
+
+def test_a_revision_is_that_of_the_models_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The projector of another one is taken as it is now; what is wrong there is said."""
+    is_busy = False
+
+    def list_files(repository: str, revision: str) -> list[HubFile]:
+        if repository == PLAIN and (is_busy or revision != "main"):
+            raise ModelError("the hub is busy" if is_busy else f"no revision {revision} of {repository}", "later")
+        names = {PLAIN: [Q6, MMPROJ], I1: ["music-flamingo-hf.i1-IQ3_M.gguf"]}.get(repository, [])
+        return [HubFile(repository, revision, name, 1, "") for name in names]
+
+    monkeypatch.setattr(hub_module, "list_files", list_files)
+    order = find("i1-IQ3_M", Path(), None, "abc", imatrix=False)
+    assert [(file.name, file.revision) for file in order.files] == [
+        ("music-flamingo-hf.i1-IQ3_M.gguf", "abc"),
+        (MMPROJ, "main"),
+    ]
+    is_busy = True
+    with pytest.raises(ModelError, match="the hub is busy"):
+        find("i1-IQ3_M", Path(), None, "abc", imatrix=False)
 
 
 @pytest.mark.parametrize(

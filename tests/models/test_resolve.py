@@ -124,6 +124,17 @@ def test_auto_and_plain_quants_mean_music_flamingo_only(
     assert resolve(str(tmp_path / name), tmp_path).language_model.name == name  # by its path, whatever it is
 
 
+def test_a_quant_and_its_i1_twin_are_told_apart(random_models: Path, tmp_path: Path) -> None:
+    """They are different files: `remove` must not delete the other one."""
+    put_real(tmp_path, random_models, "Q6_K", "i1-Q6_K", "Q8_0", "i1-IQ3_M")
+    for name, file in {"Q6_K": "Q6_K", "i1-Q6_K": "i1-Q6_K", "I1-q6_k": "i1-Q6_K", "IQ3_M": "i1-IQ3_M"}.items():
+        expected = tmp_path / f"music-flamingo-hf.{file}.gguf"
+        assert resolve(name, tmp_path).language_model == expected
+        assert models.files_of(name, tmp_path) == [expected]
+    with pytest.raises(ModelError, match="no I1-Q8_0 model"):
+        resolve("i1-Q8_0", tmp_path)
+
+
 def test_another_models_projector_is_not_taken(random_models: Path, tmp_path: Path) -> None:
     shutil.copy(random_models / MODEL, tmp_path / "mmy-music-flamingo.Q6_K.gguf")
     shutil.copy(random_models / PROJECTOR, tmp_path / "a.mmproj.gguf")

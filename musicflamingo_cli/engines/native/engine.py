@@ -50,7 +50,7 @@ class NativeEngine(WorkerEngine):
         self.provenance = {"llama_cpp": version, "windows": str(self.windows)}
         self._pair = model
         if model.adapter:
-            gguf_of(model.adapter)  # converted now, where it has to be: not while a track waits
+            gguf_of(model.adapter, settings.llama_dir)  # converted now, where it has to be: not while a track waits
         budget = SlotBudget((str(self._libraries / binaries.SERVER),), settings, model, min(at_once, _MAX_SLOTS))
         super().__init__(settings, model, budget)
         self._require_memory(budget.memory)
@@ -67,7 +67,7 @@ class NativeEngine(WorkerEngine):
         command = [*WORKER, "--context", str(context), "--slots", str(slots)]
         command += ["--model", str(pair.language_model), "--mmproj", str(pair.projector)]
         if pair.adapter:
-            command += ["--lora", str(gguf_of(pair.adapter))]
+            command += ["--lora", str(gguf_of(pair.adapter, settings.llama_dir))]
         if settings.gpu_layers is not None:
             command += ["--gpu-layers", str(settings.gpu_layers)]
         command += ["--threads", str(settings.threads or psutil.cpu_count(logical=False) or 4)]  # as llama.cpp's tools

@@ -86,7 +86,7 @@ class ServerProcess(ResidentProcess):
             ["--host", binaries.list_item(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", "0"]
         )
         if model.adapter:
-            command += ["--lora", binaries.list_item(gguf_of(model.adapter))]
+            command += ["--lora", binaries.list_item(gguf_of(model.adapter, settings.llama_dir))]
         command += ["--media-path", str(self._media), "-np", str(slots), "-c", str(context * slots)]
         command += ["--threads-http", str(_HTTP_THREADS_PER_SLOT * slots + 2)]
         # No web page, no list of slots, and no copies of finished clips' memory: a batch never returns to one

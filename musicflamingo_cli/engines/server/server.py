@@ -44,7 +44,7 @@ class ServerEngine(ResidentEngine[ServerProcess]):
         self.windows = program.windows
         self.provenance = {"llama_cpp": program.version, "windows": str(program.windows)}
         if model.adapter:
-            gguf_of(model.adapter)  # converted now, where it has to be: not while a track waits
+            gguf_of(model.adapter, settings.llama_dir)  # converted now, where it has to be: not while a track waits
         self._program = program
         self._pair = model
         self._warned_unshared = False
