@@ -226,8 +226,15 @@ class MusicFlamingo:
 
         One that only the first file's dataset has may be missing elsewhere, which is then a failure of those files.
         """
-        first = Path(next(iter(paths))) if isinstance(paths, Collection) and paths else None
-        return self._presets_for(first, prompt_type, None)
+        try:
+            return self._presets_for(None, prompt_type, None)
+        except ConfigError:
+            first = next(iter(paths)) if isinstance(paths, Collection) and len(paths) else None
+            if not isinstance(first, (str, Path)):
+                raise
+            with contextlib.suppress(ConfigError, OSError, ValueError):
+                return self._presets_for(Path(first), prompt_type, None)
+            raise
 
     def _open(self, prompts: int, is_conversation: bool = False) -> Captioner:
         """Return the captioner, opened for questions of about so many prompts each."""

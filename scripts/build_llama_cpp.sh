@@ -87,11 +87,12 @@ esac
 
 # -- what is there ---------------------------------------------------------------------------------------------
 
-# Where the program looks, too (platformdirs): a relative XDG_CACHE_HOME counts nowhere, an absolute one also on macOS.
+# Where the program looks, too. `musicflamingo build` names its folder; else this is what platformdirs 4.14 says: a
+# relative XDG_CACHE_HOME counts nowhere, an absolute one also on macOS.
 cache=$HOME/.cache
 [ "$(uname -s)" != Darwin ] || cache=$HOME/Library/Caches
 case ${XDG_CACHE_HOME:-} in /*) cache=$XDG_CACHE_HOME ;; esac
-root=$cache/musicflamingo/llama.cpp
+root=${MUSICFLAMINGO_BUILDS:-$cache/musicflamingo/llama.cpp}
 
 # shellcheck source=scripts/detect_gpu.sh
 . "$(dirname "$0")/detect_gpu.sh"

@@ -324,8 +324,13 @@ def test_a_datasets_own_preset_is_known_for_many_files(make_wav: MakeWav, monkey
     flamingo = over(ScriptedEngine(lambda prompt, sampling: GOOD), monkeypatch)
     (found,) = flamingo.analyze_many([audio], "mine", progress=False)
     assert found.captions == {"mine": GOOD}
-    with pytest.raises(ConfigError, match="no preset"):
-        list(flamingo.analyze_many([audio], "nothing", progress=False))
+    for paths in ([audio], [], np.array([str(audio)] * 2)):
+        with pytest.raises(ConfigError, match="no preset"):
+            list(flamingo.analyze_many(paths, "nothing", progress=False))
+    audio.with_name("musicflamingo-prompts.yaml").write_text("presets: [")
+    (found,) = flamingo.analyze_many([audio], "full", progress=False)
+    assert not found.ok
+    assert len(list(flamingo.analyze_many(np.array([str(make_wav("b.wav"))]), "full", progress=False))) == 1
 
 
 def test_presets_lists_those_in_force() -> None:

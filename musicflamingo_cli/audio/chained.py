@@ -27,10 +27,14 @@ _FLAC_START = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # the marker, and the first 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Whether a second stream follows the first, and which share of the audio (0 to 1) was on pages that are lost."""
+    """Whether a second stream follows the first, and which share of the audio (0 to 1) was on pages that are lost.
+
+    ``is_broadcast``: it begins in the middle of a stream, as the recording of a broadcast does.
+    """
 
     is_chained: bool = False
     lost: float = 0.0
+    is_broadcast: bool = False
 
 
 def streams_in(audio: Path, header_only: bool = False) -> Streams:
@@ -50,13 +54,13 @@ def streams_in(audio: Path, header_only: bool = False) -> Streams:
             )
         file.seek(start)
         if head.startswith(b"OggS"):
-            if _ends_within_a_page(file):
+            streams = _ogg_streams(file)
+            if not streams.is_broadcast and _ends_within_a_page(file):
                 raise AudioError(
                     f"{audio.name} is truncated: it ends in the middle of a page, and is not marked as its last",
                     "copy it again from its source; if nothing is missing, convert it to FLAC",
                 )
-            file.seek(start)
-            return _ogg_streams(file)
+            return streams
         is_read = head.startswith(b"fLaC") and not header_only
         return Streams(is_chained=is_read and sum(1 for _ in _matches(_FLAC_START, file)) > 1)
 
@@ -119,7 +123,7 @@ class _Place:
 
 def _ogg_streams(file: BinaryIO) -> Streams:
     """Streams that begin together (a video and its sound) are no chain."""
-    has_data = is_chained = False
+    has_data = is_chained = is_broadcast = False
     places: dict[bytes, _Place] = {}
     lost = total = 0.0
     for match in _matches(_OGG_PAGE, file):
@@ -133,6 +137,7 @@ def _ogg_streams(file: BinaryIO) -> Streams:
         if (place := places.get(stream)) is None:
             continue
         place.missing += max(0, page - place.page - 1)
+        is_broadcast |= place.missing > 0 and place.position <= 0
         place.read += 1
         place.page = page
         if position >= 0:  # else no packet ends on this page
@@ -141,7 +146,7 @@ def _ogg_streams(file: BinaryIO) -> Streams:
             if place.position > 0:  # a recorded broadcast may begin with any page
                 lost += length * place.missing / (place.missing + place.read)
             places[stream] = _Place(page, position)
-    return Streams(is_chained, lost / total if total else 0.0)
+    return Streams(is_chained, lost / total if total else 0.0, is_broadcast)
 
 
 def _ends_within_a_page(file: BinaryIO) -> bool:

@@ -188,5 +188,5 @@ def merged_tries(before: Outcome, now: Outcome) -> Outcome:
         audio_seconds=max(before.audio_seconds, now.audio_seconds),
         seconds=before.seconds + now.seconds,
         saved=before.saved or now.saved,
-        segments=before.segments + now.segments,
+        segments=(before.segments if was_answered else ()) + now.segments,
     )

@@ -18,11 +18,11 @@ def build(
     ] = None,
 ) -> None:
     """Build llama.cpp for this machine (options: `musicflamingo build -- --help`)."""
-    from musicflamingo_cli.paths import data_file
+    from musicflamingo_cli.paths import data_file, llama_cache_dir
     from musicflamingo_cli.system.processes import run_in_terminal, without_secrets
 
     script = data_file("scripts", "build_llama_cpp.sh")
-    environment = {**without_secrets(), "PYTHON": sys.executable}
+    environment = {**without_secrets(), "PYTHON": sys.executable, "MUSICFLAMINGO_BUILDS": str(llama_cache_dir())}
     try:
         exit_code = run_in_terminal(["bash", str(script), *(arguments or [])], environment)
     except OSError as error:

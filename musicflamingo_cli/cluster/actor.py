@@ -74,7 +74,7 @@ class CaptionActor:
             slots=captioner.slots,
             engine=captioner.engine.name,
             facts=facts_of(captioner.model.files),
-            sees=all(file.exists() for file in self._work.probes),
+            sees=all(map(os.path.exists, self._work.probes)),
             records=self._logs.drain(),
         )
 

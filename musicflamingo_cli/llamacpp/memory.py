@@ -24,7 +24,7 @@ _INTEGRATED = re.compile(
     r"RAPHAEL|PHOENIX|REMBRANDT|RENOIR|CEZANNE|VANGOGH|STRIX|llvmpipe",
     re.IGNORECASE,
 )
-_DISCRETE = re.compile(r"\bArc\b.*\b[AB]\d{2,3}M?\b")  # `Intel(R) Arc(tm) A770 Graphics`
+_DISCRETE = re.compile(r"\bArc\b.*\b(A\d{2,3}M?|B[5-7]\d0?)\b")  # `Intel(R) Arc(tm) A770 Graphics`; a B390 is not
 _DRM = Path("/sys/class/drm")
 _CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 

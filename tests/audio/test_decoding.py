@@ -109,6 +109,9 @@ def test_half_a_download_of_ogg_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(AudioError, match="is truncated"):
         write_clip(audio, tmp_path / "clip.wav")
     pages = [match.start() for match in re.finditer(b"OggS", data)]
+    headers, third = data[: pages[2]], len(pages) // 3  # a broadcast, recorded from its middle on and stopped
+    audio.write_bytes(headers + data[pages[third] : pages[2 * third] + 99])
+    assert write_clip(audio, tmp_path / "clip.wav").seconds < 15
     audio.write_bytes(data[: pages[len(pages) // 2]])  # a recorded broadcast, which ends with any page
     assert write_clip(audio, tmp_path / "clip.wav").seconds < 15
 

@@ -22,7 +22,17 @@ from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import caption_key
 from musicflamingo_cli.sidecars.claims import claimed
 from musicflamingo_cli.sidecars.merge import merge_sidecar
-from musicflamingo_cli.types import COMPLETE, Answer, Caption, Failure, Outcome, Prompt, Sampling, Track
+from musicflamingo_cli.types import (
+    COMPLETE,
+    Answer,
+    Caption,
+    CaptionedSegment,
+    Failure,
+    Outcome,
+    Prompt,
+    Sampling,
+    Track,
+)
 
 PRESETS = (Preset("full", "x"), Preset("brief", "y"))
 Fails = Callable[[str, int], Sequence[str]]  # audio's name, how often it was asked -> kinds of failures
@@ -121,6 +131,10 @@ def test_a_track_without_captions_is_not_counted_as_captioned(tmp_path: Path) ->
     assert retries.merged_tries(half, Outcome(track, skipped=COMPLETE)).skipped == ""
     unsaved = retries.merged_tries(replace(half, saved=False), Outcome(track, skipped=COMPLETE))
     assert (unsaved.captions, unsaved.skipped) == ((), COMPLETE)
+    unsaved = retries.merged_tries(
+        replace(failed, segments=(CaptionedSegment(0, 5, ()),)), Outcome(track, skipped=COMPLETE)
+    )
+    assert (unsaved.segments, unsaved.skipped) == ((), COMPLETE)
 
 
 def test_answers_that_could_not_be_saved_count_once(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])  # statuses that ma
 _BYTES_PER_TOKEN = 8  # no text has fewer tokens than its bytes by this
 _TOO_LONG = ("exceed", "too long", "maximum", "holds")  # what is said of a context, the last by our own `serve`
 _CANNOT_DECODE = re.compile(
-    r"\b(flac|codecs?|decod\w+|formats?|mime|failed to load|recogni[sz]ed|unsupported audio|supports? wav|wav or mp3)\b"
+    r"\b(flac|codecs?|decod\w+|formats?|mime|recogni[sz]ed|unsupported audio|supports? wav|wav (and|or) mp3)\b"
+    r"|\b(failed to|could not|cannot|unable to) (be )?load(ed)?\b(?! (the )?model)"
 )
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 

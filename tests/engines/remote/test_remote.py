@@ -272,7 +272,10 @@ REFUSALS = {
     "Invalid or unsupported audio file.": "as WAV",
     "input_audio only supports wav": "as WAV",
     "audio must be wav or mp3": "as WAV",
+    "Only wav and mp3 are supported": "as WAV",
+    "audio could not be loaded": "as WAV",
     "No models loaded": "engine",
+    "Failed to load model": "engine",
     "there is no audio": "engine",
     "no information about this": "engine",
 }
