@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from musicflamingo_cli.config import GenerationSettings, Settings
-from musicflamingo_cli.dataset.tracks import NO_TRACKS, find_tracks, track_for
+from musicflamingo_cli.dataset.tracks import CLIPS, NO_TRACKS, find_tracks, track_for
 from musicflamingo_cli.listening import generator as module
 from musicflamingo_cli.listening.clips import MadeClip
 from musicflamingo_cli.listening.job import ListenJob
@@ -21,6 +21,7 @@ from musicflamingo_cli.listening.sources import Source, Wanted, sources_of_track
 from musicflamingo_cli.models.checkpoints import MUSICGEN
 from musicflamingo_cli.models.generators import Generator
 from musicflamingo_cli.system.temporary import owner
+from musicflamingo_cli.types import Skipped
 from tests.conftest import MakeWav
 
 pytestmark = pytest.mark.slow  # each test starts processes
@@ -140,5 +141,5 @@ def test_a_full_disk_costs_the_clip_and_no_later_one(
 def test_clips_are_no_tracks_of_a_dataset_around_them(make_wav: MakeWav, tmp_path: Path) -> None:
     audio = make_wav("a.wav")
     made(tmp_path, sources_of_tracks([audio], Wanted(text="calm")))
-    assert list(find_tracks(tmp_path)) == [track_for(audio)]
+    assert list(find_tracks(tmp_path)) == [track_for(audio), Skipped(tmp_path / "out", CLIPS)]
     assert len(list(find_tracks(tmp_path / "out"))) == 1, "but it can be captioned by itself"
