@@ -277,37 +277,33 @@ def test_an_error_survives_the_way_from_another_process(make_wav: MakeWav, monke
     assert (str(back), back.hint, back.analysis) == (str(raised.value), raised.value.hint, raised.value.analysis)
 
 
-def test_the_engine_of_a_conversation_can_hold_one(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked_for = []
+@pytest.fixture
+def workloads(monkeypatch: pytest.MonkeyPatch) -> list[Workload]:
+    """What engines are opened for, one after another; each always gives the same answer."""
+    asked_for: list[Workload] = []
 
     @contextlib.contextmanager
     def opened(settings: Settings, workload: Workload) -> Iterator[Captioner]:
-        asked_for.append(workload.is_conversation)
+        asked_for.append(workload)
         yield Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
 
     monkeypatch.setattr(api, "open_captioner", opened)
+    return asked_for
+
+
+def test_the_engine_of_a_conversation_can_hold_one(make_wav: MakeWav, workloads: list[Workload]) -> None:
     flamingo = MusicFlamingoGGUF()
     with flamingo.chat(make_wav()) as chat:
         assert chat.ask("Which key?") == GOOD
     with flamingo.chat(make_wav()) as chat:
         assert chat.history == ()
-    assert asked_for == [True]
+    assert [workload.is_conversation for workload in workloads] == [True]
 
 
-def test_presets_that_are_named_need_no_default(
-    make_wav: MakeWav, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_presets_that_are_named_need_no_default(make_wav: MakeWav, tmp_path: Path, workloads: list[Workload]) -> None:
     own = tmp_path / "own.yaml"
     texts = "".join(f"  {name}: {{prompt: Tell., default: false}}\n" for name in FIVE)
     own.write_text(f"presets:\n{texts}")
-    prompts = []
-
-    @contextlib.contextmanager
-    def opened(settings: Settings, workload: Workload) -> Iterator[Captioner]:
-        prompts.append(workload.prompts)
-        yield Captioner(ScriptedEngine(lambda prompt, sampling: GOOD), REAL_PAIR, Policy())
-
-    monkeypatch.setattr(api, "open_captioner", opened)
     for ask in (
         lambda flamingo: flamingo.analyze(make_wav(), ["full", "technical"]),
         lambda flamingo: flamingo.analyze(make_wav(), prompt="Which key?"),
@@ -315,7 +311,7 @@ def test_presets_that_are_named_need_no_default(
         lambda flamingo: flamingo.chat(make_wav()).ask("Which key?"),
     ):
         assert ask(MusicFlamingoGGUF(prompts=own))
-    assert prompts == [2, 1, 1, 1]
+    assert [workload.prompts for workload in workloads] == [2, 1, 1, 1]
 
 
 def test_a_datasets_own_preset_is_known_for_many_files(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:

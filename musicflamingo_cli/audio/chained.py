@@ -161,9 +161,9 @@ def _ends_within_a_page(file: BinaryIO) -> bool:
     header = data[start:] if start >= 0 else b""
     if len(header) < _PAGE_HEADER:
         return bool(header)
-    lengths = header[_PAGE_HEADER : _PAGE_HEADER + header[_PAGE_HEADER - 1]]
+    behind = _PAGE_HEADER + header[_PAGE_HEADER - 1]  # the lengths
     is_last = header[5] & 4
-    return not is_last and _PAGE_HEADER + header[_PAGE_HEADER - 1] + sum(lengths) > len(header)
+    return not is_last and behind + sum(header[_PAGE_HEADER:behind]) > len(header)
 
 
 def _matches(pattern: re.Pattern[bytes], file: BinaryIO) -> Iterator[re.Match[bytes]]:

@@ -14,7 +14,6 @@ from musicflamingo_cli.text.schema import parsed
 from musicflamingo_cli.types import Answer, Caption, Clip, Failure
 
 REASONING_TOKENS = 1536  # that a model which thinks gets on top of a preset's limit
-
 STILL_REASONING = "the model was still reasoning at the token limit"
 
 

@@ -31,6 +31,11 @@ def track_for(audio: Path, within: Path | None = None) -> Track:
     return Track(audio, audio.with_name(_sidecar_name(audio.parent, audio.stem)), within)
 
 
+def is_audio(file: Path) -> bool:
+    """Return whether a file is audio, by the ending of its name."""
+    return file.suffix.lower() in EXTENSIONS
+
+
 def _sidecar_name(folder: Path, stem: str) -> str:
     # The folder's real name: the path may have led there by `..` or through a symlink of another name.
     return f"{Path(os.path.realpath(folder)).name if stem == FULL_MIX else stem}{SIDECAR_SUFFIX}"
@@ -67,12 +72,12 @@ def find_tracks(
 ) -> Iterator[Track | Skipped]:
     """Yield all tracks under ``root`` in a stable, sorted order, and what was skipped or could not be read.
 
-    Hidden files and folders, and the stems beside a full mix, are ignored without a message; of a folder with
-    generated clips, its own files, but not its folders. A folder that is
-    reachable twice (symlinks) is visited once; ``visited`` carries that over several roots. A file as ``root`` is a
-    track by itself. ``sweep_leftovers``: remove what killed processes left on the way. ``extensions`` (`flac`): where
-    there are any, no other files count, not even for a shared sidecar. ``follow_links``: enter links to folders outside
-    of ``root``, too; to sidecars that are links, each is a dataset of its own.
+    Hidden files and folders, and the stems beside a full mix, are ignored without a message. Of a folder of generated
+    clips, its own files are skipped, but not its folders. A folder that is reachable twice (symlinks) is visited once;
+    ``visited`` carries that over several roots. A file as ``root`` is a track by itself. ``sweep_leftovers``: remove
+    what killed processes left on the way. ``extensions`` (`flac`): where there are any, no other files count, not even
+    for a shared sidecar. ``follow_links``: enter links to folders outside of ``root``, too; to sidecars that are links,
+    each is a dataset of its own.
     """
     root = Path(root)
     if root.is_file():

@@ -61,11 +61,9 @@ class TaggedFile:
     """
 
     def __init__(self, path: Path, original: Path | None = None) -> None:
-        import mutagen
-
         self._path = path
         try:
-            self._file: Any = _opened(path, type(mutagen.File(original or path)))
+            self._file: Any = _opened(path, original)
             if self._file is not None and self._file.tags is None:
                 self._file.add_tags()
         except Exception as error:  # mutagen raises many types for broken tags
@@ -120,13 +118,17 @@ def audio_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def _opened(path: Path, kind: Any) -> Any:
-    """Return a file as mutagen's ``kind``, with the frames of ID3 as they are: by default mutagen makes them 2.4's."""
-    if kind is type(None):
-        return None
-    file = kind(path)
+def _opened(path: Path, original: Path | None) -> Any:
+    """Return a file as mutagen reads it, None for an unknown format; ``original``: see ``TaggedFile``.
+
+    ID3 frames are as they are in the file: by default mutagen makes them those of 2.4.
+    """
+    import mutagen
+
+    file = mutagen.File(original or path)
+    kind: Any = type(file)
     if _kind_of(file) != "id3":
-        return file
+        return kind(path) if original and file is not None else file
     file = kind(path, translate=False)
     if file.tags is not None and file.tags.version < (2, 3, 0):
         file.tags.update_to_v23()

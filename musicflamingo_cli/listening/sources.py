@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musicflamingo_cli.dataset.selection import number_of
-from musicflamingo_cli.dataset.tracks import EXTENSIONS, NO_TRACKS, find_tracks, track_for
+from musicflamingo_cli.dataset.tracks import NO_TRACKS, find_tracks, is_audio, track_for
 from musicflamingo_cli.errors import ConfigError, FailureKind, SidecarError
 from musicflamingo_cli.sidecars.captions import (
     EXCLUDED_KEY,
@@ -80,12 +80,8 @@ def require_outside(out: Path, places: Sequence[Path]) -> None:
             )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", "name a folder")
-    if out.is_dir() and not (out / NO_TRACKS).exists() and any(map(_is_audio, out.iterdir())):
+    if out.is_dir() and not (out / NO_TRACKS).exists() and any(map(is_audio, out.iterdir())):
         raise ConfigError(f"--out {out} holds audio files already", "name a new folder")
-
-
-def _is_audio(file: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS
 
 
 def sources_of_tracks(paths: Sequence[Path], wanted: Wanted) -> list[Source]:

@@ -20,7 +20,7 @@ from musicflamingo_cli.captioning.saving import as_saved, keys_to_save, operatin
 from musicflamingo_cli.captioning.worker_pool import WorkerPool
 from musicflamingo_cli.choices import Wanted
 from musicflamingo_cli.dataset.selection import Selection
-from musicflamingo_cli.dataset.tracks import EXTENSIONS, tracks_in
+from musicflamingo_cli.dataset.tracks import is_audio, tracks_in
 from musicflamingo_cli.errors import ConfigError, ModelError, SidecarBusyError, ToolMissingError, TrackError
 from musicflamingo_cli.prompts import Preset
 from musicflamingo_cli.sidecars.captions import captions_in
@@ -95,7 +95,7 @@ def find_stored(store: Store, root: str, selection: Selection) -> Iterator[Store
         names = sorted(
             name
             for name, each in entries.items()
-            if not each.is_folder and not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+            if not each.is_folder and not name.startswith(".") and is_audio(Path(name))
         )
         for item in tracks_in(Path("/") / folder, names, Path("/") / folder):
             if isinstance(item, Skipped):

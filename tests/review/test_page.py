@@ -223,14 +223,19 @@ def test_what_chromium_cannot_play_is_converted(open_page: OpenPage, start_revie
     until(page, "document.querySelector('audio').duration > 1.9")
 
 
-def test_a_conflict_shows_both_and_loses_neither(
-    open_page: OpenPage, start_review: StartReview, tmp_path: Path
-) -> None:
-    root = make_dataset(tmp_path, 3)
-    (file, *_) = sidecars(root)
+def type_into_the_first_caption(open_page: OpenPage, start_review: StartReview, folder: Path) -> tuple[Page, Path]:
+    """A review of three tracks in which `Mine.` is typed and not saved; its page, and the track's sidecar."""
+    root = make_dataset(folder, 3)
     page = open_page(start_review(root))
     press(page, "e", "Control+a")
     page.keyboard.type("Mine.")
+    return page, sidecars(root)[0]
+
+
+def test_a_conflict_shows_both_and_loses_neither(
+    open_page: OpenPage, start_review: StartReview, tmp_path: Path
+) -> None:
+    page, file = type_into_the_first_caption(open_page, start_review, tmp_path)
     merge_sidecar(file, {"music_flamingo_full": "Theirs."})
     page.wait_for_timeout(2500)  # the page learns of it, and moves nothing under the person's hands
     expect(page.locator("textarea[data-editor]")).to_have_value("Mine.")
@@ -248,11 +253,7 @@ def test_captions_that_changed_unseen_are_not_approved(
     open_page: OpenPage, start_review: StartReview, tmp_path: Path
 ) -> None:
     """A batch writes the second caption while the first one is edited and approved."""
-    root = make_dataset(tmp_path, 3)
-    (file, *_) = sidecars(root)
-    page = open_page(start_review(root))
-    press(page, "e", "Control+a")
-    page.keyboard.type("Mine.")
+    page, file = type_into_the_first_caption(open_page, start_review, tmp_path)
     merge_sidecar(file, {"music_flamingo_structure": "Written meanwhile."})
     press(page, "Control+Enter")
     expect(page.locator(".caption").nth(1)).to_contain_text("Written meanwhile.")
